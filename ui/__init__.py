@@ -1,0 +1,1 @@
+"""The Gradio page and the HTTP API; gradio is imported nowhere else."""
