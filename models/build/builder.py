@@ -1,0 +1,384 @@
+"""Builds a model folder from checkpoint folders: graphs, embeddings, projection, LoRA, checksums.
+
+The folder appears under its name only when complete: it is written beside it and renamed.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from models.build.decoder_graph import decoder_graph
+from models.build.graph import Precision, Recipe, Target, to_fp16
+from models.build.source import (
+    PROJECTION_BIAS,
+    PROJECTION_WEIGHT,
+    Adapter,
+    Checkpoint,
+    FloatArray,
+    Shapes,
+    TensorFiles,
+    check_shapes,
+    linear_shapes,
+    row_chunks,
+    weight_files,
+)
+from models.build.vision_graph import vision_graph
+from models.errors import ModelBuildError, ModelFilesError
+from models.folder import FORMAT_VERSION, Graphs, ModelInfo, file_sha256
+
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, tensor
+
+COPIED = ("config.json", "tokenizer.json")
+COPIED_IF_THERE = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+)
+DEFAULT_MAX_VISUAL_TOKENS = 768
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """Precision of each part; `auto` is decided by `for_target`."""
+
+    vision: Precision
+    decoder: Precision
+    lm_head: Precision
+
+    @classmethod
+    def for_target(cls, target: Target) -> "Precisions":
+        """Return what suits a CPU (int8 multiplies fastest) or a GPU (fp16)."""
+        each: Precision = "int8" if target == "cpu" else "fp16"
+        return cls(each, each, each)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What `build` makes of the checkpoints."""
+
+    precisions: Precisions = field(default_factory=lambda: Precisions.for_target("cpu"))
+    target: Target = "cpu"
+    query_template: str = "colqwen2-v1.0"
+    max_visual_tokens: int = DEFAULT_MAX_VISUAL_TOKENS
+    skip_blank_blocks: bool = False
+    name: str = ""
+    revisions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where each part comes from.
+
+    base        Qwen2-VL, colqwen2-base, or a ColQwen2 with the adapter merged into it
+    adapter     PEFT adapter of a retriever on `base`, or None
+    projection  file or checkpoint folder with `custom_text_proj`, if base has none
+    generator   Qwen2-VL that answers, if it is not `base`
+    """
+
+    base: Path
+    adapter: Path | None = None
+    projection: Path | None = None
+    generator: Path | None = None
+
+    @classmethod
+    def find(
+        cls,
+        source: Path,
+        base: Path | None = None,
+        projection: Path | None = None,
+        generator: Path | None = None,
+    ) -> "Sources":
+        """Resolve what a user gave: a checkpoint, an adapter, or a folder of base/ and adapter/."""
+        if not source.is_dir():
+            raise ModelFilesError(f"{source}: no such folder")
+        if (source / "base" / "config.json").exists():
+            adapter = source / "adapter"
+            pulled = source / "projection.safetensors"
+            return cls(
+                base or source / "base",
+                adapter if adapter.is_dir() else None,
+                projection or (pulled if pulled.exists() else None),
+                generator,
+            )
+        if (source / "adapter_config.json").exists():
+            if base is None:
+                raise ModelBuildError(
+                    f"{source} is an adapter: give the checkpoint it belongs to with --base DIR"
+                )
+            return cls(base, source, projection, generator)
+        return cls(source, None, projection, generator)
+
+
+def build(
+    sources: Sources,
+    out: Path,
+    options: BuildOptions | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the model folder `out` and return it.
+
+    Raises ModelBuildError (out exists, disk full, options), ModelFilesError, ModelShapeError or
+    ModelNumbersError, each naming the file or tensor; then nothing is left behind.
+    """
+    options = options or BuildOptions()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelBuildError(f"{out}: already exists; remove it or choose another folder")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        plan = _Plan.make(sources, options, partial)
+        _check_disk(out, plan.total_bytes)
+        partial.mkdir(parents=True)
+        plan.write(progress or (lambda done, total, what: None))
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise ModelBuildError(f"{out}: cannot be written ({error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def _check_disk(out: Path, needed: int) -> None:
+    parent = next(each for each in out.absolute().parents if each.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise ModelBuildError(
+            f"{parent}: {free / 1e9:.1f} GB free, the model needs {needed / 1e9:.1f} GB; "
+            "choose a smaller precision or another disk"
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything checked and the graphs laid out, before the first byte is written."""
+
+    folder: Path
+    base: Checkpoint
+    options: BuildOptions
+    sources: Sources
+    graphs: Graphs
+    models: dict[str, ir.Model]
+    retriever: dict[str, FloatArray]
+    roles: tuple[str, ...]
+    generator: Checkpoint | None
+
+    @classmethod
+    def make(cls, sources: Sources, options: BuildOptions, folder: Path) -> "_Plan":
+        base = Checkpoint.open(sources.base)
+        for name in COPIED:
+            if not (sources.base / name).exists():
+                raise ModelFilesError(f"{sources.base / name}: not there; copy it from the hub")
+        retriever = _retriever_weights(base, sources)
+        generator = Checkpoint.open(sources.generator) if sources.generator else None
+        graphs = _share(base, generator, merged=bool(retriever) and not sources.adapter)
+        models: dict[str, ir.Model] = {}
+        for checkpoint, vision, decoder in (
+            (base, graphs.vision, graphs.decoder),
+            (generator, graphs.generator_vision, graphs.generator_decoder),
+        ):
+            if checkpoint is not None:
+                _add_graphs(models, checkpoint, options, vision, decoder)
+        roles = (("retriever",) if retriever else ()) + (
+            ("generator",) if not retriever or sources.adapter or generator else ()
+        )
+        return cls(folder, base, options, sources, graphs, models, retriever, roles, generator)
+
+    @property
+    def total_bytes(self) -> int:
+        graph_bytes = sum(
+            value.const_value.nbytes
+            for model in self.models.values()
+            for value in model.graph.initializers.values()
+            if value.const_value is not None
+        )
+        return graph_bytes + self._embedding_bytes
+
+    @property
+    def _embedding_bytes(self) -> int:
+        text = self.base.config.text
+        n_tables = 1 + (self.graphs.generator_embeddings is not None)
+        return n_tables * text.vocab_size * text.hidden_size * self._embedding_type.itemsize
+
+    @property
+    def _embedding_type(self) -> np.dtype[np.generic]:
+        fp32 = self.options.precisions.decoder == "fp32"
+        return np.dtype(np.float32) if fp32 else np.dtype(np.float16)
+
+    def write(self, progress: Progress) -> None:
+        total, done = self.total_bytes, 0
+
+        def saved(tensor: ir.TensorProtocol, _: object) -> None:
+            nonlocal done
+            progress(done, total, tensor.name or "")
+            done += tensor.nbytes
+
+        for name, model in self.models.items():
+            ir.save(model, self.folder / name, external_data=f"{name}.data", callback=saved)
+        self._write_embeddings(self.base, self.folder / self.graphs.embeddings)
+        if self.generator is not None and self.graphs.generator_embeddings is not None:
+            self._write_embeddings(self.generator, self.folder / self.graphs.generator_embeddings)
+        if self.retriever:
+            save_file(self._stored_retriever(), self.folder / "retriever.safetensors")
+        self._copy_files()
+        self._write_info()
+        progress(total, total, "done")
+
+    def _write_embeddings(self, checkpoint: Checkpoint, path: Path) -> None:
+        name = "model.embed_tokens.weight"
+        shape = checkpoint.tensors.shape(name)
+        dtype = self._embedding_type
+        table = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        for rows in row_chunks(shape):
+            values = checkpoint.tensors.read(name, rows)
+            table[rows] = values if dtype == np.float32 else to_fp16(values, name)
+        table.flush()
+
+    def _stored_retriever(self) -> dict[str, NDArray[np.generic]]:
+        """Projection in float32; LoRA in float16 unless the decoder is float32."""
+        if self.options.precisions.decoder == "fp32":
+            return {**self.retriever}
+        return {
+            name: to_fp16(values, name) if ".lora_" in name else values
+            for name, values in self.retriever.items()
+        }
+
+    def _copy_files(self) -> None:
+        for name in (*COPIED, *COPIED_IF_THERE):
+            if (self.sources.base / name).exists():
+                shutil.copyfile(self.sources.base / name, self.folder / name)
+        if self.sources.generator is not None:
+            extra = self.sources.generator / "generation_config.json"
+            if extra.exists():
+                shutil.copyfile(extra, self.folder / extra.name)
+
+    def _write_info(self) -> None:
+        options = self.options
+        sources = {
+            role: {"folder": path.name, "revision": options.revisions.get(role)}
+            for role, path in asdict(self.sources).items()
+            if path is not None
+        }
+        info = ModelInfo(
+            format=FORMAT_VERSION,
+            name=options.name or self.sources.base.absolute().name,
+            roles=self.roles,
+            target=options.target,
+            precision=asdict(options.precisions),
+            query_template=options.query_template,
+            max_visual_tokens=options.max_visual_tokens,
+            skip_blank_blocks=options.skip_blank_blocks,
+            graphs=self.graphs,
+            sources=sources,
+            sha256={path.name: file_sha256(path) for path in sorted(self.folder.iterdir())},
+        )
+        text = json.dumps(info.as_json(), indent=2, ensure_ascii=False)
+        (self.folder / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _add_graphs(
+    models: dict[str, ir.Model],
+    checkpoint: Checkpoint,
+    options: BuildOptions,
+    vision: str | None,
+    decoder: str | None,
+) -> None:
+    each = options.precisions
+    if vision is not None:
+        recipe = Recipe(each.vision, options.target)
+        models[vision] = vision_graph(checkpoint.tensors, checkpoint.config.vision, recipe)
+    if decoder is not None:
+        recipe, head = Recipe(each.decoder, options.target), Recipe(each.lm_head, options.target)
+        models[decoder] = decoder_graph(checkpoint, recipe, head)
+
+
+def _share(base: Checkpoint, generator: Checkpoint | None, merged: bool) -> Graphs:
+    """Compare the generator's tensors with the retriever's by hash; keep apart what differs."""
+    if generator is None:
+        return Graphs()
+    if generator.config.text.vocab_size != base.config.text.vocab_size:
+        raise ModelBuildError(
+            f"{generator.folder} and {base.folder} have different vocabularies; "
+            "build them into two folders"
+        )
+    same_vision = _same(base, generator, "visual.")
+    # With the adapter merged into the weights, the retriever's decoder is another one for sure.
+    same_text = not merged and _same(base, generator, "model.")
+    return Graphs(
+        generator_vision=None if same_vision else "generator-vision.onnx",
+        generator_decoder=None if same_text else "generator-decoder.onnx",
+        generator_embeddings=None if same_text else "generator-embeddings.npy",
+    )
+
+
+def _same(one: Checkpoint, other: Checkpoint, prefix: str) -> bool:
+    return one.tensors.digest(prefix) == other.tensors.digest(prefix)
+
+
+def _retriever_weights(base: Checkpoint, sources: Sources) -> dict[str, FloatArray]:
+    """Projection (dim, H), bias (dim,) and LoRA factors; empty for a plain Qwen2-VL."""
+    if sources.adapter is None and not base.has_projection:
+        if sources.projection is not None:
+            raise ModelBuildError(
+                f"{sources.projection}: a projection without its adapter makes no retriever; "
+                "give the adapter's folder as SRC and this checkpoint as --base"
+            )
+        return {}
+    tensors, includes_lora = _projection_source(base, sources)
+    dim, hidden = tensors.shape(PROJECTION_WEIGHT)[0], base.config.text.hidden_size
+    weights = {
+        PROJECTION_WEIGHT: tensors.read(PROJECTION_WEIGHT),
+        PROJECTION_BIAS: tensors.read(PROJECTION_BIAS),
+    }
+    if sources.adapter is not None:
+        adapter = Adapter.open(sources.adapter, _lora_places(base, (dim, hidden)))
+        for module, (a, b) in adapter.factors.items():
+            if module != "custom_text_proj":
+                weights |= {f"{module}.lora_A": a, f"{module}.lora_B": b}
+            elif not includes_lora:
+                weights[PROJECTION_WEIGHT] = weights[PROJECTION_WEIGHT] + (a @ b).T
+    return weights
+
+
+def _lora_places(base: Checkpoint, projection: tuple[int, int]) -> Shapes:
+    places: Shapes = {
+        f"model.layers.{layer}.{linear}": shape
+        for layer in range(base.config.text.n_layers)
+        for linear, shape in linear_shapes(base.config).items()
+    }
+    return places | {"custom_text_proj": projection}
+
+
+def _projection_source(base: Checkpoint, sources: Sources) -> tuple[TensorFiles, bool]:
+    """Return where the projection is, and whether the adapter's part is already in it."""
+    if sources.projection is not None:
+        files = (
+            weight_files(sources.projection)
+            if sources.projection.is_dir()
+            else [sources.projection]
+        )
+        tensors = TensorFiles(files)
+        with safe_open(files[0], framework="numpy") as file:
+            includes_lora = (file.metadata() or {}).get("includes_lora") == "true"
+    else:
+        tensors, includes_lora = base.tensors, sources.adapter is None
+    if PROJECTION_WEIGHT not in tensors or PROJECTION_BIAS not in tensors:
+        raise ModelFilesError(
+            f"{sources.projection or base.folder}: has no custom_text_proj (the retriever's "
+            "projection); give a checkpoint that has it (colqwen2-base, -merged) with --projection"
+        )
+    dim = tensors.shape(PROJECTION_WEIGHT)[0]
+    hidden = base.config.text.hidden_size
+    if sources.projection is not None:
+        wanted = {PROJECTION_WEIGHT: (dim, hidden), PROJECTION_BIAS: (dim,)}
+        check_shapes(sources.projection, tensors, wanted, others_allowed=True)
+    return tensors, includes_lora

@@ -1,0 +1,97 @@
+"""What a model folder holds and how it is checked: model.json, the graphs' names, checksums."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from models.config import Json, read_json
+from models.errors import ModelFilesError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """File names in the folder; the generator_ ones only where it differs from the retriever."""
+
+    vision: str = "vision.onnx"
+    decoder: str = "decoder.onnx"
+    embeddings: str = "embeddings.npy"
+    generator_vision: str | None = None
+    generator_decoder: str | None = None
+    generator_embeddings: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The content of model.json.
+
+    precision        of vision, decoder, lm_head: fp32, fp16, int8 or int4
+    query_template   how a question is written for the retriever (models/text.py)
+    sources          role -> folder name and revision of the checkpoints it was built from
+    sha256           file name -> checksum of every other file
+    """
+
+    format: int
+    name: str
+    roles: tuple[str, ...]
+    target: str
+    precision: Mapping[str, str]
+    query_template: str
+    max_visual_tokens: int
+    skip_blank_blocks: bool
+    sha256: Mapping[str, str]
+    graphs: Graphs = field(default_factory=Graphs)
+    sources: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+
+    def as_json(self) -> Json:
+        """Return what model.json holds."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, folder: Path) -> "ModelInfo":
+        """Read model.json of a folder. Raises ModelFilesError."""
+        path = folder / "model.json"
+        if not path.exists():
+            raise ModelFilesError(
+                f"{folder}: no model folder (no model.json); build one with "
+                f"`yomu models build CHECKPOINT {folder}`"
+            )
+        content = read_json(path)
+        if content.get("format") != FORMAT_VERSION:
+            raise ModelFilesError(
+                f"{path}: format {content.get('format')!r}, this version reads {FORMAT_VERSION}; "
+                "build the folder again with `yomu models build`"
+            )
+        missing = {each.name for each in fields(cls)} - set(content)
+        if missing:
+            raise ModelFilesError(f"{path}: lacks {sorted(missing)[0]}; build the folder again")
+        known = {each.name: content[each.name] for each in fields(cls)}
+        known["graphs"] = Graphs(**content["graphs"])
+        known["roles"] = tuple(content["roles"])
+        return cls(**known)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over all files: what an index stores to know which model made its vectors."""
+        lines = "".join(f"{name} {self.sha256[name]}\n" for name in sorted(self.sha256))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path) -> list[str]:
+    """Compare every file of a folder with its checksum; return one line for each fault."""
+    faults = []
+    for name, wanted in ModelInfo.load(folder).sha256.items():
+        path = folder / name
+        if not path.exists():
+            faults.append(f"{name}: missing")
+        elif file_sha256(path) != wanted:
+            faults.append(f"{name}: damaged (its sha256 differs from model.json)")
+    return faults
