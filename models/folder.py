@@ -1,6 +1,7 @@
 """What a model folder holds and how it is checked: model.json, the graphs' names, checksums."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from models.config import Json, read_json
 from models.errors import ModelFilesError
 
 FORMAT_VERSION = 1
+EMBEDDED = Path(__file__).parent / "embedded"
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,28 @@ def verify(folder: Path) -> list[str]:
         elif file_sha256(path) != wanted:
             faults.append(f"{name}: damaged (its sha256 differs from model.json)")
     return faults
+
+
+def models_home() -> Path:
+    """Return where downloaded models are kept: YOMU_MODELS, or ~/.yomu/models."""
+    chosen = os.environ.get("YOMU_MODELS")
+    return Path(chosen) if chosen else Path.home() / ".yomu" / "models"
+
+
+def find_folder(folder_or_name: str | Path) -> Path:
+    """Return the model folder of a path, of `embedded`, or of a model pulled by that name.
+
+    Raises ModelFilesError if there is none.
+    """
+    if folder_or_name == "embedded":
+        return EMBEDDED
+    path = Path(folder_or_name)
+    if path.is_dir():
+        return path
+    pulled = models_home() / str(folder_or_name)
+    if pulled.is_dir():
+        return pulled
+    raise ModelFilesError(
+        f"no model {str(folder_or_name)!r}: it is neither a folder nor in {models_home()}; "
+        "see `yomu models list`, get one with `yomu models pull NAME`"
+    )

@@ -120,6 +120,10 @@ class Tokenizer:
         """Return the id of a control token such as `<|im_end|>`; KeyError if it has none."""
         return self._control[token]
 
+    def piece(self, token_id: int) -> str:
+        """Return what one token reads, control tokens included; part of a character is U+FFFD."""
+        return self._tokenizer.decode([token_id], skip_special_tokens=False)
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; control tokens written in it are text like any other.
 

@@ -1,0 +1,137 @@
+"""A loaded model folder: retriever and generator over one set of weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from models.config import Json, ModelConfig, read_json
+from models.decoder import Decoder, open_embeddings
+from models.errors import ModelFilesError
+from models.folder import ModelInfo
+from models.generator import Generator, GeneratorOptions
+from models.images import FACTOR_PX
+from models.images import MIN_PIXELS as DEFAULT_MIN_PIXELS
+from models.retriever import Retriever, RetrieverOptions, RetrieverWeights
+from models.sampling import Sampling
+from models.session import Device, open_session
+from models.text import Tokenizer
+from models.vision import VisionTower
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a caller may ask of a model folder; None means as the folder says."""
+
+    n_threads: int = 0
+    max_visual_tokens: int | None = None
+    min_pixels: int | None = None
+    skip_blank_blocks: bool | None = None
+
+
+class Engine:
+    """A model folder; graphs are opened when a role first needs them, and shared."""
+
+    def __init__(self, folder: Path, device: str, options: EngineOptions) -> None:
+        self.folder = folder
+        self.info = ModelInfo.load(folder)
+        self.config = ModelConfig.from_file(folder / "config.json")
+        self.device = Device.choose(device, self.info.target)
+        self._options = options
+        self._limits = _pixel_limits(folder, self.info, options)
+        skip = options.skip_blank_blocks
+        self._skip_blank = self.info.skip_blank_blocks if skip is None else skip
+        self._towers: dict[str, VisionTower] = {}
+        self._decoders: dict[str, Decoder] = {}
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The folder's tokenizer, checked against config.json."""
+        tokens = self.config.tokens
+        expected = {
+            "<|image_pad|>": tokens.image,
+            "<|video_pad|>": tokens.video,
+            "<|vision_start|>": tokens.vision_start,
+            "<|vision_end|>": tokens.vision_end,
+        }
+        return Tokenizer(self.folder / "tokenizer.json", expected)
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """The role that turns pages and questions into vectors. Raises ModelFilesError."""
+        self._require("retriever")
+        graphs = self.info.graphs
+        weights = RetrieverWeights.load(
+            self.folder / "retriever.safetensors", self.config.text.hidden_size
+        )
+        return Retriever(
+            self._tower(graphs.vision),
+            self._decoder(graphs.decoder, graphs.embeddings),
+            self.tokenizer,
+            weights,
+            RetrieverOptions(self.info.query_template, *self._limits, self._skip_blank),
+        )
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The role that answers. Raises ModelFilesError."""
+        self._require("generator")
+        graphs = self.info.graphs
+        file = self.folder / "generation_config.json"
+        return Generator(
+            self._tower(graphs.generator_vision or graphs.vision),
+            self._decoder(
+                graphs.generator_decoder or graphs.decoder,
+                graphs.generator_embeddings or graphs.embeddings,
+            ),
+            self.tokenizer,
+            GeneratorOptions(
+                *self._limits, self._skip_blank, self._stop_ids(file), Sampling.from_file(file)
+            ),
+        )
+
+    def _require(self, role: str) -> None:
+        if role not in self.info.roles:
+            raise ModelFilesError(
+                f"{self.folder}: is no {role} (it is a {', '.join(self.info.roles)}); "
+                f"build a folder that has one, see `yomu models build --help`"
+            )
+
+    def _tower(self, name: str) -> VisionTower:
+        if name not in self._towers:
+            path = self.folder / name
+            session = open_session(path, self.device, self._options.n_threads)
+            self._towers[name] = VisionTower(session, path, self.config.vision)
+        return self._towers[name]
+
+    def _decoder(self, name: str, embeddings: str) -> Decoder:
+        if name not in self._decoders:
+            path, text = self.folder / name, self.config.text
+            table = open_embeddings(self.folder / embeddings, text)
+            session = open_session(path, self.device, self._options.n_threads)
+            self._decoders[name] = Decoder(session, path, table, text, self.config.tokens)
+        return self._decoders[name]
+
+    def _stop_ids(self, file: Path) -> frozenset[int]:
+        config: Json = read_json(file) if file.exists() else {}
+        found = config.get("eos_token_id", [])
+        ids = set(found if isinstance(found, list) else [found])
+        ids |= {self.tokenizer.id_of("<|im_end|>"), self.tokenizer.id_of("<|endoftext|>")}
+        return frozenset(int(each) for each in ids)
+
+
+def _pixel_limits(folder: Path, info: ModelInfo, options: EngineOptions) -> tuple[int, int]:
+    """(min, max) pixels of an image; the most come from visual tokens of 28 × 28 pixels each.
+
+    The hub's preprocessor_config.json allows 16384 tokens an image; ColQwen2 was trained with
+    768 and a page of more would take minutes on a CPU, so model.json decides.
+    """
+    path = folder / "preprocessor_config.json"
+    config: Mapping[str, object] = read_json(path) if path.exists() else {}
+    size = config.get("size")
+    nested = size.get("shortest_edge") if isinstance(size, dict) else None
+    least = options.min_pixels or config.get("min_pixels") or nested or DEFAULT_MIN_PIXELS
+    if not isinstance(least, int):
+        raise ModelFilesError(f"{path}: min_pixels is {least!r}, wanted a number")
+    most = (options.max_visual_tokens or info.max_visual_tokens) * FACTOR_PX**2
+    return min(least, most), most

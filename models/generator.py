@@ -1,0 +1,341 @@
+"""Qwen2-VL (arXiv:2409.12191) answering about images: prefill, decode, stream, stop.
+
+The KV caches of the last conversations are kept. A prompt that begins like one of them (the same
+pages, then another question) pays only for what differs; its images are not even encoded again.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.decoder import Decoder
+from models.errors import PromptError
+from models.images import VisualInput, preprocess
+from models.kv_cache import KVCache
+from models.sampling import Sampler, Sampling, is_looping
+from models.session import Cancellation, Cancelled
+from models.text import Message, Tokenizer, Visual
+from models.vision import Patches, VisionFeatures, VisionTower
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+VisualSource = Image.Image | VisualInput | VisionFeatures
+Turn = tuple[str, str]  # an earlier question and its answer
+
+DEFAULT_MAX_NEW_TOKENS = 512
+# Tokens run in one go while reading the prompt: enough to fill the cores, few enough to keep
+# activations small.
+PREFILL_CHUNK = 512
+# Conversations whose keys and values are kept: at 2B a page of 768 tokens is 44 MB.
+KEPT_CONVERSATIONS = 2
+
+StopReason = Literal["end", "length", "repetition", "cancelled"]
+
+
+@dataclass
+class Timings:
+    """What an answer cost; seconds of wall time, tokens of prompt, cache and answer."""
+
+    vision_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    n_prompt_tokens: int = 0
+    n_reused_tokens: int = 0
+    n_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """Pixel limits and stop tokens, from the model folder's files."""
+
+    min_pixels: int
+    max_pixels: int
+    skip_blank_blocks: bool
+    stop_ids: frozenset[int]
+    sampling: Sampling
+
+
+class Answer(Iterator[str]):
+    """The streamed text of one answer; `timings` and `stop_reason` fill in as it goes.
+
+    Iterate to get pieces of text, never half a character. Raises ModelNumbersError while
+    iterating if the model's numbers break.
+    """
+
+    def __init__(self, cancellation: Cancellation) -> None:
+        self.timings = Timings()
+        self.stop_reason: StopReason | None = None
+        self.pieces: Iterator[str] = iter(())
+        self._cancellation = cancellation
+
+    def __next__(self) -> str:
+        return next(self.pieces)
+
+    def close(self) -> None:
+        """Stop within one token; what was generated so far stays in the cache."""
+        self._cancellation.cancel()
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt's ids (L,), positions (3, L), and keys (L,) that also tell images apart."""
+
+    ids: IntArray
+    keys: IntArray
+    positions: IntArray
+    next_position: int
+    visuals: Sequence[Patches | VisionFeatures]
+
+
+@dataclass
+class _Conversation:
+    """A KV cache and the keys of the tokens in it."""
+
+    cache: KVCache
+    keys: list[int] = field(default_factory=list)
+
+    def common_prefix(self, keys: IntArray) -> int:
+        n = min(len(self.keys), len(keys))
+        same = np.array(self.keys[:n], np.int64) == keys[:n]
+        return n if same.all() else int(np.argmin(same))
+
+    def truncate(self, n_tokens: int) -> None:
+        self.cache.truncate(n_tokens)
+        del self.keys[n_tokens:]
+
+
+class _Conversations:
+    """The conversations not in use; each is lent to one answer at a time."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._lock = threading.Lock()
+        self._idle: list[_Conversation] = []
+
+    def take(self, keys: IntArray) -> _Conversation:
+        """Return the conversation with the longest prefix in common, cut to that prefix."""
+        with self._lock:
+            best = max(self._idle, key=lambda each: each.common_prefix(keys), default=None)
+            if best is None or best.common_prefix(keys) == 0:
+                return _Conversation(self._decoder.new_cache())
+            self._idle.remove(best)
+        # One token at least is run, since logits come from running it.
+        best.truncate(min(best.common_prefix(keys), len(keys) - 1))
+        return best
+
+    def give_back(self, conversation: _Conversation) -> None:
+        with self._lock:
+            self._idle.append(conversation)
+            del self._idle[:-KEPT_CONVERSATIONS]
+
+
+class Generator:
+    """Answers about images and videos; safe to use from several threads."""
+
+    def __init__(
+        self,
+        vision: VisionTower,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        options: GeneratorOptions,
+    ) -> None:
+        self._vision = vision
+        self._decoder = decoder
+        self._tokenizer = tokenizer
+        self._conversations = _Conversations(decoder)
+        self.options = options
+
+    def generate(
+        self,
+        images: Sequence[VisualSource],
+        prompt: str,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        history: Sequence[Turn] = (),
+        system: str | None = None,
+        sampling: Sampling | None = None,
+        max_pixels: int | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Answer:
+        """Answer `prompt` about the images (or videos), which stand in the first turn.
+
+        history   earlier questions and answers about the same images
+        sampling  None: as generation_config.json says
+        Raises PromptError at once if the prompt is empty or longer than the context, ImageError
+        for an unusable image. The work is done while the answer is iterated.
+        """
+        made = self._prompt(images, prompt, history, system, max_pixels)
+        room = self._decoder.config.max_positions - len(made.ids)
+        cancellation = cancellation or Cancellation()
+        answer = Answer(cancellation)
+        answer.timings.n_prompt_tokens = len(made.ids)
+        sampler = Sampler(sampling or self.options.sampling, made.ids)
+        answer.pieces = self._stream(answer, made, sampler, min(max_new_tokens, room), cancellation)
+        return answer
+
+    def logits(self, images: Sequence[VisualSource], prompt: str) -> FloatArray:
+        """Return (vocab,) float32: the logits of the first new token. Raises as `generate`."""
+        made = self._prompt(images, prompt, (), None, None)
+        conversation = self._conversations.take(made.keys)
+        try:
+            return self._prefill(conversation, made, Timings(), Cancellation())
+        finally:
+            self._conversations.give_back(conversation)
+
+    def _prompt(
+        self,
+        images: Sequence[VisualSource],
+        prompt: str,
+        history: Sequence[Turn],
+        system: str | None,
+        max_pixels: int | None,
+    ) -> _Prompt:
+        visuals = [self._patches(each, max_pixels) for each in images]
+        places = tuple(Visual(int(each.kept.sum()), each.kind) for each in visuals)
+        messages = [Message("system", (system,))] if system is not None else []
+        for question, reply in history:
+            messages += [Message("user", (question,)), Message("assistant", (reply,))]
+        messages.append(Message("user", (prompt,)))
+        first = next(at for at, each in enumerate(messages) if each.role == "user")
+        messages[first] = Message("user", (*places, *messages[first].parts))
+        ids = self._tokenizer.chat(messages)
+        limit = self._decoder.config.max_positions
+        if len(ids) >= limit:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens, the model's context is {limit}: "
+                "give fewer or smaller pages, or a shorter question"
+            )
+        positions, following = self._decoder.positions(ids, visuals)
+        return _Prompt(ids, self._keys(ids, visuals), positions, following, visuals)
+
+    def _patches(self, image: VisualSource, max_pixels: int | None) -> Patches | VisionFeatures:
+        if isinstance(image, VisionFeatures):
+            return image
+        if isinstance(image, Image.Image):
+            limit = max_pixels or self.options.max_pixels
+            image = preprocess(image, min(self.options.min_pixels, limit), limit)
+        return Patches.choose(image, self.options.skip_blank_blocks)
+
+    def _keys(self, ids: IntArray, visuals: Sequence[Patches | VisionFeatures]) -> IntArray:
+        """Token ids, and in place of visual pads numbers that only the same image gives."""
+        keys = ids.copy()
+        for (start, end), visual in zip(self._spans(ids, visuals), visuals, strict=True):
+            # Odd multiplier: the pads of one image differ, those of two hardly ever meet.
+            places = np.arange(end - start, dtype=np.int64) * 0x5851F42D4C957F2D
+            keys[start:end] = visual.digest ^ places
+        return keys
+
+    def _spans(
+        self, ids: IntArray, visuals: Sequence[Patches | VisionFeatures]
+    ) -> list[tuple[int, int]]:
+        """Start and end of each visual's pads among the ids."""
+        pads = [self._tokenizer.id_of(f"<|{kind}_pad|>") for kind in ("image", "video")]
+        at = np.flatnonzero(np.isin(ids, pads))
+        ends = np.cumsum([int(each.kept.sum()) for each in visuals])
+        return [
+            (int(at[end - int(each.kept.sum())]), int(at[end - 1]) + 1)
+            for end, each in zip(ends, visuals, strict=True)
+        ]
+
+    def _prefill(
+        self,
+        conversation: _Conversation,
+        prompt: _Prompt,
+        timings: Timings,
+        cancellation: Cancellation,
+    ) -> FloatArray:
+        """Run what the cache does not hold yet; return the logits (V,) after the last token."""
+        start = time.perf_counter()
+        reused = timings.n_reused_tokens = conversation.cache.past_length
+        features = self._features(prompt, reused, cancellation)
+        timings.vision_s = time.perf_counter() - start
+        ids = prompt.ids[reused:]
+        embedded = self._decoder.embed(ids, features)
+        logits: FloatArray | None = None
+        for at in range(0, len(ids), PREFILL_CHUNK):
+            end = min(at + PREFILL_CHUNK, len(ids))
+            logits = self._decoder.extend(
+                conversation.cache,
+                embedded[at:end],
+                prompt.positions[:, reused + at : reused + end],
+                cancellation,
+                with_logits=end == len(ids),
+            )
+            conversation.keys += prompt.keys[reused + at : reused + end].tolist()
+        timings.prefill_s = time.perf_counter() - start - timings.vision_s
+        assert logits is not None
+        return logits
+
+    def _features(
+        self, prompt: _Prompt, reused: int, cancellation: Cancellation
+    ) -> FloatArray | None:
+        """Features (n, H) of the visual pads from token `reused` on; encodes only those images."""
+        parts = []
+        for (start, end), visual in zip(
+            self._spans(prompt.ids, prompt.visuals), prompt.visuals, strict=True
+        ):
+            if end > reused:
+                if isinstance(visual, Patches):
+                    visual = self._vision.encode(visual, cancellation)
+                parts.append(visual.features[max(0, reused - start) :])
+        return np.concatenate(parts) if parts else None
+
+    def _stream(
+        self,
+        answer: Answer,
+        prompt: _Prompt,
+        sampler: Sampler,
+        max_new_tokens: int,
+        cancellation: Cancellation,
+    ) -> Iterator[str]:
+        conversation = self._conversations.take(prompt.keys)
+        detokenizer = self._tokenizer.detokenizer()
+        answer.stop_reason = "cancelled"  # until it ends for another reason
+        tokens: list[int] = []
+        try:
+            logits = self._prefill(conversation, prompt, answer.timings, cancellation)
+            start = time.perf_counter()
+            while len(tokens) < max_new_tokens:
+                token = sampler.choose(logits)
+                if token in self.options.stop_ids:
+                    answer.stop_reason = "end"
+                    break
+                tokens.append(token)
+                answer.timings.n_tokens = len(tokens)
+                answer.timings.decode_s = time.perf_counter() - start
+                if piece := detokenizer.push(token):
+                    yield piece
+                if is_looping(tokens):
+                    answer.stop_reason = "repetition"
+                    break
+                logits = self._step(conversation, token, prompt, len(tokens), cancellation)
+            else:
+                answer.stop_reason = "length"
+            answer.timings.decode_s = time.perf_counter() - start
+        except Cancelled:
+            pass
+        finally:
+            self._conversations.give_back(conversation)
+        if rest := detokenizer.flush():
+            yield rest
+
+    def _step(
+        self,
+        conversation: _Conversation,
+        token: int,
+        prompt: _Prompt,
+        n_tokens: int,
+        cancellation: Cancellation,
+    ) -> FloatArray:
+        """Run one generated token, the `n_tokens`-th; return the logits (V,) of the next."""
+        embedded = self._decoder.embed(np.array([token]))
+        positions = np.full((3, 1), prompt.next_position + n_tokens - 1, np.int64)
+        logits = self._decoder.extend(conversation.cache, embedded, positions, cancellation)
+        conversation.keys.append(token)
+        assert logits is not None
+        return logits
