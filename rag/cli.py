@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
+from rag.cli_models import look, models_app
 from rag.errors import ExpectedError
 
 app = typer.Typer(
@@ -16,6 +17,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(models_app, name="models")
+app.command("look")(look)
 
 
 @app.callback()

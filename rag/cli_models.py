@@ -1,0 +1,321 @@
+"""`yomu models …` and `yomu look`: model folders, and Qwen2-VL on its own."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.errors import ModelFilesError
+from rag.errors import UsageError
+
+if TYPE_CHECKING:
+    from models.build.builder import Precisions
+
+models_app = typer.Typer(
+    help="Model folders: list, download, build from checkpoints, check.", no_args_is_help=True
+)
+
+PrecisionName = Literal["auto", "fp32", "fp16", "int8", "int4"]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Write one JSON object on a line of stdout."""
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+def byte_progress(console: Console) -> Progress:
+    """Return a bar over bytes, on stderr, with the name of what is being written."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+@models_app.command("build")
+def build_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC",
+            help="Folder as it comes from the hub: a Qwen2-VL or ColQwen2 checkpoint, "
+            "an adapter (with --base), or a folder that holds base/ and adapter/.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to write.")],
+    base: Annotated[
+        Path | None, typer.Option(help="Checkpoint that the adapter SRC belongs to.")
+    ] = None,
+    projection: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint or file with custom_text_proj, if the base has none."),
+    ] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(help="Qwen2-VL checkpoint that answers, if it is not the base."),
+    ] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Of all parts; auto: int8 for a CPU, fp16 for a GPU.")
+    ] = "auto",
+    vision: Annotated[
+        PrecisionName | None, typer.Option(help="Precision of the vision tower.")
+    ] = None,
+    decoder: Annotated[PrecisionName | None, typer.Option(help="Precision of the decoder.")] = None,
+    lm_head: Annotated[
+        PrecisionName | None, typer.Option(help="Precision of the map to logits.")
+    ] = None,
+    target: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="Where the graphs are to run.")
+    ] = "cpu",
+    query_template: Annotated[
+        str, typer.Option(help="How questions are written; see models/text.py.")
+    ] = "colqwen2-v1.0",
+    max_visual_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens of a page, 28 × 28 pixels each.")
+    ] = 768,
+    skip_blank_blocks: Annotated[
+        bool, typer.Option(help="Leave out blank parts of a page; for models trained that way.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn checkpoints (safetensors) into a model folder (ONNX), quantizing on the way.
+
+    OUT appears only when it is complete. A tensor that is missing, unused or of the wrong shape
+    ends the build with its name.
+    """
+    from models.build.builder import BuildOptions, Sources, build
+    from models.text import QUERY_TEMPLATES
+
+    if query_template not in QUERY_TEMPLATES:
+        raise UsageError(
+            f"no query template {query_template!r}; choose one of {', '.join(QUERY_TEMPLATES)}"
+        )
+    options = BuildOptions(
+        precisions=_precisions(target, precision, vision, decoder, lm_head),
+        target=target,
+        query_template=query_template,
+        max_visual_tokens=max_visual_tokens,
+        skip_blank_blocks=skip_blank_blocks,
+        name=out.absolute().name,
+    )
+    sources = Sources.find(source, base, projection, generator)
+    console = Console(stderr=True)
+    with byte_progress(console) as progress:
+        task = progress.add_task("checking tensors", total=None)
+        build(
+            sources,
+            out,
+            options,
+            lambda done, total, what: progress.update(
+                task, completed=done, total=total, description=what
+            ),
+        )
+    _show_info(out, as_json)
+
+
+def _precisions(
+    target: Literal["cpu", "gpu"], default: PrecisionName, *parts: PrecisionName | None
+) -> "Precisions":
+    """Return the precision of vision, decoder and lm_head; `auto` is decided by the target."""
+    from models.build.builder import Precisions
+
+    auto = Precisions.for_target(target)
+    chosen = []
+    for automatic, part in zip((auto.vision, auto.decoder, auto.lm_head), parts, strict=True):
+        asked = part or default
+        chosen.append(automatic if asked == "auto" else asked)
+    return Precisions(*chosen)
+
+
+@models_app.command("info")
+def info_command(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Model folder or name.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a model folder holds: sizes, precision, roles, sources."""
+    from models.folder import find_folder
+
+    _show_info(find_folder(folder), as_json)
+
+
+def _show_info(folder: Path, as_json: bool) -> None:
+    from models.config import ModelConfig
+    from models.folder import ModelInfo
+
+    info, config = ModelInfo.load(folder), ModelConfig.from_file(folder / "config.json")
+    n_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    if as_json:
+        result = {key: value for key, value in info.as_json().items() if key != "sha256"}
+        print_json({**result, "folder": str(folder), "bytes": n_bytes, "digest": info.digest})
+        return
+    table = Table(show_header=False, box=None)
+    rows = {
+        "folder": str(folder),
+        "model": info.name,
+        "roles": ", ".join(info.roles),
+        "built for": info.target,
+        "precision": ", ".join(f"{part} {how}" for part, how in info.precision.items()),
+        "vision": f"{config.vision.depth} blocks × {config.vision.embed_dim}",
+        "decoder": f"{config.text.n_layers} layers × {config.text.hidden_size}",
+        "page": f"up to {info.max_visual_tokens} visual tokens"
+        + (", blank parts left out" if info.skip_blank_blocks else ""),
+        "query template": info.query_template,
+        "size": f"{n_bytes / 1e6:,.1f} MB",
+        "sources": ", ".join(f"{role} {each['folder']}" for role, each in info.sources.items()),
+    }
+    if info.graphs.generator_decoder or info.graphs.generator_vision:
+        parts = (
+            ("vision tower", info.graphs.generator_vision),
+            (
+                "decoder",
+                info.graphs.generator_decoder,
+            ),
+        )
+        names = " and ".join(name for name, file in parts if file)
+        rows["generator"] = f"has its own {names}: its weights differ from the retriever's"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+@models_app.command("verify")
+def verify_command(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Model folder or name.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare every file of a model folder with its checksum; exit 1 if one is damaged."""
+    from models.folder import find_folder, verify
+
+    path = find_folder(folder)
+    faults = verify(path)
+    if as_json:
+        print_json({"folder": str(path), "faults": faults})
+    else:
+        for fault in faults:
+            sys.stdout.write(f"{path}: {fault}\n")
+        if not faults:
+            sys.stdout.write(f"{path}: every file is as it was built\n")
+    if faults:
+        raise typer.Exit(1)
+
+
+@models_app.command("list")
+def list_command(as_json: JsonFlag = False) -> None:
+    """List the models at hand: the embedded one and those that were pulled."""
+    from models.folder import EMBEDDED, ModelInfo, models_home
+
+    home = models_home()
+    pulled = sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    rows: list[dict[str, Any]] = []
+    for name, path in [("embedded", EMBEDDED), *((path.name, path) for path in pulled)]:
+        try:
+            info = ModelInfo.load(path)
+        except ModelFilesError as error:
+            rows.append({"name": name, "folder": str(path), "error": str(error)})
+        else:
+            rows.append({"name": name, "folder": str(path), "roles": list(info.roles)})
+    if as_json:
+        print_json({"models": rows})
+        return
+    table = Table("name", "roles", "folder")
+    for row in rows:
+        table.add_row(row["name"], ", ".join(row.get("roles", [])) or "unusable", row["folder"])
+    Console().print(table)
+
+
+def look(
+    inputs: Annotated[
+        list[Path] | None, typer.Option("--input", help="Image to look at; may be repeated.")
+    ] = None,
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="More images.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Video to look at (needs the extra `video`).")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What to do with them.")] = "Describe this image.",
+    model: Annotated[str, typer.Option(help="Model folder or name.")] = "embedded",
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Use the folder of MODEL built at this precision.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, coreml, directml or openvino.")
+    ] = "auto",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    min_pixels: Annotated[
+        int | None, typer.Option(min=784, help="Enlarge smaller images to this area.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=784, help="Shrink larger images to this area.")
+    ] = None,
+    fps: Annotated[float, typer.Option(min=0.01, help="Frames taken a second of video.")] = 2.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Qwen2-VL on its own: describe, read, answer about images or a video.
+
+    The text streams to stdout as it is generated.
+    """
+    from models import load
+    from models.engine import EngineOptions
+    from models.images import load_image
+
+    paths = [*(inputs or []), *(more or [])]
+    if not paths and video is None:
+        raise UsageError("nothing to look at: give --input IMAGE or --video FILE")
+    visuals: list[Any] = [load_image(path) for path in paths]
+    if video is not None:
+        from models.video import load_video
+
+        visuals.append(load_video(video, fps=fps))
+    engine = load(_folder_of(model, precision), device, EngineOptions(min_pixels=min_pixels))
+    answer = engine.generator.generate(visuals, prompt, max_new_tokens, max_pixels=max_pixels)
+    pieces = []
+    for piece in answer:
+        pieces.append(piece)
+        if not as_json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    if not as_json:
+        sys.stdout.write("\n")
+        return
+    timings = answer.timings
+    print_json(
+        {
+            "prompt": prompt,
+            "answer": "".join(pieces),
+            "stop_reason": answer.stop_reason,
+            "model": engine.info.name,
+            "device": engine.device.used,
+            "timings": asdict(timings),
+        }
+    )
+
+
+def _folder_of(model: str, precision: PrecisionName) -> str:
+    """Return the model, or its sibling `MODEL-PRECISION`, of which all parts are that precise."""
+    from models.folder import ModelInfo, find_folder
+
+    if precision == "auto":
+        return model
+    names = [model, f"{model}-{precision}"]
+    for name in names:
+        try:
+            info = ModelInfo.load(find_folder(name))
+        except ModelFilesError:
+            continue
+        if set(info.precision.values()) == {precision}:
+            return name
+    raise ModelFilesError(
+        f"neither {names[0]} nor {names[1]} is a model folder at {precision}; "
+        f"build one: yomu models build CHECKPOINT {names[1]} --precision {precision}"
+    )
