@@ -1,0 +1,1 @@
+"""Measurements of quality, speed and memory; each ends with one JSON line."""
