@@ -69,6 +69,20 @@ def patches(n: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng([seed, n]).standard_normal((n, 1176), np.float32)
 
 
+# Videos: frames, (height, width). The first needs no resizing, so its pixels must be equal; the
+# reference resizes the second with torchvision, a rounding away from Pillow. Both odd in number.
+VIDEOS = ((3, (280, 364)), (5, (300, 400)))
+# Sampling: frames in all, frames a second, wanted frames a second, at most.
+SAMPLING = (
+    (100, 25.0, 2.0, 30), (10, 25.0, 2.0, 30), (3, 25.0, 2.0, 30), (90_000, 29.97, 2.0, 30),
+    (751, 23.976, 1.0, 768), (333, 12.5, 4.0, 31), (2, 30.0, 2.0, 30), (4999, 60.0, 0.5, 768),
+)  # fmt: skip
+
+
+def video_frames(n: int, size: tuple[int, int]) -> list[Image.Image]:
+    return [picture(*size, seed=frame) for frame in range(n)]
+
+
 # Grids of the vision checks: two images of different sizes, a video of three temporal patches.
 VISION_GRIDS = {"wide": (1, 4, 8), "tall": (1, 6, 4), "video": (3, 4, 4)}
 # Merge blocks of the wide grid (2 × 4) that stay when the others are skipped as blank.

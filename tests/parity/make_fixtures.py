@@ -1,6 +1,6 @@
 """Record what torch + transformers answer on the tiny checkpoints, as small .npz fixtures.
 
-    python -m tests.parity.make_fixtures        (needs torch and transformers, never the product)
+    python -m tests.parity.make_fixtures     (needs torch, torchvision, transformers; not Yomu)
 
 Every fixture holds `meta`: versions and seed. The weights come from `tiny.py`, the inputs from
 `cases.py`, so only the answers are stored. Prints how far float32 is from float64, which is the
@@ -86,6 +86,26 @@ def preprocessing() -> None:
         arrays[f"values_{n}"] = cases.sample(values.numpy())
         arrays[f"grid_{n}"] = grids[0].numpy()
     save("preprocessing", arrays)
+
+
+def video_preprocessing() -> None:
+    """Pixels and sampled frames of videos; the reference needs torchvision for them."""
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers.video_utils import VideoMetadata
+
+    processor = Qwen2VLVideoProcessor(cap_pixels_per_frame=True)
+    arrays: Arrays = {}
+    for n, (n_frames, size) in enumerate(cases.VIDEOS):
+        frames = np.stack([np.asarray(each) for each in cases.video_frames(n_frames, size)])
+        video = torch.tensor(frames).permute(0, 3, 1, 2)
+        found = processor(videos=[video], return_tensors="pt")
+        arrays[f"values_{n}"] = cases.sample(found["pixel_values_videos"].numpy())
+        arrays[f"grid_{n}"] = found["video_grid_thw"][0].numpy()
+    for n, (n_total, rate, fps, most) in enumerate(cases.SAMPLING):
+        video = VideoMetadata(total_num_frames=n_total, fps=rate)
+        found = processor.sample_frames(video, fps=fps, min_frames=4, max_frames=most)
+        arrays[f"frames_{n}"] = found.numpy()
+    save("video_preprocessing", arrays)
 
 
 def positions(model: Qwen2VLForConditionalGeneration) -> None:
@@ -297,6 +317,7 @@ def wide() -> None:
 def main() -> None:
     """Record all fixtures."""
     preprocessing()
+    video_preprocessing()
     model = qwen2vl(TINY)
     positions(model)
     vision(model)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from models.images import preprocess
+from models.images import CLIP_STD, preprocess
 from models.positions import IMAGE, mrope_positions, token_types
 from models.text import Message, Tokenizer, Visual
+from models.video import preprocess_frames, sample_frames
 from tests.parity import cases, tiny
 
 
@@ -25,6 +26,34 @@ def test_pixels_equal_the_pillow_processor(n):
     # The steps are the reference's, in float32, so nothing but 0 is expected; 1e-6 is the promise.
     found, wanted = cases.sample(visual.pixel_values), recorded[f"values_{n}"]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
+
+def test_video_pixels_equal_the_video_processor():
+    n_frames, size = cases.VIDEOS[0]
+    recorded = cases.load("video_preprocessing")
+    video = preprocess_frames(cases.video_frames(n_frames, size))
+    assert video.grid_thw.tolist() == recorded["grid_0"].tolist() == [2, 20, 26]
+    found = cases.sample(video.pixel_values)
+    np.testing.assert_allclose(found, recorded["values_0"], rtol=0, atol=1e-6)
+
+
+def test_resized_video_pixels_are_a_rounding_away_from_torchvision():
+    """torchvision resizes with a kernel of its own: a level of 255 here and there."""
+    n_frames, size = cases.VIDEOS[1]
+    recorded = cases.load("video_preprocessing")
+    video = preprocess_frames(cases.video_frames(n_frames, size))
+    assert video.grid_thw.tolist() == recorded["grid_1"].tolist()
+    off = np.abs(cases.sample(video.pixel_values) - recorded["values_1"])
+    assert off.max() < 2.01 / 255 / min(CLIP_STD)
+    assert (off > 1e-5).mean() < 0.02
+
+
+@pytest.mark.parametrize("n", range(len(cases.SAMPLING)))
+def test_sampled_frames_equal_those_of_the_video_processor(n):
+    n_total, rate, fps, most = cases.SAMPLING[n]
+    wanted = cases.load("video_preprocessing")[f"frames_{n}"].tolist()
+    found = sample_frames(n_total, rate, fps, max_frames=most)
+    assert found == [frame for frame in wanted if frame < n_total]
 
 
 @pytest.mark.parametrize("name", cases.POSITIONS)
