@@ -69,11 +69,11 @@ class Decoder:
     def embed(self, token_ids: IntArray, features: FloatArray | None = None) -> FloatArray:
         """Return (L, H) float32: token embeddings, `features` in place of the visual pads."""
         embedded: FloatArray = self._embeddings[token_ids].astype(np.float32)
+        if features is None:  # a pad that the model itself generates is a token like any other
+            return embedded
         is_pad = np.isin(token_ids, (self._tokens.image, self._tokens.video))
-        n_features = 0 if features is None else len(features)
-        assert is_pad.sum() == n_features, "visual pads and features differ in number"
-        if features is not None:
-            embedded[is_pad] = features
+        assert is_pad.sum() == len(features), "visual pads and features differ in number"
+        embedded[is_pad] = features
         return embedded
 
     def positions(

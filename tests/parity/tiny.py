@@ -65,12 +65,13 @@ class Sizes:
     projection_dim: int = 128
     rank: int = 4
     alpha: int = 8  # a scale of 2, so that a forgotten one shows
-    matrix_std: float = 0.1
-    seed: int = 0
+    matrix_std: float = 0.15
+    seed: int = 18
 
 
+# Seeds whose greedy text runs 80 tokens without a loop, a near tie or an end: see make_fixtures.
 TINY = Sizes()
-UNTIED = replace(TINY, tied=False)
+UNTIED = replace(TINY, tied=False, seed=1)
 # One layer at the width of Qwen2-VL-2B: real block sizes, vision heads of 80.
 WIDE = Sizes(
     hidden=1536, intermediate=8960, n_layers=1, n_heads=12, n_kv_heads=2,
