@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from models.errors import ModelFilesError
+from models.errors import ModelDownloadError, ModelFilesError
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,6 +123,55 @@ def build_command(
     _show_info(out, as_json)
 
 
+@models_app.command("pull")
+def pull_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="colqwen2-v1.0, qwen2-vl-2b, -7b, -72b.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Model folder to write; the default is found by its name.")
+    ] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Of all parts; auto: int8 for a CPU, fp16 for a GPU.")
+    ] = "auto",
+    target: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="Where the graphs are to run.")
+    ] = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """Download a real model from the hub and build a model folder of it.
+
+    A download that was cut off goes on where it stopped. The checkpoints stay, so that another
+    precision is built without a network.
+    """
+    try:
+        from models.hub import pull
+    except ImportError as error:
+        raise ModelDownloadError(
+            f"pulling models needs {error.name}: `uv sync --extra build`, "
+            "or `pip install -e .[build]`"
+        ) from None
+    from models.build.builder import BuildOptions
+    from models.folder import models_home
+
+    if out is None:
+        out = models_home() / (name if precision == "auto" else f"{name}-{precision}")
+    options = BuildOptions(
+        precisions=_precisions(target, precision, None, None, None), target=target
+    )
+    with byte_progress(Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=None, visible=False)
+        pull(
+            name,
+            out,
+            options,
+            lambda done, total, what: progress.update(
+                task, completed=done, total=total, description=what, visible=True
+            ),
+        )
+    _show_info(out, as_json)
+
+
 def _precisions(
     target: Literal["cpu", "gpu"], default: PrecisionName, *parts: PrecisionName | None
 ) -> "Precisions":
@@ -215,7 +264,8 @@ def list_command(as_json: JsonFlag = False) -> None:
     from models.folder import EMBEDDED, ModelInfo, models_home
 
     home = models_home()
-    pulled = sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    # What begins with a dot is a download or a build in the making.
+    pulled = sorted(path for path in home.glob("[!.]*") if path.is_dir())
     rows: list[dict[str, Any]] = []
     for name, path in [("embedded", EMBEDDED), *((path.name, path) for path in pulled)]:
         try:

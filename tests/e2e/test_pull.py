@@ -1,0 +1,233 @@
+"""Pulling models with the real huggingface_hub client from a small hub on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+from huggingface_hub.utils import close_session
+
+import models
+from models import hub as hub_module
+from models.build.builder import BuildOptions, Precisions
+from models.errors import ModelDownloadError
+from models.folder import ModelInfo, verify
+from models.hub import pull
+from rag.cli import main
+from tests.e2e.hub_server import COMMIT, Hub, serve
+from tests.parity import cases, tiny
+
+ROOT = Path(__file__).parents[2]
+FP32 = BuildOptions(precisions=Precisions("fp32", "fp32", "fp32"))
+BASE, ADAPTER, MERGED = (
+    "Qwen/Qwen2-VL-2B-Instruct",
+    "vidore/colqwen2-v1.0",
+    "vidore/colqwen2-v1.0-merged",
+)
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("hub")
+    tiny.write_qwen2vl(root / BASE, n_shards=2)
+    (root / BASE / "README.md").write_text("not wanted" * 1000)
+    tiny.write_adapter(root / ADAPTER)
+    tiny.write_colqwen2(root / MERGED)
+    return root
+
+
+@pytest.fixture
+def hub(repositories, tmp_path, monkeypatch) -> Hub:
+    monkeypatch.setenv("YOMU_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serve(repositories) as server:
+        point_at(monkeypatch, server.url)
+        yield server
+    close_session()
+
+
+def point_at(monkeypatch, url: str) -> None:
+    """What HF_ENDPOINT does when the client is imported."""
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    close_session()
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """The client writes 10 MB at a time; the tiny files are smaller."""
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
+
+
+def test_colqwen2_is_pulled_from_three_repositories_and_answers_as_the_reference(hub):
+    folder = pull("colqwen2-v1.0", options=FP32)
+    assert verify(folder) == []
+    info = ModelInfo.load(folder)
+    assert info.roles == ("retriever", "generator")
+    assert {role: each["revision"] for role, each in info.sources.items()} == {
+        "base": COMMIT,
+        "adapter": COMMIT,
+        "projection": COMMIT,
+    }
+    engine = models.load("colqwen2-v1.0", device="cpu")
+    pages = [cases.picture(*size, seed=n) for n, size in enumerate(cases.PAGES)]
+    recorded = cases.load("colqwen2")
+    for n, vectors in enumerate(engine.retriever.encode_pages(pages)):
+        np.testing.assert_allclose(vectors, recorded[f"page {n}"], rtol=0, atol=1e-5)
+    prompt = cases.PROMPTS["image"]
+    found = engine.generator.logits(prompt.pictures(), prompt.text)
+    wanted = cases.load("decoder")["last logits image"]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_of_the_merged_checkpoint_only_two_tensors_are_read(hub, repositories):
+    pull("colqwen2-v1.0", options=FP32)
+    whole = (repositories / MERGED / "model.safetensors").stat().st_size
+    ranges = hub.of("model.safetensors")
+    assert all(request.ranged for request in ranges)
+    header = 8 + int.from_bytes(
+        (repositories / MERGED / "model.safetensors").read_bytes()[:8], "little"
+    )
+    assert sum(request.n_sent for request in ranges) == header + 4 * (128 * 64 + 128) < whole / 10
+    assert hub.of("README.md") == []
+
+
+def test_a_second_pull_and_another_precision_work_offline(hub, monkeypatch, caplog):
+    first = pull("colqwen2-v1.0", options=FP32)
+    n_requests = len(hub.requests)
+    point_at(monkeypatch, f"http://127.0.0.1:{free_port()}")
+    assert pull("colqwen2-v1.0", options=FP32) == first
+    assert "is there already" in caplog.text
+    other = pull("colqwen2-v1.0", out=first.with_name("other"))
+    assert set(ModelInfo.load(other).precision.values()) == {"int8"}
+    plain = pull("qwen2-vl-2b-instruct", options=FP32)  # the same base, no second download
+    assert ModelInfo.load(plain).roles == ("generator",)
+    assert len(hub.requests) == n_requests
+
+
+def test_a_connection_that_breaks_goes_on_where_it_broke(hub, small_chunks, repositories):
+    file = "model-00001-of-00002.safetensors"
+    hub.cut_after[file] = 200_000
+    folder = pull("qwen2-vl-2b", options=FP32)
+    first, second = hub.of(file)
+    kept = 200_000 // (1 << 16) * (1 << 16)
+    assert (first.start, first.n_sent) == (0, 200_000)
+    assert (second.start, second.ranged) == (kept, True)
+    size = (repositories / BASE / file).stat().st_size
+    assert second.n_sent == size - kept
+    assert verify(folder) == []
+
+
+def test_a_pull_that_was_killed_goes_on_in_the_next_process(tmp_path, monkeypatch, capsys):
+    """huggingface_hub alone would begin the file again."""
+    root, home = tmp_path / "hub", tmp_path / "models"
+    large = replace(tiny.TINY, vocab=100_000)  # 26 MB: the client writes 10 MB at a time
+    tiny.write_qwen2vl(root / BASE, large)
+    size = (root / BASE / "model.safetensors").stat().st_size
+    monkeypatch.setenv("YOMU_MODELS", str(home))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    command = ["models", "pull", "qwen2-vl-2b", "--json"]
+    with serve(root) as server:
+        server.hang_after["model.safetensors"] = 12_000_000
+        killed = subprocess.Popen(
+            [sys.executable, "-c", "from rag.cli import main; main()", *command],
+            env=os.environ | {"HF_ENDPOINT": server.url},
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(lambda: largest(home.rglob("*.part")) >= 10_000_000)
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait(10) == -signal.SIGKILL
+        assert not (home / "qwen2-vl-2b").exists()
+        point_at(monkeypatch, server.url)
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 0
+        first, second = server.of("model.safetensors")
+    assert (first.start, first.n_sent) == (0, 12_000_000)
+    kept = 10 * 1024 * 1024
+    assert (second.start, second.n_sent) == (kept, size - kept)
+    assert len(server.of("config.json")) == 1
+    assert json.loads(capsys.readouterr().out)["name"] == "qwen2-vl-2b"
+    assert verify(home / "qwen2-vl-2b") == []
+    assert list(home.rglob("*.part")) == []
+
+
+def largest(files) -> int:
+    return max((file.stat().st_size for file in files if file.exists()), default=0)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port on which nobody answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def test_without_a_network_one_line_says_what_to_do(hub, monkeypatch, capsys):
+    url = f"http://127.0.0.1:{free_port()}"
+    point_at(monkeypatch, url)
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "pull", "colqwen2-v1.0"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert f"{url} cannot be reached" in said[0]
+    assert "yomu models build ADAPTER OUT --base BASE --projection MERGED" in said[0]
+    for repository in (BASE, ADAPTER, MERGED):
+        assert repository in said[0]
+
+
+def test_the_offline_switch_of_the_client_is_honoured(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    with pytest.raises(ModelDownloadError, match="cannot be reached.*yomu models build"):
+        pull("qwen2-vl-2b")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_refusing_hub_is_named_with_its_answer(hub, status):
+    hub.refuse[ADAPTER] = status
+    with pytest.raises(ModelDownloadError, match=rf"refuses {ADAPTER} \(HTTP {status}\)"):
+        pull("colqwen2-v1.0", options=FP32)
+
+
+def test_a_file_damaged_on_its_way_is_thrown_away(hub, tmp_path):
+    file = "model-00002-of-00002.safetensors"
+    hub.spoil.add(file)
+    with pytest.raises(ModelDownloadError, match=f"{file} was damaged"):
+        pull("qwen2-vl-2b", options=FP32)
+    assert not list((tmp_path / "models").rglob("*.part"))
+    assert verify(pull("qwen2-vl-2b", options=FP32)) == []
+    assert [request.start for request in hub.of(file)] == [0, 0]
+    assert len(hub.of("model-00001-of-00002.safetensors")) == 1
+
+
+def test_a_full_disk_is_said_before_the_download(hub, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ModelDownloadError, match="GB free, the download needs"):
+        pull("qwen2-vl-2b", options=FP32)
+    assert hub.requests == []
+
+
+def test_an_unknown_name_lists_the_known_ones(hub):
+    with pytest.raises(ModelDownloadError, match="no model 'gpt'.*colqwen2-v1.0, qwen2-vl-2b"):
+        pull("gpt")
