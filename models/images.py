@@ -179,7 +179,7 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
 
     Turned as its EXIF tag says; transparency over white; 16-bit and CMYK brought to 8-bit RGB;
     of an animation the first frame (a warning says so). Raises ImageError, naming the file, if
-    it is missing, damaged, cut short, empty, not an image, or above 179 megapixels.
+    it is missing, damaged, cut short, empty, not an image, or above 178 megapixels.
     """
     if isinstance(source, Image.Image):
         return _checked(lambda: upright_rgb(source), "the image")
@@ -239,7 +239,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
     Whole numbers are taken as 16-bit unless none is above 255, floats as 0..1 unless one is.
     """
-    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
     top = values.max()
     if image.mode == "F":
         scale = 255.0 if top <= 1 else 1.0

@@ -88,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+/?", path):
             self._json(match[1], self._tree(match[1]))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            self._resolve(match[1], match[2])
+        elif match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
             self._file(match[1], match[2])
         else:
             self.send_error(404)
@@ -124,9 +126,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _file(self, repository: str, name: str) -> None:
+    def _resolve(self, repository: str, name: str) -> None:
+        """Like the hub, send small files at once and large ones from elsewhere."""
         if self._refused(repository):
             return
+        if (self.hub.root / repository / name).stat().st_size < LFS_FROM:
+            self._file(repository, name)
+            return
+        self.send_response(302)
+        self.send_header("Location", f"{self.hub.url}/cdn/{repository}/{name}")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _file(self, repository: str, name: str) -> None:
         content = (self.hub.root / repository / name).read_bytes()
         if name in self.hub.spoil:
             self.hub.spoil.discard(name)

@@ -164,6 +164,12 @@ def test_floats_are_levels_between_zero_and_one():
     assert [loaded.getpixel((x, 0))[0] for x in range(3)] == [0, 51, 255]
 
 
+def test_floats_that_are_no_numbers_are_black():
+    values = np.array([[np.nan, 1.0]], np.float32)
+    loaded = load_image(Image.fromarray(values))
+    assert [loaded.getpixel((x, 0))[0] for x in range(2)] == [0, 255]
+
+
 def test_one_bit_and_grey_become_rgb():
     assert load_image(Image.new("1", (2, 2), 1)).getpixel((0, 0)) == WHITE
     assert load_image(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0)) == WHITE
