@@ -13,7 +13,7 @@ The cache may be one buffer given as past and present both: keys are then writte
 Right padding. Reference: transformers 5.23 modeling_qwen2_vl.py, Qwen2VLTextModel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -41,7 +41,7 @@ class _Inputs:
 
 
 def decoder_graph(checkpoint: Checkpoint, recipe: Recipe, lm_head: Recipe) -> ir.Model:
-    """Return the graph with lazy weights; `lm_head` says how the last map is stored."""
+    """Return the graph with lazy weights; `lm_head` says how the map to logits is stored."""
     text = checkpoint.config.text
     g = GraphWriter(checkpoint.tensors, recipe)
     inputs = _inputs(text, recipe)
@@ -57,7 +57,7 @@ def decoder_graph(checkpoint: Checkpoint, recipe: Recipe, lm_head: Recipe) -> ir
             value.shape = ir.Shape(["batch", text.n_kv_heads, "total", text.head_dim])
     flat = g.op("Reshape", [n, g.constant(np.array([-1, text.hidden_size], np.int64), "rows")])
     last = g.op("Gather", [flat, inputs.logits_positions], axis=0)  # (L, H)
-    g.recipe = lm_head
+    g.recipe = replace(lm_head, weight_only=True)  # one row is asked for, not a page of them
     logits = g.matmul(last, checkpoint.lm_head_name, "lm_head.weight")
     logits.dtype, logits.shape = FLOAT, ir.Shape(["logits", text.vocab_size])
     n.dtype, n.shape = FLOAT, ir.Shape(["batch", "sequence", text.hidden_size])

@@ -38,10 +38,14 @@ class Recipe:
 
     On a CPU fp16 is storage only and int8 multiplies int8 by int8 (W8A8); on a GPU fp16
     multiplies in fp16, and int8 and int4 are weight-only (MatMulNBits, fp16 activations).
+
+    weight_only  int8 by MatMulNBits on a CPU too: a scale for each block of 32 and all 8 bits,
+                 a third of the error; slower for many rows, so for lm_head, which sees one.
     """
 
     precision: Precision
     target: Target = "cpu"
+    weight_only: bool = False
 
     @property
     def attention_type(self) -> ir.DataType:
@@ -141,9 +145,9 @@ class GraphWriter:
                 else self._matmul_nbits(x16, name, output_name, HALF)
             )
             return self.cast(y16, FLOAT)
-        if self.recipe.precision == "int8":
+        if self.recipe.precision == "int8" and not self.recipe.weight_only:
             return self._matmul_int8(x, name, output_name)
-        if self.recipe.precision == "int4":
+        if self.recipe.precision in ("int8", "int4"):
             return self._matmul_nbits(x, name, output_name, FLOAT)
         if self.recipe.precision == "fp16":
             return self.op("MatMul", [x, self.cast(self._fp16(name, output_name), FLOAT)])
