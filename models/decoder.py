@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 def open_embeddings(path: Path, config: TextConfig) -> NDArray[np.floating]:
     """Memory-map the token embeddings (vocab, H); only rows that are used are read."""
     try:
-        table: NDArray[np.floating] = np.load(path, mmap_mode="r")
+        table: NDArray[np.floating] = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise ModelFilesError(f"{path}: cannot be read ({error}); build the folder again") from None
     if table.shape != (config.vocab_size, config.hidden_size):

@@ -28,12 +28,12 @@ def model_folder(checkpoints, tmp_path_factory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("models")
 
     @cache
-    def make(precision="fp32", target="cpu") -> Path:
+    def make(precision: str, target: str) -> Path:
         options = BuildOptions(Precisions(precision, precision, precision), target)
         sources = Sources.find(checkpoints / "adapter", base=checkpoints / "base")
         return build(sources, folder / f"{precision}-{target}", options)
 
-    return make
+    return lambda precision="fp32", target="cpu": make(precision, target)
 
 
 @pytest.fixture
