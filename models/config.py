@@ -84,6 +84,16 @@ class TokenIds:
     vision_start: int
     vision_end: int
 
+    @property
+    def by_name(self) -> Mapping[str, int]:
+        """Token -> id, as the tokenizer must have them."""
+        return {
+            "<|image_pad|>": self.image,
+            "<|video_pad|>": self.video,
+            "<|vision_start|>": self.vision_start,
+            "<|vision_end|>": self.vision_end,
+        }
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -56,14 +56,7 @@ class Engine:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer, checked against config.json."""
-        tokens = self.config.tokens
-        expected = {
-            "<|image_pad|>": tokens.image,
-            "<|video_pad|>": tokens.video,
-            "<|vision_start|>": tokens.vision_start,
-            "<|vision_end|>": tokens.vision_end,
-        }
-        return Tokenizer(self.folder / "tokenizer.json", expected)
+        return Tokenizer(self.folder / "tokenizer.json", self.config.tokens.by_name)
 
     @property
     def retriever(self) -> Retriever:

@@ -34,6 +34,7 @@ from models.build.vision_graph import vision_graph
 from models.config import ModelConfig
 from models.errors import ModelBuildError, ModelFilesError
 from models.folder import FORMAT_VERSION, Graphs, ModelInfo, file_sha256
+from models.text import Tokenizer
 
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, tensor
 
@@ -184,6 +185,7 @@ class _Plan:
         for name in COPIED:
             if not (sources.base / name).exists():
                 raise ModelFilesError(f"{sources.base / name}: not there; copy it from the hub")
+        Tokenizer(sources.base / "tokenizer.json", base.config.tokens.by_name)
         retriever = _retriever_weights(base, sources)
         generator = Checkpoint.open(sources.generator) if sources.generator else None
         graphs = _share(base, generator, merged=bool(retriever) and not sources.adapter)
@@ -229,7 +231,7 @@ class _Plan:
             done += tensor.nbytes
 
         for name, model in self.models.items():
-            ir.save(model, self.folder / name, external_data=f"{name}.data", callback=saved)
+            _save(model, self.folder / name, saved)
         self._write_embeddings(self.base, self.folder / self.graphs.embeddings)
         if self.generator is not None and self.graphs.generator_embeddings is not None:
             self._write_embeddings(self.generator, self.folder / self.graphs.generator_embeddings)
@@ -291,6 +293,19 @@ class _Plan:
         )
         text = json.dumps(info.as_json(), indent=2, ensure_ascii=False)
         (self.folder / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _save(
+    model: ir.Model, path: Path, saved: Callable[[ir.TensorProtocol, object], None]
+) -> None:
+    try:
+        ir.save(model, path, external_data=f"{path.name}.data", callback=saved)
+    except ir.serde.SerdeError as error:
+        # What went wrong with a small weight (it is kept in the graph file) comes wrapped.
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
 
 
 def _add_graphs(
