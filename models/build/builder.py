@@ -295,9 +295,7 @@ class _Plan:
         (self.folder / "model.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _save(
-    model: ir.Model, path: Path, saved: Callable[[ir.TensorProtocol, object], None]
-) -> None:
+def _save(model: ir.Model, path: Path, saved: Callable[[ir.TensorProtocol, object], None]) -> None:
     try:
         ir.save(model, path, external_data=f"{path.name}.data", callback=saved)
     except ir.serde.SerdeError as error:
