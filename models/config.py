@@ -84,6 +84,16 @@ class TokenIds:
     vision_start: int
     vision_end: int
 
+    @property
+    def by_name(self) -> Mapping[str, int]:
+        """Token -> id, as the tokenizer must have them."""
+        return {
+            "<|image_pad|>": self.image,
+            "<|video_pad|>": self.video,
+            "<|vision_start|>": self.vision_start,
+            "<|vision_end|>": self.vision_end,
+        }
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -101,20 +111,21 @@ class ModelConfig:
     @classmethod
     def from_json(cls, config: Json, name: str) -> "ModelConfig":
         """Read a parsed config.json; `name` is how messages call it. Raises ModelShapeError."""
-        config = config.get("vlm_config", config)
-        if config.get("model_type") not in ("qwen2_vl", "colqwen2"):
+        config = config.get("vlm_config") or config
+        found = config.get("model_type") if isinstance(config, Mapping) else None
+        if found not in ("qwen2_vl", "colqwen2"):
             raise ModelShapeError(
-                f"{name}: model_type is {config.get('model_type')!r}, wanted 'qwen2_vl': "
+                f"{name}: model_type is {found!r}, wanted 'qwen2_vl': "
                 "give the folder of a Qwen2-VL or ColQwen2 checkpoint"
             )
-        text = {**config, **config.get("text_config", {})}
         try:
+            text = {**config, **config.get("text_config", {})}
             parsed = cls(
                 _vision(config.get("vision_config", {}), text["hidden_size"]),
                 _text(text),
                 _tokens({**TOKEN_DEFAULTS, **config}),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelShapeError(f"{name}: not a Qwen2-VL config: {error!r}") from None
         _check(parsed, name)
         return parsed
@@ -181,24 +192,25 @@ def _tokens(config: Json) -> TokenIds:
 
 def _check(config: ModelConfig, name: str) -> None:
     """Raise ModelShapeError for sizes that no Qwen2-VL can have."""
-    vision, text = config.vision, config.text
-    sizes = [vision.depth, vision.embed_dim, vision.num_heads, text.n_layers, text.n_heads]
+    vision, text, tokens = config.vision, config.text, config.tokens
+    sizes = [value for part in (vision, text) for value in vars(part).values()]
+    if min(value for value in sizes if type(value) is int) < 1:
+        raise ModelShapeError(f"{name}: a size is not positive; this is no Qwen2-VL checkpoint")
+    cut = (vision.patch_px, vision.temporal_patch, vision.merge, vision.in_channels)
     wrong = {
-        "a size is not positive": min(sizes) < 1,
-        "patch, frames or merge differ from 14, 2, 2": (
-            vision.patch_px,
-            vision.temporal_patch,
-            vision.merge,
-        )
-        != (14, 2, 2),
+        "patch, frames, merge or channels differ from 14, 2, 2, 3": cut != (14, 2, 2, 3),
         "vision embed_dim / num_heads is no multiple of 4": vision.embed_dim
         % (4 * vision.num_heads)
         != 0,
-        "mrope_section does not sum to half of the head": 2 * sum(text.mrope_section)
-        != text.head_dim,
+        "mrope_section is not three numbers that sum to half of the head": (
+            len(text.mrope_section) != 3
+            or min(text.mrope_section) < 0
+            or 2 * sum(text.mrope_section) != text.head_dim
+        ),
         "heads are no multiple of the key/value heads": text.n_heads % text.n_kv_heads != 0,
-        "a vision token lies outside the vocabulary": max(config.tokens.image, config.tokens.video)
-        >= text.vocab_size,
+        "a vision token lies outside the vocabulary": not all(
+            0 <= token < text.vocab_size for token in vars(tokens).values()
+        ),
     }
     for what, is_wrong in wrong.items():
         if is_wrong:

@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 def open_embeddings(path: Path, config: TextConfig) -> NDArray[np.floating]:
     """Memory-map the token embeddings (vocab, H); only rows that are used are read."""
     try:
-        table: NDArray[np.floating] = np.load(path, mmap_mode="r")
+        table: NDArray[np.floating] = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise ModelFilesError(f"{path}: cannot be read ({error}); build the folder again") from None
     if table.shape != (config.vocab_size, config.hidden_size):
@@ -58,8 +58,24 @@ class Decoder:
         self._tokens = tokens
         self.config = config
         types = {each.name: each.type for each in session.get_inputs()}
+        self._path = path
+        # ONNX Runtime lists inputs that have a default apart from those that have none.
+        self._lora_shapes = {
+            each.name: each.shape for each in session.get_overridable_initializers()
+        }
         half = types["past.0.key"] == "tensor(float16)"
         self._cache_type: type[np.generic] = np.float16 if half else np.float32
+
+    def check_lora(self, lora: Mapping[str, ort.OrtValue], file: Path) -> None:
+        """Raise ModelFilesError naming the first LoRA factor that this graph has no place for."""
+        for name, factor in lora.items():
+            sizes, wanted = factor.shape(), self._lora_shapes.get(name)
+            fixed = 0 if name.endswith(".lora_A") else 1
+            if wanted is None or len(sizes) != 2 or sizes[fixed] != wanted[fixed]:
+                raise ModelFilesError(
+                    f"{file}: {name} {sizes} has no place in {self._path.name} ({wanted}); "
+                    "the two do not belong together, build the folder again"
+                )
 
     def new_cache(self) -> KVCache:
         """Return an empty KV cache that fits this decoder."""

@@ -1,9 +1,12 @@
 """A loaded model folder: retriever and generator over one set of weights."""
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+import onnxruntime as ort
 
 from models.config import Json, ModelConfig, read_json
 from models.decoder import Decoder, open_embeddings
@@ -15,7 +18,7 @@ from models.images import MIN_PIXELS as DEFAULT_MIN_PIXELS
 from models.retriever import Retriever, RetrieverOptions, RetrieverWeights
 from models.sampling import Sampling
 from models.session import Device, open_session
-from models.text import Tokenizer
+from models.text import END, END_OF_TEXT, Tokenizer
 from models.vision import VisionTower
 
 
@@ -30,7 +33,10 @@ class EngineOptions:
 
 
 class Engine:
-    """A model folder; graphs are opened when a role first needs them, and shared."""
+    """A model folder; graphs are opened when a role first needs them, and shared.
+
+    `device.used` is what the graphs opened so far really run on. Safe to use from several threads.
+    """
 
     def __init__(self, folder: Path, device: str, options: EngineOptions) -> None:
         self.folder = folder
@@ -41,40 +47,52 @@ class Engine:
         self._limits = _pixel_limits(folder, self.info, options)
         skip = options.skip_blank_blocks
         self._skip_blank = self.info.skip_blank_blocks if skip is None else skip
+        # cached_property has no lock of its own since Python 3.12: two threads that ask for a
+        # role at once would each open the decoder, gigabytes twice.
+        self._lock = threading.RLock()
         self._towers: dict[str, VisionTower] = {}
         self._decoders: dict[str, Decoder] = {}
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer, checked against config.json."""
-        tokens = self.config.tokens
-        expected = {
-            "<|image_pad|>": tokens.image,
-            "<|video_pad|>": tokens.video,
-            "<|vision_start|>": tokens.vision_start,
-            "<|vision_end|>": tokens.vision_end,
-        }
-        return Tokenizer(self.folder / "tokenizer.json", expected)
+        return Tokenizer(self.folder / "tokenizer.json", self.config.tokens.by_name)
 
-    @cached_property
+    @property
     def retriever(self) -> Retriever:
         """The role that turns pages and questions into vectors. Raises ModelFilesError."""
+        with self._lock:
+            return self._retriever
+
+    @property
+    def generator(self) -> Generator:
+        """The role that answers. Raises ModelFilesError."""
+        with self._lock:
+            return self._generator
+
+    @property
+    def shares_vision(self) -> bool:
+        """Whether the generator may be handed the `features` that the retriever saw."""
+        return self.info.graphs.generator_vision is None
+
+    @cached_property
+    def _retriever(self) -> Retriever:
         self._require("retriever")
         graphs = self.info.graphs
-        weights = RetrieverWeights.load(
-            self.folder / "retriever.safetensors", self.config.text.hidden_size
-        )
+        file = self.folder / "retriever.safetensors"
+        weights = RetrieverWeights.load(file, self.config.text.hidden_size)
+        decoder = self._decoder(graphs.decoder, graphs.embeddings)
+        decoder.check_lora(weights.lora, file)
         return Retriever(
             self._tower(graphs.vision),
-            self._decoder(graphs.decoder, graphs.embeddings),
+            decoder,
             self.tokenizer,
             weights,
             RetrieverOptions(self.info.query_template, *self._limits, self._skip_blank),
         )
 
     @cached_property
-    def generator(self) -> Generator:
-        """The role that answers. Raises ModelFilesError."""
+    def _generator(self) -> Generator:
         self._require("generator")
         graphs = self.info.graphs
         file = self.folder / "generation_config.json"
@@ -100,7 +118,7 @@ class Engine:
     def _tower(self, name: str) -> VisionTower:
         if name not in self._towers:
             path = self.folder / name
-            session = open_session(path, self.device, self._options.n_threads)
+            session = self._open(path)
             self._towers[name] = VisionTower(session, path, self.config.vision)
         return self._towers[name]
 
@@ -108,16 +126,23 @@ class Engine:
         if name not in self._decoders:
             path, text = self.folder / name, self.config.text
             table = open_embeddings(self.folder / embeddings, text)
-            session = open_session(path, self.device, self._options.n_threads)
+            session = self._open(path)
             self._decoders[name] = Decoder(session, path, table, text, self.config.tokens)
         return self._decoders[name]
 
+    def _open(self, path: Path) -> ort.InferenceSession:
+        session = open_session(path, self.device, self._options.n_threads)
+        if session.get_providers()[0] != self.device.providers[0]:
+            self.device = replace(self.device, used="cpu")
+        return session
+
     def _stop_ids(self, file: Path) -> frozenset[int]:
         config: Json = read_json(file) if file.exists() else {}
-        found = config.get("eos_token_id", [])
-        ids = set(found if isinstance(found, list) else [found])
-        ids |= {self.tokenizer.id_of("<|im_end|>"), self.tokenizer.id_of("<|endoftext|>")}
-        return frozenset(int(each) for each in ids)
+        found = config.get("eos_token_id")
+        ids = found if isinstance(found, list) else [found] if found is not None else []
+        if not all(isinstance(each, int) for each in ids):
+            raise ModelFilesError(f"{file}: eos_token_id is {found!r}, wanted token ids")
+        return frozenset(ids) | {self.tokenizer.id_of(each) for each in (END, END_OF_TEXT)}
 
 
 def _pixel_limits(folder: Path, info: ModelInfo, options: EngineOptions) -> tuple[int, int]:
@@ -131,7 +156,7 @@ def _pixel_limits(folder: Path, info: ModelInfo, options: EngineOptions) -> tupl
     size = config.get("size")
     nested = size.get("shortest_edge") if isinstance(size, dict) else None
     least = options.min_pixels or config.get("min_pixels") or nested or DEFAULT_MIN_PIXELS
-    if not isinstance(least, int):
+    if not isinstance(least, int) or least < 1:
         raise ModelFilesError(f"{path}: min_pixels is {least!r}, wanted a number")
     most = (options.max_visual_tokens or info.max_visual_tokens) * FACTOR_PX**2
     return min(least, most), most

@@ -10,6 +10,18 @@ from models.config import Json, read_json
 from models.errors import ModelFilesError
 
 FORMAT_VERSION = 1
+_KINDS = {
+    "name": str,
+    "roles": list,
+    "target": str,
+    "precision": dict,
+    "query_template": str,
+    "max_visual_tokens": int,
+    "skip_blank_blocks": bool,
+    "sha256": dict,
+    "graphs": dict,
+    "sources": dict,
+}
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -70,9 +82,14 @@ class ModelInfo:
         if missing:
             raise ModelFilesError(f"{path}: lacks {sorted(missing)[0]}; build the folder again")
         known = {each.name: content[each.name] for each in fields(cls)}
-        known["graphs"] = Graphs(**content["graphs"])
-        known["roles"] = tuple(content["roles"])
-        return cls(**known)
+        for name, kind in _KINDS.items():
+            if not isinstance(known[name], kind):
+                raise ModelFilesError(f"{path}: {name} is {known[name]!r}; build the folder again")
+        try:
+            known["graphs"] = Graphs(**content["graphs"])
+        except TypeError as error:
+            raise ModelFilesError(f"{path}: graphs: {error}; build the folder again") from None
+        return cls(**{**known, "roles": tuple(known["roles"])})
 
     @property
     def digest(self) -> str:

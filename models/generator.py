@@ -6,6 +6,7 @@ pages, then another question) pays only for what differs; its images are not eve
 
 import threading
 import time
+from collections.abc import Generator as Pieces
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.decoder import Decoder
-from models.errors import PromptError
+from models.errors import ModelShapeError, PromptError
 from models.images import VisualInput, preprocess
 from models.kv_cache import KVCache
 from models.sampling import Sampler, Sampling, is_looping
@@ -35,12 +36,18 @@ PREFILL_CHUNK = 512
 # Conversations whose keys and values are kept: at 2B a page of 768 tokens is 44 MB.
 KEPT_CONVERSATIONS = 2
 
+# Ids of tokens as opposed to the 64-bit keys of visual tokens, which hardly ever fall into it.
+_ID_RANGE = range(2**24)
+
 StopReason = Literal["end", "length", "repetition", "cancelled"]
 
 
 @dataclass
 class Timings:
-    """What an answer cost; seconds of wall time, tokens of prompt, cache and answer."""
+    """What an answer cost: seconds of wall time, tokens of prompt, cache and answer.
+
+    The time a reader takes between two pieces is not part of `decode_s`.
+    """
 
     vision_s: float = 0.0
     prefill_s: float = 0.0
@@ -61,6 +68,18 @@ class GeneratorOptions:
     sampling: Sampling
 
 
+@dataclass
+class _Progress:
+    """What is known of an answer in the making.
+
+    Apart from `Answer`, so that the work does not hold on to the answer: one that is dropped
+    ends, and gives its conversation back, at once.
+    """
+
+    timings: Timings = field(default_factory=Timings)
+    stop_reason: StopReason | None = None
+
+
 class Answer(Iterator[str]):
     """The streamed text of one answer; `timings` and `stop_reason` fill in as it goes.
 
@@ -68,18 +87,33 @@ class Answer(Iterator[str]):
     iterating if the model's numbers break.
     """
 
-    def __init__(self, cancellation: Cancellation) -> None:
-        self.timings = Timings()
-        self.stop_reason: StopReason | None = None
-        self.pieces: Iterator[str] = iter(())
+    def __init__(
+        self, pieces: Pieces[str, None, None], progress: _Progress, cancellation: Cancellation
+    ) -> None:
+        self._pieces = pieces
+        self._progress = progress
         self._cancellation = cancellation
 
     def __next__(self) -> str:
-        return next(self.pieces)
+        return next(self._pieces)
+
+    @property
+    def timings(self) -> Timings:
+        """What the answer has cost so far."""
+        return self._progress.timings
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the answer ended; None while it has not begun."""
+        return self._progress.stop_reason
 
     def close(self) -> None:
-        """Stop within one token; what was generated so far stays in the cache."""
+        """Stop within one token, from any thread; what was generated stays in the cache."""
         self._cancellation.cancel()
+        try:
+            self._pieces.close()
+        except ValueError:  # another thread is in the middle of it and ends it by itself
+            pass
 
 
 @dataclass(frozen=True)
@@ -109,6 +143,14 @@ class _Conversation:
         self.cache.truncate(n_tokens)
         del self.keys[n_tokens:]
 
+    def has_visuals(self, start: int) -> bool:
+        """Whether an image or video lies behind the first `start` tokens."""
+        return any(key not in _ID_RANGE for key in self.keys[start:])
+
+    def begins(self, other: "_Conversation") -> bool:
+        """Whether the other one holds all of this one, and perhaps more."""
+        return self.keys == other.keys[: len(self.keys)]
+
 
 class _Conversations:
     """The conversations not in use; each is lent to one answer at a time."""
@@ -119,18 +161,30 @@ class _Conversations:
         self._idle: list[_Conversation] = []
 
     def take(self, keys: IntArray) -> _Conversation:
-        """Return the conversation with the longest prefix in common, cut to that prefix."""
+        """Return a conversation that holds the longest prefix any idle one has in common.
+
+        The idle one is cut to the prefix and lent. But if it would lose a page by that (a
+        question about other pages shares the system prompt), the prefix is copied and the
+        idle one stays as it is.
+        """
         with self._lock:
             best = max(self._idle, key=lambda each: each.common_prefix(keys), default=None)
-            if best is None or best.common_prefix(keys) == 0:
+            if best is None:
                 return _Conversation(self._decoder.new_cache())
+            # One token at least is run, since logits come from running it.
+            n_shared = min(best.common_prefix(keys), len(keys) - 1)
+            if best.has_visuals(n_shared):
+                return _Conversation(best.cache.copy(n_shared), best.keys[:n_shared])
             self._idle.remove(best)
-        # One token at least is run, since logits come from running it.
-        best.truncate(min(best.common_prefix(keys), len(keys) - 1))
+        best.truncate(n_shared)
         return best
 
     def give_back(self, conversation: _Conversation) -> None:
+        """Keep a conversation; it takes the place of any that it continues."""
         with self._lock:
+            if any(conversation.begins(each) for each in self._idle):
+                return
+            self._idle = [each for each in self._idle if not each.begins(conversation)]
             self._idle.append(conversation)
             del self._idle[:-KEPT_CONVERSATIONS]
 
@@ -172,20 +226,18 @@ class Generator:
         made = self._prompt(images, prompt, history, system, max_pixels)
         room = self._decoder.config.max_positions - len(made.ids)
         cancellation = cancellation or Cancellation()
-        answer = Answer(cancellation)
-        answer.timings.n_prompt_tokens = len(made.ids)
+        progress = _Progress(Timings(n_prompt_tokens=len(made.ids)))
         sampler = Sampler(sampling or self.options.sampling, made.ids)
-        answer.pieces = self._stream(answer, made, sampler, min(max_new_tokens, room), cancellation)
-        return answer
+        pieces = self._stream(progress, made, sampler, min(max_new_tokens, room), cancellation)
+        return Answer(pieces, progress, cancellation)
 
     def logits(self, images: Sequence[VisualSource], prompt: str) -> FloatArray:
         """Return (vocab,) float32: the logits of the first new token. Raises as `generate`."""
         made = self._prompt(images, prompt, (), None, None)
         conversation = self._conversations.take(made.keys)
-        try:
-            return self._prefill(conversation, made, Timings(), Cancellation())
-        finally:
-            self._conversations.give_back(conversation)
+        logits = self._prefill(conversation, made, Timings(), Cancellation())
+        self._conversations.give_back(conversation)
+        return logits
 
     def _prompt(
         self,
@@ -215,6 +267,11 @@ class Generator:
 
     def _patches(self, image: VisualSource, max_pixels: int | None) -> Patches | VisionFeatures:
         if isinstance(image, VisionFeatures):
+            if image.tower != self._vision.name:
+                raise ModelShapeError(
+                    f"these features come from {image.tower}, the generator sees with "
+                    f"{self._vision.name}: give it the image"
+                )
             return image
         if isinstance(image, Image.Image):
             limit = max_pixels or self.options.max_pixels
@@ -287,42 +344,61 @@ class Generator:
 
     def _stream(
         self,
-        answer: Answer,
+        progress: _Progress,
         prompt: _Prompt,
         sampler: Sampler,
         max_new_tokens: int,
         cancellation: Cancellation,
-    ) -> Iterator[str]:
+    ) -> Pieces[str, None, None]:
         conversation = self._conversations.take(prompt.keys)
         detokenizer = self._tokenizer.detokenizer()
-        answer.stop_reason = "cancelled"  # until it ends for another reason
-        tokens: list[int] = []
+        progress.stop_reason = "cancelled"  # until it ends for another reason
         try:
-            logits = self._prefill(conversation, prompt, answer.timings, cancellation)
-            start = time.perf_counter()
-            while len(tokens) < max_new_tokens:
-                token = sampler.choose(logits)
-                if token in self.options.stop_ids:
-                    answer.stop_reason = "end"
-                    break
-                tokens.append(token)
-                answer.timings.n_tokens = len(tokens)
-                answer.timings.decode_s = time.perf_counter() - start
+            tokens = self._tokens(
+                conversation, progress, prompt, sampler, max_new_tokens, cancellation
+            )
+            for token in tokens:
                 if piece := detokenizer.push(token):
                     yield piece
-                if is_looping(tokens):
-                    answer.stop_reason = "repetition"
-                    break
-                logits = self._step(conversation, token, prompt, len(tokens), cancellation)
-            else:
-                answer.stop_reason = "length"
-            answer.timings.decode_s = time.perf_counter() - start
-        except Cancelled:
-            pass
-        finally:
+        except (Cancelled, GeneratorExit) as stopped:
             self._conversations.give_back(conversation)
+            if isinstance(stopped, GeneratorExit):
+                raise
+        else:
+            self._conversations.give_back(conversation)
+        # After any other error the conversation is dropped: its numbers may be broken.
         if rest := detokenizer.flush():
             yield rest
+
+    def _tokens(
+        self,
+        conversation: _Conversation,
+        progress: _Progress,
+        prompt: _Prompt,
+        sampler: Sampler,
+        max_new_tokens: int,
+        cancellation: Cancellation,
+    ) -> Iterator[int]:
+        """Yield the tokens of an answer, each as soon as it is chosen."""
+        timings = progress.timings
+        logits = self._prefill(conversation, prompt, timings, cancellation)
+        tokens: list[int] = []
+        while len(tokens) < max_new_tokens:
+            start = time.perf_counter()
+            if tokens:
+                logits = self._step(conversation, tokens[-1], prompt, len(tokens), cancellation)
+            token = sampler.choose(logits)
+            timings.decode_s += time.perf_counter() - start
+            if token in self.options.stop_ids:
+                progress.stop_reason = "end"
+                return
+            tokens.append(token)
+            timings.n_tokens = len(tokens)
+            yield token
+            if is_looping(tokens):
+                progress.stop_reason = "repetition"
+                return
+        progress.stop_reason = "length"
 
     def _step(
         self,

@@ -124,9 +124,10 @@ def preprocess(
 
     Raises ImageError for an image that is empty or too long and narrow.
     """
+    image = upright_rgb(image)
     size_px = (image.height, image.width)
     height, width = smart_resize(*size_px, FACTOR_PX, min_pixels, max_pixels)
-    small = upright_rgb(image).resize((width, height), Image.Resampling.BICUBIC)
+    small = image.resize((width, height), Image.Resampling.BICUBIC)
     patches = patchify(np.asarray(small)[None])
     grid = np.array([1, height // PATCH_PX, width // PATCH_PX])
     return VisualInput(normalise(patches), grid, blank_blocks(patches, blank_tolerance), size_px)

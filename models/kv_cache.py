@@ -27,7 +27,10 @@ class KVCache:
         """Make room for `n_tokens` in all, keeping what is there."""
         if n_tokens <= self.capacity:
             return
-        capacity = max(n_tokens, self.capacity + max(GROWTH, self.capacity // 2))
+        self._grow(max(n_tokens, self.capacity + max(GROWTH, self.capacity // 2)))
+
+    def _grow(self, capacity: int) -> None:
+        """Move what is valid to new buffers of this capacity."""
         n_heads, head_dim = self._shape
         grown = []
         for at in range(self._n_buffers):
@@ -42,6 +45,15 @@ class KVCache:
         """Forget all but the first `n_tokens`."""
         assert n_tokens <= self.past_length
         self.past_length = n_tokens
+
+    def copy(self, n_tokens: int) -> "KVCache":
+        """Return a cache of its own that holds the first `n_tokens`."""
+        assert n_tokens <= self.past_length
+        n_heads, head_dim = self._shape
+        twin = KVCache(self._n_buffers // 2, n_heads, head_dim, self._dtype)
+        twin.buffers, twin.capacity, twin.past_length = self.buffers, self.capacity, n_tokens
+        twin._grow(max(n_tokens, GROWTH))
+        return twin
 
     @property
     def n_bytes(self) -> int:

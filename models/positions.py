@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 TEXT, IMAGE, VIDEO = 0, 1, 2
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
@@ -92,29 +91,6 @@ def patch_positions(
         block = block[kept]
     inner = np.indices((merge, merge), dtype=np.int64).reshape(2, -1).T  # (merge², 2)
     return (block[:, None] * merge + inner[None]).reshape(-1, 2)
-
-
-def vision_rotary(positions: Ints, head_dim: int, theta: float = 10000.0) -> tuple[Floats, Floats]:
-    """Cosine and sine (N, head_dim / 2) float32 for patches at (row, column) `positions` (N, 2).
-
-    The first half of the angles turns with the row, the second with the column; the graph
-    repeats them to head_dim and rotates halves (RoPE, arXiv:2104.09864).
-    """
-    inverse = _inverse_frequencies(head_dim // 2, theta)  # (head_dim / 4,)
-    angles = (positions[:, :, None].astype(np.float32) * inverse).reshape(len(positions), -1)
-    return np.cos(angles), np.sin(angles)
-
-
-def text_rotary(n_positions: int, head_dim: int, theta: float) -> tuple[Floats, Floats]:
-    """Cosine and sine (n_positions, head_dim / 2) float32: the table the decoder looks up."""
-    places = np.arange(n_positions, dtype=np.float32)
-    angles = places[:, None] * _inverse_frequencies(head_dim, theta)
-    return np.cos(angles), np.sin(angles)
-
-
-def _inverse_frequencies(dim: int, theta: float) -> Floats:
-    powers = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    return np.float32(1.0) / np.float32(theta) ** powers
 
 
 def _run_length(types: Ints, at: int) -> int:

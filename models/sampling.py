@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.config import read_json
+from models.errors import ModelFilesError
 
 FloatArray = NDArray[np.float32]
 
 # A run of text that only repeats itself: a period of up to this many tokens …
 LONGEST_PERIOD = 32
-# … seen at least this often, over at least this many tokens. Rows of zeros in a table are
-# shorter than that; a model that loops goes on until its cap.
+# … seen at least this often, over at least this many tokens: 18 equal rows `| 0 | 0 | 0 |` of a
+# table are shorter than that; a model that loops goes on until its cap.
 FEWEST_REPEATS = 4
-SHORTEST_LOOP = 64
+SHORTEST_LOOP = 128
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,20 @@ class Sampling:
     def from_file(cls, path: Path) -> "Sampling":
         """Read generation_config.json; greedy if there is none. Raises ModelFilesError."""
         config = read_json(path) if path.exists() else {}
+        numbers = {}
+        for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
+            value = config.get(name)  # null and absent both mean: not used
+            if value is not None and not isinstance(value, int | float):
+                raise ModelFilesError(f"{path}: {name} is {value!r}, wanted a number")
+            numbers[name] = getattr(cls, name) if value is None else value
+        if numbers["repetition_penalty"] <= 0:
+            raise ModelFilesError(f"{path}: repetition_penalty must be above 0")
         return cls(
             do_sample=bool(config.get("do_sample", False)),
-            temperature=float(config.get("temperature") or 1.0),
-            top_k=int(config.get("top_k") or 0),
-            top_p=float(config.get("top_p") or 1.0),
-            repetition_penalty=float(config.get("repetition_penalty") or 1.0),
+            temperature=float(numbers["temperature"]),
+            top_k=int(numbers["top_k"]),
+            top_p=float(numbers["top_p"]),
+            repetition_penalty=float(numbers["repetition_penalty"]),
         )
 
 
@@ -95,7 +104,7 @@ def _nucleus(
 def is_looping(tokens: Sequence[int]) -> bool:
     """Whether the end of a token sequence does nothing but repeat itself."""
     for period in range(1, LONGEST_PERIOD + 1):
-        length = max(FEWEST_REPEATS * period, SHORTEST_LOOP // period * period)
+        length = period * max(FEWEST_REPEATS, -(-SHORTEST_LOOP // period))
         tail = tokens[-length:]
         if len(tail) == length and tail[period:] == tail[:-period]:
             return True

@@ -70,6 +70,7 @@ class VisionFeatures:
     kept      (t·h·w / 4,) bool: which merge blocks the rows stand for
     size_px   (height, width) of the image as given
     digest    names the content, as `Patches.digest`
+    tower     file name of the graph that made them; another graph's features mean nothing to it
     """
 
     features: FloatArray
@@ -78,6 +79,7 @@ class VisionFeatures:
     size_px: tuple[int, int]
     kind: Literal["image", "video"]
     digest: int
+    tower: str
 
 
 class VisionTower:
@@ -89,6 +91,7 @@ class VisionTower:
             "patch_positions": (None, None, 2),
         }
         check_inputs(session, path, wanted)
+        self.name = path.name
         self._session = session
         self._config = config
 
@@ -115,6 +118,7 @@ class VisionTower:
             size_px=visual.size_px,
             kind=visual.kind,
             digest=patches.digest,
+            tower=self.name,
         )
 
     def _run(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from rag.cli_models import look, models_app
-from rag.errors import ExpectedError
+from rag.errors import ExpectedError, UsageError
 
 app = typer.Typer(
     name="yomu",
@@ -30,9 +30,17 @@ def _common() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit 0 all done, 1 some of it failed and is listed, 2 nothing done."""
-    logging.basicConfig(level=os.environ.get("YOMU_LOG", "WARNING"), format="%(message)s")
     try:
+        _start_log(os.environ.get("YOMU_LOG", "WARNING"))
         app(args=list(arguments) if arguments is not None else None)
     except ExpectedError as error:
         sys.stderr.write(f"yomu: {error}\n")
         sys.exit(2)
+
+
+def _start_log(level: str) -> None:
+    """Log to stderr from this level on. Raises UsageError for a level that is none."""
+    known = logging.getLevelNamesMapping()
+    if level.upper() not in known:
+        raise UsageError(f"YOMU_LOG is {level!r}; choose one of {', '.join(known)}")
+    logging.basicConfig(level=level.upper(), format="%(message)s")

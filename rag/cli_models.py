@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,11 @@ from models.errors import ModelDownloadError, ModelFilesError
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from models.build.builder import Precisions
+    from models.grounding import Box
+    from models.images import VisualInput
 
 models_app = typer.Typer(
     help="Model folders: list, download, build from checkpoints, check.", no_args_is_help=True
@@ -93,8 +98,15 @@ def build_command(
     OUT appears only when it is complete. A tensor that is missing, unused or of the wrong shape
     ends the build with its name.
     """
-    from models.build.builder import BuildOptions, Sources, build
     from models.text import QUERY_TEMPLATES
+
+    try:
+        from models.build.builder import BuildOptions, Sources, build
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"building needs {error.name}, which is not installed: `uv sync --extra build`, "
+            "or `pip install -e .[build]`"
+        ) from None
 
     if query_template not in QUERY_TEMPLATES:
         raise UsageError(
@@ -222,14 +234,9 @@ def _show_info(folder: Path, as_json: bool) -> None:
         "size": f"{n_bytes / 1e6:,.1f} MB",
         "sources": ", ".join(f"{role} {each['folder']}" for role, each in info.sources.items()),
     }
-    if info.graphs.generator_decoder or info.graphs.generator_vision:
-        parts = (
-            ("vision tower", info.graphs.generator_vision),
-            (
-                "decoder",
-                info.graphs.generator_decoder,
-            ),
-        )
+    graphs = info.graphs
+    if graphs.generator_decoder or graphs.generator_vision:
+        parts = (("vision tower", graphs.generator_vision), ("decoder", graphs.generator_decoder))
         names = " and ".join(name for name, file in parts if file)
         rows["generator"] = f"has its own {names}: its weights differ from the retriever's"
     for name, value in rows.items():
@@ -303,30 +310,33 @@ def look(
     ] = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     min_pixels: Annotated[
-        int | None, typer.Option(min=784, help="Enlarge smaller images to this area.")
+        int | None, typer.Option(min=784, help="Enlarge smaller images, or frames, to this area.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=784, help="Shrink larger images to this area.")
+        int | None, typer.Option(min=784, help="Shrink larger images, or frames, to this area.")
     ] = None,
     fps: Annotated[float, typer.Option(min=0.01, help="Frames taken a second of video.")] = 2.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Qwen2-VL on its own: describe, read, answer about images or a video.
 
-    The text streams to stdout as it is generated.
+    The text streams to stdout as it is generated. With --json, places that the answer names are
+    taken out of it and listed as `boxes`: fractions of the picture's height and width, and its
+    pixels if there is only one picture.
     """
     from models import load
     from models.engine import EngineOptions
+    from models.grounding import parse_boxes
     from models.images import load_image
 
     paths = [*(inputs or []), *(more or [])]
     if not paths and video is None:
         raise UsageError("nothing to look at: give --input IMAGE or --video FILE")
-    visuals: list[Any] = [load_image(path) for path in paths]
+    if min_pixels and max_pixels and min_pixels > max_pixels:
+        raise UsageError(f"--min-pixels {min_pixels} is more than --max-pixels {max_pixels}")
+    visuals: list[Image | VisualInput] = [load_image(path) for path in paths]
     if video is not None:
-        from models.video import load_video
-
-        visuals.append(load_video(video, fps=fps))
+        visuals.append(_load_video(video, fps, min_pixels, max_pixels))
     engine = load(_folder_of(model, precision), device, EngineOptions(min_pixels=min_pixels))
     answer = engine.generator.generate(visuals, prompt, max_new_tokens, max_pixels=max_pixels)
     pieces = []
@@ -338,17 +348,42 @@ def look(
     if not as_json:
         sys.stdout.write("\n")
         return
-    timings = answer.timings
+    grounded = parse_boxes("".join(pieces))
     print_json(
         {
             "prompt": prompt,
-            "answer": "".join(pieces),
+            "answer": grounded.text,
+            "boxes": [_box_json(box, visuals) for box in grounded.boxes],
             "stop_reason": answer.stop_reason,
             "model": engine.info.name,
             "device": engine.device.used,
-            "timings": asdict(timings),
+            "timings": asdict(answer.timings),
         }
     )
+
+
+def _load_video(
+    path: Path, fps: float, min_pixels: int | None, max_pixels: int | None
+) -> "VisualInput":
+    from models.video import MAX_PIXELS, MIN_PIXELS, load_video
+
+    most = max_pixels or max(MAX_PIXELS, min_pixels or 0)
+    least = min(min_pixels or MIN_PIXELS, most)
+    return load_video(path, fps=fps, min_pixels=least, max_pixels=most)
+
+
+def _box_json(box: "Box", visuals: "Sequence[Image | VisualInput]") -> dict[str, Any]:
+    """Return a box as fractions of the picture; in its pixels too if there is only one picture."""
+    from PIL.Image import Image
+
+    corners = ("top", "left", "bottom", "right")
+    found: dict[str, Any] = {name: getattr(box, name) for name in ("label", *corners)}
+    if len(visuals) == 1:
+        seen = visuals[0]
+        # A Pillow image is (width, height); `size_px` is rows first.
+        size_px = seen.size[::-1] if isinstance(seen, Image) else seen.size_px
+        found["pixels"] = dict(zip(corners, box.pixels(*size_px), strict=True))
+    return found
 
 
 def _folder_of(model: str, precision: PrecisionName) -> str:

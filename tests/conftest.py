@@ -1,1 +1,42 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests: tiny random checkpoints and the folders built from them."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import models
+from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.engine import Engine
+from tests.parity import tiny
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> Path:
+    """`qwen2vl`, `base` (colqwen2-base: a projection, no LoRA) and `adapter`; not to be changed."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tiny.write_qwen2vl(folder / "qwen2vl")
+    tiny.write_colqwen2(folder / "base", with_lora=False)
+    tiny.write_adapter(folder / "adapter")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(checkpoints, tmp_path_factory) -> Callable[..., Path]:
+    """Build ColQwen2 (both roles) at a precision for a target, once."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @cache
+    def make(precision: str, target: str) -> Path:
+        options = BuildOptions(Precisions(precision, precision, precision), target)
+        sources = Sources.find(checkpoints / "adapter", base=checkpoints / "base")
+        return build(sources, folder / f"{precision}-{target}", options)
+
+    return lambda precision="fp32", target="cpu": make(precision, target)
+
+
+@pytest.fixture
+def engine(model_folder) -> Engine:
+    """A float32 engine that has answered nothing yet."""
+    return models.load(model_folder(), device="cpu")

@@ -6,13 +6,13 @@ The folder appears under its name only when complete: it is written beside it an
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from models.build.decoder_graph import decoder_graph
@@ -31,8 +31,10 @@ from models.build.source import (
     weight_files,
 )
 from models.build.vision_graph import vision_graph
+from models.config import ModelConfig
 from models.errors import ModelBuildError, ModelFilesError
 from models.folder import FORMAT_VERSION, Graphs, ModelInfo, file_sha256
+from models.text import Tokenizer
 
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, tensor
 
@@ -129,10 +131,12 @@ def build(
     ModelNumbersError, each naming the file or tensor; then nothing is left behind.
     """
     options = options or BuildOptions()
+    out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelBuildError(f"{out}: already exists; remove it or choose another folder")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    made = [each for each in partial.parents if not each.exists()]  # innermost first
     try:
         plan = _Plan.make(sources, options, partial)
         _check_disk(out, plan.total_bytes)
@@ -141,10 +145,13 @@ def build(
         if out.exists():
             out.rmdir()
         partial.rename(out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelBuildError(f"{out}: cannot be written ({error})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if not out.exists():
+            for folder in (each for each in made if each.exists()):
+                folder.rmdir()
     return out
 
 
@@ -178,6 +185,7 @@ class _Plan:
         for name in COPIED:
             if not (sources.base / name).exists():
                 raise ModelFilesError(f"{sources.base / name}: not there; copy it from the hub")
+        Tokenizer(sources.base / "tokenizer.json", base.config.tokens.by_name)
         retriever = _retriever_weights(base, sources)
         generator = Checkpoint.open(sources.generator) if sources.generator else None
         graphs = _share(base, generator, merged=bool(retriever) and not sources.adapter)
@@ -223,7 +231,7 @@ class _Plan:
             done += tensor.nbytes
 
         for name, model in self.models.items():
-            ir.save(model, self.folder / name, external_data=f"{name}.data", callback=saved)
+            _save(model, self.folder / name, saved)
         self._write_embeddings(self.base, self.folder / self.graphs.embeddings)
         if self.generator is not None and self.graphs.generator_embeddings is not None:
             self._write_embeddings(self.generator, self.folder / self.graphs.generator_embeddings)
@@ -237,11 +245,13 @@ class _Plan:
         name = "model.embed_tokens.weight"
         shape = checkpoint.tensors.shape(name)
         dtype = self._embedding_type
-        table = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        for rows in row_chunks(shape):
-            values = checkpoint.tensors.read(name, rows)
-            table[rows] = values if dtype == np.float32 else to_fp16(values, name)
-        table.flush()
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        # Written, not mapped: a mapping of a file on a full disk ends the process (SIGBUS).
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for rows in row_chunks(shape):
+                values = checkpoint.tensors.read(name, rows)
+                file.write((values if dtype == np.float32 else to_fp16(values, name)).data)
 
     def _stored_retriever(self) -> dict[str, NDArray[np.generic]]:
         """Projection in float32; LoRA in float16 unless the decoder is float32."""
@@ -285,6 +295,17 @@ class _Plan:
         (self.folder / "model.json").write_text(text + "\n", encoding="utf-8")
 
 
+def _save(model: ir.Model, path: Path, saved: Callable[[ir.TensorProtocol, object], None]) -> None:
+    try:
+        ir.save(model, path, external_data=f"{path.name}.data", callback=saved)
+    except ir.serde.SerdeError as error:
+        # What went wrong with a small weight (it is kept in the graph file) comes wrapped.
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
+
+
 def _add_graphs(
     models: dict[str, ir.Model],
     checkpoint: Checkpoint,
@@ -305,19 +326,32 @@ def _share(base: Checkpoint, generator: Checkpoint | None, merged: bool) -> Grap
     """Compare the generator's tensors with the retriever's by hash; keep apart what differs."""
     if generator is None:
         return Graphs()
-    if generator.config.text.vocab_size != base.config.text.vocab_size:
+    if _sizes(generator) != _sizes(base):
         raise ModelBuildError(
-            f"{generator.folder} and {base.folder} have different vocabularies; "
-            "build them into two folders"
+            f"{generator.folder} and {base.folder} differ in config.json, and a model folder has "
+            "one; build them into two folders"
         )
     same_vision = _same(base, generator, "visual.")
     # With the adapter merged into the weights, the retriever's decoder is another one for sure.
-    same_text = not merged and _same(base, generator, "model.")
+    same_text = not merged and _same(base, generator, "model.") and _same_head(base, generator)
     return Graphs(
         generator_vision=None if same_vision else "generator-vision.onnx",
         generator_decoder=None if same_text else "generator-decoder.onnx",
         generator_embeddings=None if same_text else "generator-embeddings.npy",
     )
+
+
+def _sizes(checkpoint: Checkpoint) -> ModelConfig:
+    """Return what two checkpoints in one folder must have in common."""
+    config = checkpoint.config
+    return replace(config, text=replace(config.text, tied_embeddings=True, max_positions=0))
+
+
+def _same_head(one: Checkpoint, other: Checkpoint) -> bool:
+    tied = one.config.text.tied_embeddings
+    if tied != other.config.text.tied_embeddings:
+        return False
+    return tied or _same(one, other, "lm_head.")
 
 
 def _same(one: Checkpoint, other: Checkpoint, prefix: str) -> bool:
@@ -367,8 +401,7 @@ def _projection_source(base: Checkpoint, sources: Sources) -> tuple[TensorFiles,
             else [sources.projection]
         )
         tensors = TensorFiles(files)
-        with safe_open(files[0], framework="numpy") as file:
-            includes_lora = (file.metadata() or {}).get("includes_lora") == "true"
+        includes_lora = tensors.metadata.get("includes_lora") == "true"
     else:
         tensors, includes_lora = base.tensors, sources.adapter is None
     if PROJECTION_WEIGHT not in tensors or PROJECTION_BIAS not in tensors:

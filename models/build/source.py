@@ -5,6 +5,7 @@ naming layouts, and PEFT adapters. Tensors come out as float32 and are checked t
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,11 @@ class TensorFiles:
     """The tensors of some safetensors files under their canonical names, read on demand."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._files: list[Any] = []
+        self.metadata: dict[str, str] = {}
         self._places: dict[str, tuple[Path, Any, str]] = {}
         for path in paths:
             file = _open(path)
+            self.metadata |= file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 if not IGNORED.search(name):
                     self._add(canonical(name), path, file, name)
@@ -119,9 +121,10 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
+        files = {*map(str, weight_map.values())} if isinstance(weight_map, dict) else set()
+        if not files:
             raise ModelFilesError(f"{index}: has no weight_map; copy it again")
-        return [folder / name for name in sorted(set(weight_map.values()))]
+        return [folder / name for name in sorted(files)]
     if not folder.is_dir():
         raise ModelFilesError(f"{folder}: no such folder")
     if not (folder / "model.safetensors").exists():
@@ -253,10 +256,7 @@ class Adapter:
 
         Raises ModelFilesError or ModelShapeError naming the fault.
         """
-        config = read_json(folder / "adapter_config.json")
-        rank = int(config["r"])
-        root = rank**0.5 if config.get("use_rslora") else rank
-        scale = float(config["lora_alpha"]) / root
+        rank, scale = _rank_and_scale(folder / "adapter_config.json")
         sides = _adapter_sides(folder / "adapter_model.safetensors")
         factors = {}
         for module, pair in sides.items():
@@ -275,7 +275,38 @@ class Adapter:
                 np.ascontiguousarray(pair["A"].T),
                 np.ascontiguousarray(pair["B"].T) * np.float32(scale),
             )
+        _check_complete(folder, set(factors), shapes)
         return cls(folder, factors)
+
+
+def _rank_and_scale(path: Path) -> tuple[int, float]:
+    """Return r and alpha / r. Raises ModelFilesError or ModelShapeError."""
+    config = read_json(path)
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise ModelFilesError(f"{path}: r is {rank!r}, lora_alpha {alpha!r}; wanted numbers")
+    for option in ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform"):
+        if config.get(option):
+            raise ModelShapeError(f"{path}: has {option}, which is not supported")
+    return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _check_complete(folder: Path, modules: set[str], places: Iterable[str]) -> None:
+    """Raise ModelShapeError if one layer lacks a LoRA that another has, or there is none."""
+    if not modules:
+        raise ModelShapeError(f"{folder}: the adapter holds no LoRA factors")
+    linears = {_linear(name) for name in modules}
+    for place in places:
+        if _linear(place) in linears and place not in modules:
+            raise ModelShapeError(
+                f"{folder}: LoRA on {place} is missing, other layers have it; "
+                "the file is incomplete, copy it again"
+            )
+
+
+def _linear(module: str) -> str:
+    """Return `mlp.up_proj` of `model.layers.3.mlp.up_proj`."""
+    return re.sub(r"^model\.layers\.\d+\.", "", module)
 
 
 def _adapter_sides(path: Path) -> dict[str, dict[str, FloatArray]]:

@@ -147,6 +147,15 @@ def test_exif_rotation_is_applied():
     assert corners(load_image(load_image(saved(image, exif=exif)))) == corners(loaded)
 
 
+def test_a_picture_given_with_its_exif_rotation_is_turned_before_it_is_resized():
+    """It was resized to the size of the unturned picture: squeezed, without a word."""
+    image = Image.new("RGB", (280, 56), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = preprocess(Image.open(io.BytesIO(saved(image, exif=exif))))
+    assert (turned.size_px, turned.grid_thw.tolist()) == ((280, 56), [1, 20, 4])
+
+
 def test_cmyk_becomes_rgb():
     loaded = load_image(saved(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG"))
     assert (loaded.mode, loaded.getpixel((0, 0))) == ("RGB", WHITE)

@@ -6,9 +6,7 @@ import pytest
 from models.positions import (
     mrope_positions,
     patch_positions,
-    text_rotary,
     token_types,
-    vision_rotary,
 )
 
 
@@ -83,17 +81,3 @@ def test_patches_come_block_by_block():
     ]  # fmt: skip
     frames = patch_positions((3, 2, 4))
     assert (frames.reshape(3, 8, 2) == frames[:8]).all()
-
-
-def test_vision_angles_turn_with_the_row_first_then_with_the_column():
-    cos, sin = vision_rotary(np.array([[3, 5]]), head_dim=8)
-    angles = [3.0, 3.0 / 100, 5.0, 5.0 / 100]  # frequencies 10000^-0 and 10000^-(2/4)
-    np.testing.assert_allclose(cos, [np.cos(angles)], atol=1e-6)
-    np.testing.assert_allclose(sin, [np.sin(angles)], atol=1e-6)
-    assert cos.dtype == sin.dtype == np.float32
-
-
-def test_text_angles_are_position_times_frequency():
-    cos, sin = text_rotary(4, head_dim=4, theta=10000.0)
-    np.testing.assert_allclose(cos[3], np.cos([3.0, 0.03]), atol=1e-6)
-    np.testing.assert_allclose(sin[3], np.sin([3.0, 0.03]), atol=1e-6)

@@ -1,0 +1,90 @@
+"""model.json, checksums, and where a model of some name is."""
+
+import json
+import shutil
+
+import pytest
+
+from models.errors import ModelFilesError
+from models.folder import EMBEDDED, ModelInfo, find_folder, models_home, verify
+
+
+@pytest.fixture
+def folder(model_folder, tmp_path):
+    """A model folder that may be damaged."""
+    return shutil.copytree(model_folder(), tmp_path / "model")
+
+
+def edit(folder, **changes):
+    path = folder / "model.json"
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        content[name] = value
+    path.write_text(json.dumps({name: each for name, each in content.items() if each != "drop"}))
+
+
+def test_model_json_says_what_the_folder_is(folder):
+    info = ModelInfo.load(folder)
+    assert info.roles == ("retriever", "generator")
+    assert info.precision == {"vision": "fp32", "decoder": "fp32", "lm_head": "fp32"}
+    assert info.sources["adapter"]["folder"] == "adapter"
+    assert set(info.sha256) == {path.name for path in folder.iterdir()} - {"model.json"}
+    assert ModelInfo(**vars(info)).as_json() == info.as_json()
+
+
+def test_every_file_is_checked(folder):
+    assert verify(folder) == []
+    (folder / "vision.onnx").unlink()
+    with (folder / "embeddings.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    assert sorted(verify(folder)) == [
+        "embeddings.npy: damaged (its sha256 differs from model.json)",
+        "vision.onnx: missing",
+    ]
+
+
+def test_the_digest_names_the_content(folder):
+    info = ModelInfo.load(folder)
+    edit(folder, name="another name")
+    assert ModelInfo.load(folder).digest == info.digest
+    edit(folder, sha256={**info.sha256, "config.json": "0" * 64})
+    assert ModelInfo.load(folder).digest != info.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2, this version reads 1"),
+        ({"format": "drop"}, "format None"),
+        ({"roles": "drop"}, "lacks roles"),
+        ({"roles": "retriever"}, "roles is 'retriever'"),
+        ({"precision": None}, "precision is None"),
+        ({"sha256": []}, r"sha256 is \[\]"),
+        ({"max_visual_tokens": "many"}, "max_visual_tokens is 'many'"),
+        ({"graphs": {"eye": "vision.onnx"}}, "graphs: .*'eye'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_model_json_is_refused_in_one_line(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(ModelFilesError, match=message) as caught:
+        ModelInfo.load(folder)
+    assert "build the folder again" in str(caught.value)
+
+
+def test_a_folder_without_model_json(tmp_path):
+    with pytest.raises(ModelFilesError, match="no model folder .*`yomu models build"):
+        ModelInfo.load(tmp_path)
+
+
+def test_names_and_folders(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("YOMU_MODELS", str(tmp_path))
+    assert models_home() == tmp_path
+    assert find_folder("embedded") == EMBEDDED
+    assert find_folder(folder) == folder
+    assert find_folder("model") == folder, "pulled by that name"
+    with pytest.raises(ModelFilesError, match="no model 'gone': .*yomu models pull"):
+        find_folder("gone")
+    monkeypatch.delenv("YOMU_MODELS")
+    assert models_home().parts[-2:] == (".yomu", "models")
