@@ -46,6 +46,9 @@ from index.records import (
 )
 
 
+EVERYTHING = Filters()
+
+
 class PageIndex:
     """A folder of multi-vectors, texts and thumbnails, one per page."""
 
@@ -162,7 +165,7 @@ class PageIndex:
         raise NotImplementedError
 
     def maintain(self) -> None:
-        """What `compact` does, but only where it pays now; call at the end of an ingest."""
+        """Do what `compact` does, but only where it pays now; call at the end of an ingest."""
         raise NotImplementedError
 
     def mend(self, report: VerifyReport) -> tuple[str, ...]:
@@ -181,10 +184,10 @@ class PageIndex:
         vectors: Floats | None = None,
         text: str | None = None,
         mode: Mode = "hybrid",
-        filters: Filters = Filters(),
+        filters: Filters = EVERYTHING,
         exact: bool = False,
     ) -> tuple[PageHit, ...]:
-        """The best k pages, best first; ties by age (the page stored first wins).
+        """Rank pages: the best k, best first; ties by age (the page stored first wins).
 
         vectors  (Q, dim) float32 of the question or of an image; needed by visual and hybrid
         text     the question; needed by text and hybrid
@@ -210,7 +213,7 @@ class PageIndex:
         raise NotImplementedError
 
     def pages(self, document: str) -> tuple[PageRecord, ...]:
-        """Stored pages of a document, by number; raises DocumentUnknown."""
+        """List the stored pages of a document, by number; raises DocumentUnknown."""
         raise NotImplementedError
 
     def page(self, document: str, number: int) -> PageRecord:
@@ -222,7 +225,7 @@ class PageIndex:
         raise NotImplementedError
 
     def stats(self) -> IndexStats:
-        """Counts and sizes."""
+        """Count and weigh everything."""
         raise NotImplementedError
 
     def verify(self) -> VerifyReport:

@@ -86,7 +86,7 @@ class PatchGrid:
 
     @classmethod
     def kept(cls, mask: NDArray[np.bool_]) -> "PatchGrid":
-        """The cells where `mask` (rows, cols) is true, in reading order."""
+        """Keep the cells where `mask` (rows, cols) is true, in reading order."""
         rows, cols = mask.shape
         return cls(rows, cols, np.flatnonzero(mask).astype(np.int32))
 
