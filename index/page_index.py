@@ -45,7 +45,6 @@ from index.records import (
     VerifyReport,
 )
 
-
 EVERYTHING = Filters()
 
 
