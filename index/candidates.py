@@ -10,7 +10,7 @@ of the last one looked up, an upper bound of what its centroids can reach (as XT
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -144,8 +144,9 @@ class Postings:
 
     def __init__(self, path: Path) -> None:
         flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
-        self._owner = faiss.read_index(str(path), flags)
-        self._lists = faiss.try_extract_index_ivf(self._owner).invlists
+        ivf: Any = faiss.read_index(str(path), flags)
+        self._ivf = ivf  # owns the lists
+        self._lists = ivf.invlists
 
     def rows(self, number: int) -> Ints:
         """Rows of the pages that have this centroid; a view into the mapped file."""

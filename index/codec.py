@@ -24,6 +24,10 @@ class StoreCodec(Protocol):
     """How vectors lie on disk."""
 
     @property
+    def dim(self) -> int:
+        """Components of a vector."""
+
+    @property
     def record_bytes(self) -> int:
         """Bytes a vector."""
 
@@ -106,7 +110,7 @@ class Int8:
 
 def store_codec(name: Codec, dim: int) -> StoreCodec:
     """Build the codec a page index stores its vectors with."""
-    return {"fp16": Fp16, "int8": Int8}[name](dim)
+    return Fp16(dim) if name == "fp16" else Int8(dim)
 
 
 class FilterCodec:

@@ -38,6 +38,21 @@ class VectorSettings:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What shapes speed and upkeep, not vectors; may differ from one opening to the next."""
+
+    exact_pages: int = 3000  # up to so many pages (after the filter) every one is scored
+    n_probe: int = 32  # centroids looked up for every query vector
+    n_candidates: int = 300  # pages that get an exact score
+    train_pages: int = 4096  # from here on there is a codebook
+    retrain_growth: int = 8  # a new one when the index has grown so many times
+    merge_factor: int = 10  # segments of one size class that become one
+    merge_now_pages: int = 10_000  # larger merges wait for maintain()
+    max_segment_pages: int = 262_144  # 4.3 GB at 128 vectors a page
+    dead_share: float = 0.2  # a segment with more removed pages than this is rewritten
+
+
+@dataclass(frozen=True)
 class DocumentInput:
     """A document about to be read."""
 

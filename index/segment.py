@@ -180,6 +180,7 @@ class Segment:
         weakref.finalize(self, self._open.close)
         self._vectors = self._keep_open("vectors.bin")
         self._lists = self._keep_open("postings.faiss") if "postings.faiss" in self.files else None
+        self.small_codes = None if self._lists or info.codebook is None else self.codes
 
     def _keep_open(self, name: str) -> int:
         path, wanted = self.path / name, self.files[name]["bytes"]

@@ -120,6 +120,8 @@ class Thumbnails:
         """Delete an image nobody refers to any more."""
         self.path(sha256).unlink(missing_ok=True)
 
-    def present(self) -> set[str]:
-        """Digests of every image in the folder, by name."""
-        return {path.stem for path in self._folder.glob("*/*.webp")}
+    def sweep(self, used: set[str]) -> None:
+        """Delete images that are not used, and what a killed writer left half-written."""
+        for path in self._folder.glob("*/*"):
+            if path.stem not in used:
+                path.unlink()
