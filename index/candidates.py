@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.records import Floats
+from index.threads import faiss_threads
 
 Ints = NDArray[np.int64]
 
@@ -72,7 +73,8 @@ class Codebook:
             min_points_per_centroid=1,
             max_points_per_centroid=POINTS_PER_CENTROID,
         )
-        kmeans.train(np.ascontiguousarray(sample, np.float32))
+        with faiss_threads(len(sample)):
+            kmeans.train(np.ascontiguousarray(sample, np.float32))
         quantizer: faiss.Index
         if n_centroids >= HNSW_CENTROIDS:
             graph = faiss.IndexHNSWFlat(sample.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
@@ -80,7 +82,8 @@ class Codebook:
             quantizer = graph
         else:
             quantizer = faiss.IndexFlatIP(sample.shape[1])
-        quantizer.add(kmeans.centroids)
+        with faiss_threads(n_centroids):
+            quantizer.add(kmeans.centroids)
         return cls(version, quantizer)
 
     @classmethod
@@ -95,7 +98,8 @@ class Codebook:
 
     def page_codes(self, vectors: Floats) -> NDArray[np.uint16]:
         """Return the sorted set of centroids nearest to the vectors (P, D) of a page."""
-        _, nearest = self._quantizer.search(np.ascontiguousarray(vectors), 1)
+        with faiss_threads(len(vectors)):
+            _, nearest = self._quantizer.search(np.ascontiguousarray(vectors), 1)
         return np.unique(nearest).astype(np.uint16)
 
     def probe(self, query: Floats, n_probe: int) -> "Probe":

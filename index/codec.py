@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.records import Codec, Floats
+from index.threads import faiss_threads
 
 Bytes = NDArray[np.uint8]
 
@@ -132,11 +133,13 @@ class FilterCodec:
 
     def train(self, sample: Floats) -> None:
         """Fit to a sample of vectors (n, dim)."""
-        self._codes.train(np.ascontiguousarray(sample, np.float32))
+        with faiss_threads(len(sample)):
+            self._codes.train(np.ascontiguousarray(sample, np.float32))
 
     def encode(self, vectors: Floats) -> Bytes:
         """(n, dim) float32 -> (n, record_bytes) uint8."""
-        codes: Bytes = self._codes.sa_encode(np.ascontiguousarray(vectors, np.float32))
+        with faiss_threads(len(vectors)):
+            codes: Bytes = self._codes.sa_encode(np.ascontiguousarray(vectors, np.float32))
         return codes
 
     def decode(self, records: Bytes) -> Floats:
