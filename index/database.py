@@ -154,7 +154,7 @@ class Database:
                     "safe: make room and run the same command again"
                 ) from error
             raise IndexCorrupt(f"{self.path}: {error}; {REBUILD}") from error
-        except (sqlite3.DatabaseError, zlib.error) as error:
+        except (sqlite3.DatabaseError, zlib.error, UnicodeDecodeError) as error:
             raise IndexCorrupt(f"{self.path}: {error}; {REBUILD}") from error
 
     @contextmanager

@@ -100,8 +100,8 @@ class Ranker:
             version: codebook.probe(query, self._tuning.n_probe)
             for version, codebook in snapshot.codebooks.items()
         }
-        unknown = [(segment, part) for segment, part in rows if segment.info.codebook is None]
-        known = [(segment, part) for segment, part in rows if segment.info.codebook is not None]
+        known = [(segment, part) for segment, part in rows if segment.info.codebook in probes]
+        unknown = [(segment, part) for segment, part in rows if segment.info.codebook not in probes]
         if not known:
             return unknown
         scores = np.concatenate(
@@ -133,6 +133,5 @@ def _centroid_scores(segment: Segment, rows: Ints, probes: dict[int, Probe]) -> 
     if segment.postings is not None:
         scores = probe.score_by_postings(segment.postings, segment.info.n_pages)
     else:
-        assert segment.small_codes is not None
-        scores = probe.score_by_codes(segment.small_codes)
+        scores = probe.score_by_codes(segment.codes)
     return scores[rows]

@@ -42,6 +42,8 @@ Ints = NDArray[np.int64]
 # Below this many pages the centroid sets are compared directly: lists of 16 k centroids would
 # weigh more than what they find.
 MIN_POSTINGS_PAGES = 256
+CODES = ("codes.npy", "code_offsets.npy")
+DERIVED = {*CODES, "postings.faiss"}  # made again from the vectors
 READERS = ThreadPoolExecutor(16, "segment-read")  # cold: 16 x pread 50 ms, one 1218 (200 pages)
 
 
@@ -179,8 +181,13 @@ class Segment:
         self._open = ExitStack()
         weakref.finalize(self, self._open.close)
         self._vectors = self._keep_open("vectors.bin")
-        self._lists = self._keep_open("postings.faiss") if "postings.faiss" in self.files else None
-        self.small_codes = None if self._lists or info.codebook is None else self.codes
+        # What is made from the vectors may be damaged: noticed only by who needs it.
+        self._derived: dict[str, int | IndexCorrupt] = {}
+        for name in DERIVED & self.files.keys():
+            try:
+                self._derived[name] = self._keep_open(name)
+            except IndexCorrupt as error:
+                self._derived[name] = error
 
     def _keep_open(self, name: str) -> int:
         path, wanted = self.path / name, self.files[name]["bytes"]
@@ -194,6 +201,19 @@ class Segment:
             raise IndexCorrupt(damaged(path, f"{size} bytes instead of {wanted}"))
         return descriptor
 
+    def _checked_path(self, name: str) -> Path:
+        """Path of a derived file by its open descriptor; raises IndexCorrupt if it is damaged.
+
+        The file's own name may be gone since a merge; the file is there while it is open.
+        """
+        descriptor = self._derived[name]
+        if isinstance(descriptor, IndexCorrupt):
+            raise descriptor
+        path = Path(f"/dev/fd/{descriptor}")
+        if sha256_of(path) != self.files[name]["sha256"]:
+            raise IndexCorrupt(damaged(self.path / name, "checksum differs"))
+        return path
+
     def _array(self, name: str) -> NDArray[Any]:
         data = read_checked(self.path / name, self.files[name]["sha256"])
         array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
@@ -202,17 +222,15 @@ class Segment:
     @cached_property
     def codes(self) -> PageCodes:
         """Centroid ids of every page; only for segments with a codebook."""
-        return PageCodes(self._array("codes.npy"), self._array("code_offsets.npy"))
+        ids, offsets = (np.load(self._checked_path(name)) for name in CODES)
+        return PageCodes(ids, offsets)
 
     @cached_property
     def postings(self) -> Postings | None:
         """Inverted lists, or None in a small segment. Checked whole before FAISS sees them."""
-        if self._lists is None:
+        if "postings.faiss" not in self._derived:
             return None
-        path = Path(f"/dev/fd/{self._lists}")  # the name may be gone, the file is not
-        if sha256_of(path) != self.files["postings.faiss"]["sha256"]:
-            raise IndexCorrupt(damaged(self.path / "postings.faiss", "checksum differs"))
-        return Postings(path)
+        return Postings(self._checked_path("postings.faiss"))
 
     def lengths(self, rows: Ints) -> Ints:
         """Vectors of each of these pages."""

@@ -4,6 +4,7 @@ Immutable, so that a search sees one state from its first page to its last whate
 meanwhile; and shared by searches until the database says that something has changed.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from index.segment import Segment, SegmentInfo
 from index.store import read_checked
 
 Ints = NDArray[np.int64]
+log = logging.getLogger(__name__)
 HIDDEN = (
     "SELECT content FROM deletions UNION SELECT pending FROM documents d WHERE pending IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM documents o WHERE o.content = d.pending)"
@@ -116,8 +118,11 @@ def take(folder: Path, database: Database, codec: StoreCodec, before: Snapshot |
     versions = {info.codebook for info in infos if info.codebook is not None}
     codebooks = dict(before.codebooks) if before else {}
     for version in versions - codebooks.keys():
-        codebooks[version] = load_codebook(folder, database, version)
-    codebooks = {version: codebooks[version] for version in versions}
+        try:
+            codebooks[version] = load_codebook(folder, database, version)
+        except IndexCorrupt as error:
+            log.warning("every page is scored, which is slow: %s", error)
+    codebooks = {version: book for version, book in codebooks.items() if version in versions}
     return Snapshot(generation, segments, hidden, deleted, codebooks)
 
 

@@ -18,6 +18,7 @@ from index import catalogue
 from index.candidates import POINTS_PER_CENTROID, Codebook, suitable_centroids
 from index.codec import StoreCodec
 from index.database import Database
+from index.errors import IndexCorrupt
 from index.records import Floats, Tuning
 from index.segment import Segment, SegmentInfo, SegmentWriter
 from index.snapshot import Snapshot, codebook_path, contains, load_codebook
@@ -26,6 +27,12 @@ from index.writer import insert_segment
 
 Ints = NDArray[np.int64]
 READ_PAGES = 256  # pages copied at once: 4 MB at 128 vectors a page
+
+# Never a number that a segment still refers to, even if its codebook was damaged and dropped.
+NEXT_VERSION = (
+    "SELECT 1 + max(coalesce((SELECT max(version) FROM codebooks), 0),"
+    " coalesce((SELECT max(codebook) FROM segments), 0))"
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +50,11 @@ class Upkeep:
             (version,) = sql.execute("SELECT max(version) FROM codebooks").fetchone()
             if version is None:
                 return None
-            return load_codebook(self._folder, self._database, version)
+            try:
+                return load_codebook(self._folder, self._database, version)
+            except IndexCorrupt as error:
+                log.warning("going on without a codebook: %s", error)  # mend() makes another
+                return None
 
     # -- codebook --------------------------------------------------------------------------
 
@@ -59,7 +70,7 @@ class Upkeep:
         n_vectors = sum(segment.info.n_vectors for segment in snapshot.segments)
         n_centroids = suitable_centroids(n_vectors)
         sample = self._sample(snapshot, n_centroids * POINTS_PER_CENTROID)
-        version = self.codebook.version + 1 if self.codebook else 1
+        (version,) = self._database.sql.execute(NEXT_VERSION).fetchone()
         log.info("training codebook %d: %d centroids", version, n_centroids)
         codebook = Codebook.train(version, sample, n_centroids)
         path = codebook_path(self._folder, version)

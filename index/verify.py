@@ -13,11 +13,9 @@ from index.codec import StoreCodec
 from index.database import TABLES, Database, crc_expression
 from index.errors import IndexCorrupt
 from index.records import Damage, VerifyReport
-from index.segment import Segment, SegmentInfo
+from index.segment import DERIVED, Segment, SegmentInfo
 from index.snapshot import codebook_path
 from index.store import Thumbnails, read_checked, sha256_of
-
-DERIVED = {"codes.npy", "code_offsets.npy", "postings.faiss"}  # made again from the vectors
 
 
 @dataclass

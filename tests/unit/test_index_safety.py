@@ -179,8 +179,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with PageIndex.open(Path(sys.argv[1]), SETTINGS, writable=True) as page_index:
     put(page_index, "safe.pdf", seed=1)
     page_index.commit()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
     put(page_index, "late.pdf", seed=2, n_pages=40)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
     try:
         page_index.commit()
     except IndexFull as error:
@@ -240,11 +240,9 @@ def answers_of(folder):
 
 
 def files_of(folder):
-    return sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.name not in ("writer.lock",) and path.is_file()
-    )
+    passing = {"writer.lock", "index.db-wal", "index.db-shm"}  # the last two: of an open reader
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path.relative_to(folder) for path in paths if path.name not in passing]
 
 
 def test_the_built_index_has_every_kind_of_file(built):
@@ -295,7 +293,7 @@ def logical_dump(folder):
 
 def check_damaged(folder, copy, generator, name):
     """Damage one file of a copy: found by verify, and no search answers wrongly in silence."""
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("index.db-*"))
     what = f"{name}: {damage(copy / name, generator)}"
     visual_only = name == Path("index.db")
     found, same = False, True
@@ -321,10 +319,10 @@ def test_damaged_bytes_are_found_and_never_answer_wrongly(built, tmp_path, part)
     generator = np.random.default_rng(7)
     files = [path for path in files_of(built) if str(path).startswith(part)]
     files = files[:3] if part == "images" else files
-    for round_number in range(25 if part == "index.db" else 2):
+    for _ in range(25 if part == "index.db" else 2):
         for name in files:
             check_damaged(built, tmp_path / "copy", generator, name)
-    assert files and round_number
+    assert files
 
 
 @pytest.mark.slow
