@@ -28,6 +28,7 @@ from index.maxsim import maxsim_ragged
 from index.page_index import PageIndex
 from index.pooling import pool
 from index.records import DocumentInput, PageInput, PatchGrid, Tuning, VectorSettings
+from index.threads import workers
 
 Floats = NDArray[np.float32]
 
@@ -367,6 +368,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, help="pages to give to other engines")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    workers()  # one BLAS thread for the brute force as well: CPU time without spinning
     result: dict[str, object] = {}
     if options.codecs:
         result["codecs"] = codecs()

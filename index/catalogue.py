@@ -83,10 +83,15 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
     insert(
         sql,
         "documents",
-        *(document.name, shown, replace, document.source, document.size_bytes),
+        *(document.name, shown, replace, source_of(document), document.size_bytes),
         *(document.modified, date_of(document), language, None),
     )
     return content, [] if pending in (None, content) else [pending]
+
+
+def source_of(document: DocumentInput) -> str:
+    """Path a document came from; bytes that are not Unicode as escapes."""
+    return document.source.encode("utf-8", "backslashreplace").decode()
 
 
 def date_of(document: DocumentInput) -> str:
@@ -104,7 +109,7 @@ def is_current(sql: sqlite3.Connection, document: DocumentInput) -> int | None:
         " AND d.source = ? AND d.size = ? AND d.modified = ? AND d.date = ?"
         " AND (?7 IS NULL OR d.language = ?7)",
         (
-            *(document.name, document.sha256, document.source, document.size_bytes),
+            *(document.name, document.sha256, source_of(document), document.size_bytes),
             *(document.modified, date_of(document), document.language),
         ),
     ).fetchone()
@@ -160,12 +165,28 @@ def collect(sql: sqlite3.Connection, contents: Iterable[int]) -> list[str]:
 
 def remove(sql: sqlite3.Connection, names: Iterable[str]) -> list[str]:
     """Remove documents by exact name; returns thumbnails to delete."""
-    held: list[int] = []
+    held = []
     for name in names:
-        row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,))
-        held += [content for content in row.fetchone() or () if content is not None]
+        held += _held(sql, name)
         sql.execute("DELETE FROM documents WHERE name = ?", (name,))
     return collect(sql, held)
+
+
+def empty(sql: sqlite3.Connection, names: Iterable[str], reason: str) -> list[str]:
+    """Take the contents of documents away but keep their names, so that they are read again."""
+    held = []
+    for name in names:
+        held += _held(sql, name)
+        sql.execute(
+            "UPDATE documents SET content = NULL, pending = NULL, reason = ? WHERE name = ?",
+            (reason, name),
+        )
+    return collect(sql, held)
+
+
+def _held(sql: sqlite3.Connection, name: str) -> list[int]:
+    row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,)).fetchone()
+    return [content for content in row or () if content is not None]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from index.errors import IndexCorrupt, IndexFull, IndexMissing
+from index.errors import IndexCorrupt, IndexFull, IndexLocked, IndexMissing
 from index.text_layer import fold
 
 # table -> columns in the order they are declared
@@ -148,6 +148,8 @@ class Database:
             yield
         except sqlite3.OperationalError as error:
             name = getattr(error, "sqlite_errorname", "")
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise IndexLocked(f"{self.path}: busy for too long ({error}); try again") from error
             if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
                 raise IndexFull(
                     f"{self.path}: could not write ({error}); everything committed before is "

@@ -16,7 +16,7 @@ from index.errors import FilterError, IndexCorrupt, ShapeMismatch
 from index.fusion import Fusion, Signals
 from index.ranking import Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
-from index.snapshot import Snapshot, generation_of, take
+from index.snapshot import HIDDEN, Snapshot, generation_of, take
 from index.text_layer import match_any, words
 
 Ints = NDArray[np.int64]
@@ -144,10 +144,13 @@ class Finder:
             if not terms:
                 return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), 0.0)
             condition, values = catalogue.where(filters)
+            shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
+            if filters == Filters():  # few contents are hidden, many would have to be listed
+                shown, values = f"NOT IN ({HIDDEN})", []
             rows = sql.execute(
                 "SELECT p.id, -bm25(word_index) AS score FROM word_index"
                 " JOIN pages p ON p.id = word_index.rowid WHERE word_index MATCH ?"
-                f" AND p.content IN (SELECT d.content FROM documents d WHERE {condition})"
+                f" AND p.content {shown}"
                 " ORDER BY score DESC, p.id LIMIT ?",
                 (match_any(list(terms)), *values, limit),
             ).fetchall()

@@ -10,6 +10,8 @@ from index.snapshot import codebook_path
 from index.store import Thumbnails
 from index.verify import Findings
 
+READ_AGAIN = "its stored pages were damaged; the next ingest reads it again"
+
 
 def forget_damaged(folder: Path, database: Database, found: Findings) -> tuple[str, ...]:
     """Take damaged contents, segments, codebooks and images out of the index.
@@ -21,7 +23,8 @@ def forget_damaged(folder: Path, database: Database, found: Findings) -> tuple[s
         raise IndexCorrupt(f"{database.path}: damaged beyond mending; {REBUILD}")
     with database.transaction() as sql:
         names = found.documents | catalogue.names_of(sql, found.contents)
-        images = catalogue.remove(sql, names)
+        images = catalogue.remove(sql, found.documents)
+        images += catalogue.empty(sql, names - found.documents, READ_AGAIN)
         # Rows may have gone with the document; the vectors of it remain.
         gone = [(content,) for content in found.contents]
         sql.executemany("INSERT OR IGNORE INTO deletions(content) VALUES (?)", gone)

@@ -21,6 +21,15 @@ def is_empty(database: Database) -> bool:
         return int(database.sql.execute(query).fetchone()[0]) == 0
 
 
+def refuse_lost_database(folder: Path) -> None:
+    """Raise IndexCorrupt where vectors lie without their database: they are no leftovers."""
+    if not (folder / "index.db").exists() and any((folder / "segments").glob("[0-9a-f]*")):
+        raise IndexCorrupt(
+            f"{folder}: index.db is missing but segments/ is not empty; bring index.db back, or "
+            "delete the folder and ingest again"
+        )
+
+
 def create(database: Database, settings: VectorSettings) -> None:
     """Make all tables and store the settings, in one transaction."""
     with database.transaction() as sql:

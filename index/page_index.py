@@ -38,6 +38,7 @@ from index.errors import DocumentUnknown, IndexMissing, IndexReadOnly, PageIndex
 from index.finder import Finder
 from index.fusion import DEFAULT, Fusion
 from index.mend import forget_damaged
+from index.ranking import by_document
 from index.records import (
     DocumentInput,
     DocumentRecord,
@@ -65,6 +66,8 @@ from index.verify import Verifier
 from index.writer import Writer
 
 log = logging.getLogger(__name__)
+
+__all__ = ["PageIndex", "by_document"]
 
 EVERYTHING = Filters()
 TUNING = Tuning()
@@ -123,6 +126,7 @@ class PageIndex:
             folder.mkdir(parents=True, exist_ok=True)
             lock = lock_for_writing(folder, wait_s)
         try:
+            opening.refuse_lost_database(folder)
             database = Database(folder / "index.db", writable=True)
             return cls._open(folder, database, settings, tuning, lock)
         except BaseException:

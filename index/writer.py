@@ -15,7 +15,7 @@ from index.buffer import Buffer, prepare
 from index.candidates import Codebook
 from index.codec import StoreCodec
 from index.database import Database, pack_text
-from index.errors import DocumentUnknown, PageIndexError
+from index.errors import DocumentUnknown, FilterError, PageIndexError
 from index.records import (
     DocumentInput,
     PageInput,
@@ -52,6 +52,7 @@ class Writer:
 
     def begin(self, document: DocumentInput) -> Resume:
         """See PageIndex.begin_document."""
+        check_name(document.name)
         sql = self._database.sql
         with self._database.errors():
             content = catalogue.is_current(sql, document)
@@ -72,6 +73,7 @@ class Writer:
 
     def fail(self, name: str, reason: str, source: str) -> None:
         """See PageIndex.fail_document."""
+        check_name(name)
         with self._database.transaction() as sql:
             catalogue.fail(sql, name, reason, source)
 
@@ -228,6 +230,16 @@ class Writer:
     def _drop(self, images: list[str]) -> None:
         for image in images:
             self._thumbnails.remove(image)
+
+
+def check_name(name: str) -> None:
+    """Raise FilterError for a name that no JSON and no terminal could show."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise FilterError(
+            f"{name!r}: the file's name is not Unicode; rename it, or give it another name here"
+        ) from error
 
 
 def insert_segment(database: Database, segment: SegmentInfo) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from index.errors import DocumentUnknown, IndexReadOnly, ShapeMismatch
+from index.errors import DocumentUnknown, FilterError, IndexReadOnly, ShapeMismatch
 from index.page_index import PageIndex
 from index.records import PatchGrid, Tuning
 from tests.unit.index_data import SETTINGS, document, page, put, unit
@@ -297,6 +297,15 @@ def test_unknown_documents_and_pages_are_named(page_index):
     with pytest.raises(DocumentUnknown, match="commit it first"):
         page_index.begin_document(document("b.pdf", seed=5))
         page_index.set_text("b.pdf", 1, "x", "ocr")
+
+
+def test_a_name_that_is_not_unicode_is_refused(page_index):
+    with pytest.raises(FilterError, match="not Unicode"):
+        page_index.begin_document(document("caf\udce9.pdf"))
+    with pytest.raises(FilterError, match="not Unicode"):
+        page_index.fail_document("caf\udce9.pdf", "x")
+    page_index.begin_document(document("cafe.pdf", source="/in/caf\udce9.pdf"))
+    assert page_index.documents()[0].source == "/in/caf\\udce9.pdf"
 
 
 def test_a_reader_changes_nothing(page_index):

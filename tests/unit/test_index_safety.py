@@ -41,6 +41,16 @@ def test_a_process_killed_while_creating_leaves_no_index(tmp_path):
     PageIndex.open(tmp_path, SETTINGS).close()
 
 
+def test_a_lost_database_never_takes_the_vectors_along(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+    for path in tmp_path.glob("index.db*"):
+        path.unlink()
+    with pytest.raises(IndexCorrupt, match="bring index.db back"):
+        PageIndex.open(tmp_path, SETTINGS, writable=True)
+    assert list((tmp_path / "segments").glob("*/vectors.bin"))
+
+
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
@@ -360,6 +370,9 @@ def test_mending_reads_again_only_what_must_be(built, tmp_path, pattern, read_ag
         assert names == report.documents
         assert (len(names) > 0) == (read_again > 0)
         assert page_index.verify().clean
+        assert {failure.document for failure in page_index.failures()} == set(names)
+        sources = {r.name: r.source for r in page_index.documents()}
+        assert all(sources[name] == f"/in/{name}" for name in names)
         for name in names:
             seed = 9 if name in ("last.pdf", "copy.pdf") else int(name[0])
             put(page_index, name, seed=seed, n_pages=3 if seed == 9 else 5)

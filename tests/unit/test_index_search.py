@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from index.codec import Int8
 from index.errors import FilterError, ShapeMismatch
-from index.page_index import PageIndex
+from index.page_index import PageIndex, by_document
 from index.records import Filters, PatchGrid, Tuning
 from tests.unit.index_data import DIM, SETTINGS, document, page, put, unit
 
@@ -116,6 +116,14 @@ def test_hybrid_finds_what_either_ranking_finds(page_index):
     by_pixels = page_index.search(1, vectors=page(2, 3).vectors, text="common")[0]
     assert (by_pixels.document, by_pixels.page) == ("ja/b.pdf", 3)
     assert 0 <= by_words.score <= 1 and by_words.text > 0 and by_pixels.visual > 0
+
+
+def test_documents_rank_by_their_best_page(page_index):
+    hits = page_index.search(9, vectors=page(2, 3).vectors, mode="visual")
+    documents = by_document(hits)
+    assert documents[0].document == "ja/b.pdf" and documents[0].pages[0].page == 3
+    assert [d.score for d in documents] == sorted((d.score for d in documents), reverse=True)
+    assert sum(len(d.pages) for d in documents) == 9
 
 
 def test_patch_scores_lie_where_the_vectors_came_from(tmp_path):
