@@ -1,0 +1,328 @@
+"""Documents, contents and pages as rows: what is stored, what is shown, what is left to do.
+
+Functions over an open connection, called inside a transaction (changes) or a view (questions).
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from index.database import Database, columns
+from index.errors import DocumentUnknown, FilterError
+from index.records import DocumentInput, DocumentRecord, Failure, Filters, Resume, Status, TextClass
+
+NOBODY = "NOT EXISTS (SELECT 1 FROM documents WHERE content = ?1 OR pending = ?1)"
+
+
+def bump(sql: sqlite3.Connection) -> None:
+    """Tell readers that something they may have in memory has changed."""
+    sql.execute("UPDATE settings SET value = value + 1 WHERE key = 'generation'")
+
+
+def insert(sql: sqlite3.Connection, table: str, *values: object) -> None:
+    """Add a row; an id of None is chosen by the database."""
+    names = columns(table)
+    marks = ", ".join("?" * len(names))
+    sql.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)
+
+
+# -- one document ------------------------------------------------------------------------------
+
+
+def content_of(sql: sqlite3.Connection, name: str) -> int:
+    """Content shown under a name; raises DocumentUnknown."""
+    row = sql.execute("SELECT content FROM documents WHERE name = ?", (name,)).fetchone()
+    if row is None or row[0] is None:
+        raise DocumentUnknown(f"no document {name!r} in the index; `yomu list` shows all names")
+    return int(row[0])
+
+
+def resume(sql: sqlite3.Connection, content: int) -> Resume:
+    """Return what is stored of a content."""
+    (n_pages,) = sql.execute("SELECT n_pages FROM contents WHERE id = ?", (content,)).fetchone()
+    rows = sql.execute("SELECT number FROM pages WHERE content = ?", (content,))
+    done = frozenset(number for (number,) in rows)
+    rows = sql.execute("SELECT page, reason FROM failures WHERE content = ?", (content,))
+    failed = dict(rows.fetchall())
+    status = status_of(n_pages, len(done), len(failed))
+    return Resume("new" if not done and not failed else status, done, failed)
+
+
+def status_of(n_pages: int, n_stored: int, n_failed: int) -> Status:
+    """Status of a content from its counts."""
+    if n_stored >= n_pages:
+        return "complete"
+    return "damaged" if n_failed else "partial"
+
+
+def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[int]]:
+    """Point the document's name at its content, new or known.
+
+    Returns the content to be filled and the contents that may be left without a name. Writes only
+    what differs, so that an unchanged folder costs no transaction: see is_current.
+    """
+    row = sql.execute("SELECT id FROM contents WHERE sha256 = ?", (document.sha256,)).fetchone()
+    if row is None:
+        insert(sql, "contents", None, document.sha256, document.n_pages)
+        row = sql.execute("SELECT last_insert_rowid()").fetchone()
+    content = int(row[0])
+    # Another version of the reader may count the pages of the same bytes differently.
+    sql.execute("UPDATE contents SET n_pages = ? WHERE id = ?", (document.n_pages, content))
+    old = sql.execute(
+        "SELECT content, pending, language FROM documents WHERE name = ?", (document.name,)
+    ).fetchone()
+    shown, pending, language = old if old else (None, None, None)
+    if shown is None:
+        shown = content
+    replace = None if shown == content else content
+    sql.execute("DELETE FROM documents WHERE name = ?", (document.name,))
+    language = document.language or (language if replace is None else None)
+    insert(
+        sql,
+        "documents",
+        *(document.name, shown, replace, source_of(document), document.size_bytes),
+        *(document.modified, date_of(document), language, None),
+    )
+    return content, [] if pending in (None, content) else [pending]
+
+
+def source_of(document: DocumentInput) -> str:
+    """Path a document came from; bytes that are not Unicode as escapes."""
+    return document.source.encode("utf-8", "backslashreplace").decode()
+
+
+def date_of(document: DocumentInput) -> str:
+    """ISO date of a document: its own, or that of its last change."""
+    if document.date is not None:
+        return checked_date(document.date)
+    return datetime.fromtimestamp(document.modified, UTC).date().isoformat()
+
+
+def is_current(sql: sqlite3.Connection, document: DocumentInput) -> int | None:
+    """Content of a document that is recorded exactly as given, or None."""
+    row = sql.execute(
+        "SELECT d.content FROM documents d JOIN contents c ON c.id = d.content"
+        " WHERE d.name = ? AND c.sha256 = ? AND d.pending IS NULL AND d.reason IS NULL"
+        " AND d.source = ? AND d.size = ? AND d.modified = ? AND d.date = ?"
+        " AND (?7 IS NULL OR d.language = ?7)",
+        (
+            *(document.name, document.sha256, source_of(document), document.size_bytes),
+            *(document.modified, date_of(document), document.language),
+        ),
+    ).fetchone()
+    return int(row[0]) if row else None
+
+
+def finish(sql: sqlite3.Connection, name: str, language: str | None) -> list[int]:
+    """Show the new content of a name; returns the contents that may be left without a name.
+
+    A new content of which no page could be read replaces nothing.
+    """
+    row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return []
+    if language is not None:
+        sql.execute("UPDATE documents SET language = ? WHERE name = ?", (language, name))
+    stored = sql.execute("SELECT 1 FROM pages WHERE content = ?", (row[1],)).fetchone()
+    if stored is None:
+        return []
+    sql.execute("UPDATE documents SET content = pending, pending = NULL WHERE name = ?", (name,))
+    return [] if row[0] is None else [row[0]]
+
+
+def fail(sql: sqlite3.Connection, name: str, reason: str, source: str) -> None:
+    """Record that a document cannot be read; what is stored of it stays."""
+    row = sql.execute("SELECT 1 FROM documents WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        insert(sql, "documents", name, None, None, source, 0, 0.0, None, None, reason)
+    else:
+        sql.execute("UPDATE documents SET reason = ? WHERE name = ?", (reason, name))
+
+
+def collect(sql: sqlite3.Connection, contents: Iterable[int]) -> list[str]:
+    """Forget contents that no name holds; returns thumbnails that nobody refers to any more."""
+    gone: list[str] = []
+    for content in contents:
+        if not sql.execute(f"SELECT {NOBODY}", (content,)).fetchone()[0]:
+            continue
+        forget_words(sql, "content = ?", content)
+        images = sql.execute(
+            "SELECT DISTINCT thumbnail FROM pages WHERE content = ? AND thumbnail IS NOT NULL",
+            (content,),
+        ).fetchall()
+        had_pages = sql.execute("DELETE FROM pages WHERE content = ?", (content,)).rowcount
+        sql.execute("DELETE FROM failures WHERE content = ?", (content,))
+        sql.execute("DELETE FROM contents WHERE id = ?", (content,))
+        if had_pages:
+            insert(sql, "deletions", content)
+        gone += [image for (image,) in images]
+    used = "SELECT 1 FROM pages WHERE thumbnail = ?"
+    return [image for image in gone if sql.execute(used, (image,)).fetchone() is None]
+
+
+def remove(sql: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+    """Remove documents by exact name; returns thumbnails to delete."""
+    held = []
+    for name in names:
+        held += _held(sql, name)
+        sql.execute("DELETE FROM documents WHERE name = ?", (name,))
+    return collect(sql, held)
+
+
+def empty(sql: sqlite3.Connection, names: Iterable[str], reason: str) -> list[str]:
+    """Take the contents of documents away but keep their names, so that they are read again."""
+    held = []
+    for name in names:
+        held += _held(sql, name)
+        sql.execute(
+            "UPDATE documents SET content = NULL, pending = NULL, reason = ? WHERE name = ?",
+            (reason, name),
+        )
+    return collect(sql, held)
+
+
+def _held(sql: sqlite3.Connection, name: str) -> list[int]:
+    row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,)).fetchone()
+    return [content for content in row or () if content is not None]
+
+
+@dataclass(frozen=True)
+class PageRow:
+    """A row of pages, columns in their order."""
+
+    id: int
+    content: int
+    number: int
+    n_vectors: int
+    rows: int
+    cols: int
+    cells: bytes
+    thumbnail: str | None
+    text_class: TextClass
+    text: bytes
+
+
+def page_rows(database: Database, content: int, number: int | None = None) -> list[PageRow]:
+    """Read checked rows of the pages of a content, or of one of them, by number."""
+    condition = "content = ?1 AND (?2 IS NULL OR number = ?2) ORDER BY number"
+    rows = database.checked("pages", condition, (content, number))
+    return [PageRow(*row) for row in rows]  # type: ignore[arg-type]
+
+
+# -- full-text rows ----------------------------------------------------------------------------
+
+
+def forget_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
+    """Take pages out of the word index; before their row changes or goes."""
+    sql.execute(
+        "INSERT INTO word_index(word_index, rowid, body) SELECT 'delete', id, body FROM words"
+        f" WHERE id IN (SELECT id FROM pages WHERE {where})",
+        values,
+    )
+
+
+def learn_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
+    """Put pages into the word index; after their row was written."""
+    sql.execute(
+        "INSERT INTO word_index(rowid, body) SELECT id, body FROM words"
+        f" WHERE id IN (SELECT id FROM pages WHERE {where})",
+        values,
+    )
+
+
+# -- many documents ----------------------------------------------------------------------------
+
+
+def names_like(sql: sqlite3.Connection, pattern: str) -> list[str]:
+    """Names that are the pattern or match it as a glob, sorted."""
+    rows = sql.execute(
+        "SELECT name FROM documents WHERE name = ?1 OR name GLOB ?1 ORDER BY name", (pattern,)
+    )
+    return [name for (name,) in rows]
+
+
+def names_of(sql: sqlite3.Connection, contents: Iterable[int]) -> set[str]:
+    """Collect the names that show contents or are being read to them."""
+    query = "SELECT name FROM documents WHERE content = ?1 OR pending = ?1"
+    return {row[0] for content in contents for row in sql.execute(query, (content,))}
+
+
+def records(sql: sqlite3.Connection, pattern: str) -> tuple[DocumentRecord, ...]:
+    """Documents as `list` shows them, by name."""
+    rows = sql.execute(
+        "SELECT d.name, c.sha256, d.source, d.size, d.modified, d.date, d.language,"
+        " coalesce(c.n_pages, 0), (SELECT count(*) FROM pages p WHERE p.content = c.id),"
+        " (SELECT count(*) FROM failures f WHERE f.content = c.id), d.pending, d.reason,"
+        " (SELECT json_group_array(o.name) FROM documents o"
+        "  WHERE o.content = d.content AND o.name <> d.name)"
+        " FROM documents d LEFT JOIN contents c ON c.id = coalesce(d.content, d.pending)"
+        " WHERE d.name = ?1 OR d.name GLOB ?1 ORDER BY d.name",
+        (pattern,),
+    )
+    return tuple(_record(row) for row in rows)
+
+
+def _record(row: tuple[Any, ...]) -> DocumentRecord:
+    *known, n_pages, n_stored, n_failed, pending, reason, others = row
+    name, sha256, source, size_bytes, modified, day, language = known
+    status = status_of(n_pages, n_stored, n_failed)
+    if reason is not None:
+        status = "failed"
+    elif pending is not None:
+        status = "partial"
+    return DocumentRecord(
+        name=name,
+        sha256=sha256,
+        source=source,
+        size_bytes=size_bytes,
+        modified=modified,
+        date=day,
+        language=language,
+        n_pages=n_pages,
+        n_pages_stored=n_stored,
+        status=status,
+        reason=reason,
+        same_as=tuple(sorted(json.loads(others))),
+    )
+
+
+def failures(sql: sqlite3.Connection) -> tuple[Failure, ...]:
+    """Documents and pages that could not be read, under every name."""
+    rows = sql.execute(
+        "SELECT name, NULL, reason FROM documents WHERE reason IS NOT NULL UNION ALL"
+        " SELECT d.name, f.page, f.reason FROM failures f"
+        " JOIN documents d ON d.content = f.content OR d.pending = f.content ORDER BY 1, 2"
+    )
+    return tuple(Failure(*row) for row in rows)
+
+
+# -- filters -----------------------------------------------------------------------------------
+
+
+def checked_date(text: str) -> str:
+    """ISO date in its one spelling; raises FilterError."""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise FilterError(f"{text!r} is no date; write YYYY-MM-DD, as in 2024-03-31") from error
+
+
+def where(filters: Filters) -> tuple[str, list[object]]:
+    """Write an SQL condition over documents (as `d`) and its values."""
+    parts: list[tuple[str, list[object]]] = [("d.content IS NOT NULL", [])]
+    if filters.document is not None:
+        parts.append(("(d.name = ? OR d.name GLOB ?)", [filters.document] * 2))
+    if filters.folder is not None:
+        folder = filters.folder.strip("/")
+        parts.append(("substr(d.name, 1, ?) = ?", [len(folder) + 1, f"{folder}/"]))
+    if filters.date_from is not None:
+        parts.append(("d.date >= ?", [checked_date(filters.date_from)]))
+    if filters.date_to is not None:
+        parts.append(("d.date <= ?", [checked_date(filters.date_to)]))
+    if filters.language is not None:
+        parts.append(("d.language = ?", [filters.language]))
+    condition = " AND ".join(part for part, _ in parts)
+    return condition, [value for _, values in parts for value in values]

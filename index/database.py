@@ -1,0 +1,195 @@
+"""The index's SQLite file: documents, pages, texts and what else must change together.
+
+WAL and synchronous=FULL: a commit is on the disk before it is reported. Every row carries a CRC-32
+of its columns (SQLite has no checksums of its own), computed by the database when the row is
+written and compared by `verify` and wherever a row decides what a person is shown.
+"""
+
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from index.errors import IndexCorrupt, IndexFull, IndexLocked, IndexMissing
+from index.text_layer import fold
+
+# table -> columns in the order they are declared
+TABLES = {
+    "settings": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    # one row a distinct file content that some document has or is being read to
+    "contents": "id INTEGER PRIMARY KEY AUTOINCREMENT, sha256 TEXT NOT NULL UNIQUE,"
+    " n_pages INTEGER NOT NULL",
+    # content is what is shown under the name; pending is what replaces it once it is whole
+    "documents": "name TEXT PRIMARY KEY, content INTEGER, pending INTEGER, source TEXT NOT NULL,"
+    " size INTEGER NOT NULL, modified REAL NOT NULL, date TEXT, language TEXT, reason TEXT",
+    "pages": "id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL,"
+    " number INTEGER NOT NULL, n_vectors INTEGER NOT NULL, rows INTEGER NOT NULL,"
+    " cols INTEGER NOT NULL, cells BLOB NOT NULL, thumbnail TEXT, text_class TEXT NOT NULL,"
+    " text BLOB NOT NULL",
+    "failures": "content INTEGER NOT NULL, page INTEGER NOT NULL, reason TEXT NOT NULL",
+    "segments": "id TEXT PRIMARY KEY, n_pages INTEGER NOT NULL, n_vectors INTEGER NOT NULL,"
+    " n_bytes INTEGER NOT NULL, codebook INTEGER, manifest_sha256 TEXT NOT NULL",
+    # contents that are gone but still have pages in a segment; ids are never used again
+    "deletions": "content INTEGER PRIMARY KEY",
+    "codebooks": "version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL,"
+    " n_centroids INTEGER NOT NULL, n_pages INTEGER NOT NULL",
+}
+INDEXES = """
+CREATE UNIQUE INDEX pages_by_content ON pages(content, number);
+CREATE UNIQUE INDEX failures_by_content ON failures(content, page);
+CREATE INDEX documents_by_content ON documents(content);
+CREATE INDEX documents_by_pending ON documents(pending);
+CREATE INDEX pages_by_thumbnail ON pages(thumbnail);
+CREATE VIEW words AS SELECT id, folded(text, text_class) AS body FROM pages;
+CREATE VIRTUAL TABLE word_index USING fts5(body, content='words', content_rowid='id');
+CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
+"""
+REBUILD = "run `yomu verify` for what can be mended, or remove the index and ingest again"
+READABLE = ("healthy", "ocr")  # text of other classes is kept but not searched
+
+
+def columns(table: str) -> list[str]:
+    """Names of a table's columns without the checksum."""
+    return [part.split()[0] for part in TABLES[table].split(",")]
+
+
+def crc_expression(table: str) -> str:
+    """Write SQL for the checksum a row of the table should have."""
+    return f"row_crc({', '.join(columns(table))})"
+
+
+def schema() -> str:
+    """Write SQL that makes an empty database."""
+    tables = "".join(
+        f"CREATE TABLE {table} ({declared},"
+        f" crc INTEGER GENERATED ALWAYS AS ({crc_expression(table)}) STORED);\n"
+        for table, declared in TABLES.items()
+    )
+    return f"{tables}{INDEXES}"
+
+
+def _row_crc(*values: object) -> int:
+    return zlib.crc32(repr(values).encode())
+
+
+def pack_text(text: str) -> bytes:
+    """Compress the text of a page for its row."""
+    return zlib.compress(text.encode("utf-8", "replace"))
+
+
+def unpack_text(data: bytes) -> str:
+    """Reverse pack_text."""
+    return zlib.decompress(data).decode()
+
+
+def _folded(data: bytes, text_class: str) -> str:
+    return fold(unpack_text(data)) if text_class in READABLE else ""
+
+
+class Database:
+    """One connection; threads take turns at views and transactions."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        if not path.exists() and not writable:
+            raise IndexMissing(f"no index in {path.parent}; make one with `yomu ingest FOLDER`")
+        with self.errors():
+            self.sql = self._connect(writable)
+
+    def _connect(self, writable: bool) -> sqlite3.Connection:
+        if writable:
+            connection = self._open(self.path.as_uri() + "?mode=rwc")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA secure_delete=ON")
+            return connection
+        address = f"file:{quote(str(self.path.absolute()))}?mode=ro"
+        connection = self._open(address)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema")
+        except sqlite3.OperationalError:
+            # WAL needs to write beside the file; on a read-only file system nobody else does.
+            connection.close()
+            connection = self._open(f"{address}&immutable=1")
+        return connection
+
+    @staticmethod
+    def _open(address: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            address, uri=True, isolation_level=None, check_same_thread=False, timeout=30
+        )
+        connection.create_function("row_crc", -1, _row_crc, deterministic=True)
+        connection.create_function("folded", 2, _folded, deterministic=True)
+        connection.execute("PRAGMA cell_size_check=ON")
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; the last writer empties the write-ahead log."""
+        self.sql.close()
+
+    @contextmanager
+    def copy_in_memory(self) -> Iterator[sqlite3.Connection]:
+        """Copy the database for checks that a read-only connection may not run."""
+        copy = self._open("file::memory:")
+        try:
+            self.sql.backup(copy)
+            yield copy
+        finally:
+            copy.close()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn SQLite's complaints about the file or the disk into ours."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise IndexLocked(f"{self.path}: busy for too long ({error}); try again") from error
+            if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+                raise IndexFull(
+                    f"{self.path}: could not write ({error}); everything committed before is "
+                    "safe: make room and run the same command again"
+                ) from error
+            raise IndexCorrupt(f"{self.path}: {error}; {REBUILD}") from error
+        except (sqlite3.DatabaseError, zlib.error, UnicodeDecodeError) as error:
+            raise IndexCorrupt(f"{self.path}: {error}; {REBUILD}") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of the block, or nothing of it."""
+        with self._lock, self.errors():
+            self.sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.sql
+                self.sql.execute("COMMIT")
+            except BaseException:
+                if self.sql.in_transaction:
+                    self.sql.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def view(self) -> Iterator[sqlite3.Connection]:
+        """One state of the database for several queries."""
+        with self._lock, self.errors():
+            self.sql.execute("BEGIN")
+            try:
+                yield self.sql
+            finally:
+                if self.sql.in_transaction:
+                    self.sql.execute("COMMIT")
+
+    def checked(
+        self, table: str, where: str = "TRUE", values: tuple[object, ...] = ()
+    ) -> list[tuple[object, ...]]:
+        """Read rows whose checksums hold; raises IndexCorrupt on the first that does not."""
+        names = ", ".join(columns(table))
+        query = f"SELECT crc IS {crc_expression(table)}, {names} FROM {table} WHERE {where}"
+        rows = self.sql.execute(query, values).fetchall()
+        if not all(row[0] for row in rows):
+            raise IndexCorrupt(f"{self.path}: a row of {table} is damaged; {REBUILD}")
+        return [row[1:] for row in rows]

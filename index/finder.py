@@ -1,0 +1,286 @@
+"""Answer a search from one snapshot of the vectors and one view of the database."""
+
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index import catalogue, fusion
+from index.codec import StoreCodec
+from index.database import READABLE, Database
+from index.errors import FilterError, IndexCorrupt, ShapeMismatch
+from index.fusion import Fusion, Signals
+from index.ranking import Ranked, Ranker, rank
+from index.records import Filters, Floats, Mode, PageHit, Tuning
+from index.snapshot import HIDDEN, Snapshot, generation_of, take
+from index.text_layer import match_any, words
+
+Ints = NDArray[np.int64]
+
+FREQUENT_FROM_PAGES = 20_000  # from here on, words on every fifth page are left out: they cost most
+FREQUENT_SHARE = 0.2
+TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
+VISUAL_POOL = 200
+
+
+@dataclass(frozen=True)
+class TextRanked:
+    """Pages by BM25, and the highest BM25 this question could reach."""
+
+    ranked: Ranked
+    ideal: float
+
+
+class PageVanished(IndexCorrupt):
+    """A ranked page has no row: removed meanwhile, or else the database is damaged."""
+
+
+class Finder:
+    """Searches; keeps the snapshot between them. Safe to call from several threads."""
+
+    def __init__(self, folder: Path, database: Database, codec: StoreCodec, tuning: Tuning) -> None:
+        self._folder, self._database, self._codec = folder, database, codec
+        self._ranker = Ranker(codec, tuning)
+        self._snapshot: Snapshot | None = None
+        self._lock = threading.RLock()
+
+    def snapshot(self) -> Snapshot:
+        """Return the newest committed state; opens only what is not open yet."""
+        with self._lock:
+            while True:
+                with self._database.view() as sql:
+                    generation = generation_of(sql)
+                    try:
+                        self._snapshot = take(
+                            self._folder, self._database, self._codec, self._snapshot
+                        )
+                        return self._snapshot
+                    except IndexCorrupt as error:
+                        damage = error
+                # A merge removes the files of a segment after its row: look again if it has gone.
+                with self._database.view() as sql:
+                    if generation_of(sql) == generation:
+                        raise damage
+
+    # -- search ----------------------------------------------------------------------------
+
+    def search(
+        self,
+        k: int,
+        vectors: Floats | None,
+        text: str | None,
+        mode: Mode,
+        filters: Filters,
+        weights: Fusion,
+        exact: bool,
+    ) -> tuple[PageHit, ...]:
+        """See PageIndex.search."""
+        if mode not in get_args(Mode):
+            raise FilterError(f"no mode {mode!r}; there are {', '.join(get_args(Mode))}")
+        if k < 1:
+            raise FilterError(f"{k} hits cannot be found; ask for one or more")
+        query = self._query(vectors) if mode != "text" else None
+        if mode != "visual" and text is None:
+            raise FilterError(f"mode {mode} needs the question as text")
+        while True:
+            snapshot = self.snapshot()
+            try:
+                return self._search(snapshot, k, query, text, mode, filters, weights, exact)
+            except PageVanished:
+                # Removed or replaced between ranking and naming: the next snapshot is without it.
+                if self.snapshot() is snapshot:
+                    raise
+
+    def _search(
+        self,
+        snapshot: Snapshot,
+        k: int,
+        query: Floats | None,
+        text: str | None,
+        mode: Mode,
+        filters: Filters,
+        weights: Fusion,
+        exact: bool,
+    ) -> tuple[PageHit, ...]:
+        allowed = self._allowed(filters)
+        if query is None:
+            found = self._by_text(str(text), max(k, TEXT_POOL), filters)
+            return self._hits(found.ranked.top(k), filters, text=found.ranked)
+        if mode == "visual":
+            ranked = self._ranker.rank(snapshot, query, k, allowed, exact=exact)
+            return self._hits(ranked, filters, visual=ranked)
+        return self._hybrid(snapshot, query, str(text), k, filters, allowed, weights, exact)
+
+    def _query(self, vectors: Floats | None) -> Floats:
+        if vectors is None:
+            raise FilterError("modes visual and hybrid need the question's vectors")
+        query = np.ascontiguousarray(vectors, np.float32)
+        if query.ndim != 2 or not len(query) or query.shape[1] != self._codec.dim:
+            raise ShapeMismatch(f"query vectors of shape {query.shape}; (Q, {self._codec.dim})")
+        if not np.isfinite(query).all():
+            raise ShapeMismatch("query vectors hold NaN or infinity")
+        return query
+
+    def _allowed(self, filters: Filters) -> Ints | None:
+        """Contents that the filters leave; None without any filter."""
+        if filters == Filters():
+            return None
+        condition, values = catalogue.where(filters)
+        query = f"SELECT DISTINCT d.content FROM documents d WHERE {condition}"
+        with self._database.view() as sql:
+            return np.array([row[0] for row in sql.execute(query, values)], np.int64)
+
+    # -- text ------------------------------------------------------------------------------
+
+    def _by_text(self, text: str, limit: int, filters: Filters) -> TextRanked:
+        """Rank by BM25; nothing for a question without a word that any page has."""
+        with self._database.view() as sql:
+            (n_pages,) = sql.execute("SELECT coalesce(sum(n_pages), 0) FROM segments").fetchone()
+            terms = self._terms(words(text), n_pages)
+            if not terms:
+                return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), 0.0)
+            condition, values = catalogue.where(filters)
+            shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
+            if filters == Filters():  # few contents are hidden, many would have to be listed
+                shown, values = f"NOT IN ({HIDDEN})", []
+            rows = sql.execute(
+                "SELECT p.id, -bm25(word_index) AS score FROM word_index"
+                " JOIN pages p ON p.id = word_index.rowid WHERE word_index MATCH ?"
+                f" AND p.content {shown}"
+                " ORDER BY score DESC, p.id LIMIT ?",
+                (match_any(list(terms)), *values, limit),
+            ).fetchall()
+        pages = np.array([row[0] for row in rows], np.int64)
+        scores = np.array([row[1] for row in rows], np.float64)
+        return TextRanked(rank(pages, scores), fusion.ideal_bm25(n_pages, list(terms.values())))
+
+    def _terms(self, found: list[str], n_pages: int) -> dict[str, int]:
+        """Words worth looking up, and on how many pages each is."""
+        counts = {}
+        for word in dict.fromkeys(found):
+            row = self._database.sql.execute(
+                "SELECT doc FROM word_counts WHERE term = ?", (word,)
+            ).fetchone()
+            counts[word] = row[0] if row else 0
+        known = {word: count for word, count in counts.items() if count}
+        if n_pages >= FREQUENT_FROM_PAGES:
+            rare = {w: c for w, c in known.items() if c < FREQUENT_SHARE * n_pages}
+            known = rare or known
+        return known
+
+    # -- both ------------------------------------------------------------------------------
+
+    def _hybrid(
+        self,
+        snapshot: Snapshot,
+        query: Floats,
+        text: str,
+        k: int,
+        filters: Filters,
+        allowed: Ints | None,
+        weights: Fusion,
+        exact: bool,
+    ) -> tuple[PageHit, ...]:
+        """Fuse the best pages of both rankings; each page is scored by both."""
+        seen = self._ranker.rank(snapshot, query, max(k, VISUAL_POOL), allowed, exact=exact)
+        read = self._by_text(text, max(k, TEXT_POOL), filters)
+        extra = np.setdiff1d(read.ranked.pages[: max(k, VISUAL_POOL)], seen.pages)
+        more = self._ranker.score(query, snapshot.group(extra.tolist()))
+        visual = _join(seen, more)
+        signals = self._signals(visual, read, len(query))
+        logits = weights.logits(signals)
+        fused = rank(visual.pages, logits).top(k)
+        best = Ranked(fused.pages, weights.probabilities(fused.scores))
+        return self._hits(best, filters, visual=visual, text=read.ranked)
+
+    def _signals(self, visual: Ranked, read: TextRanked, n_query: int) -> Signals:
+        bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
+        text = np.array([bm25.get(page, 0.0) for page in visual.pages.tolist()])
+        return Signals(
+            visual=visual.scores / n_query,
+            text=text / read.ideal if read.ideal else text,
+            unread=self._unread(visual.pages),
+        )
+
+    def _unread(self, pages: Ints) -> NDArray[np.float64]:
+        marks = ", ".join("?" * len(READABLE))
+        query = f"SELECT text_class IN ({marks}) FROM pages WHERE id = ?"
+        with self._database.view() as sql:
+            rows = [sql.execute(query, (*READABLE, page)).fetchone() for page in pages.tolist()]
+        return np.array([1.0 if row is None or not row[0] else 0.0 for row in rows])
+
+    # -- hits ------------------------------------------------------------------------------
+
+    def _hits(
+        self,
+        ranked: Ranked,
+        filters: Filters,
+        visual: Ranked | None = None,
+        text: Ranked | None = None,
+    ) -> tuple[PageHit, ...]:
+        """Name the pages; raises PageVanished when one was removed since the snapshot."""
+        maxsim, bm25 = _scores(visual), _scores(text)
+        hits = []
+        with self._database.view():
+            for page, score in zip(ranked.pages.tolist(), ranked.scores.tolist(), strict=True):
+                names, others, number = self._names(page, filters)
+                if not names:
+                    raise PageVanished(f"page {page} has no document; run `yomu verify`")
+                hits.append(
+                    PageHit(
+                        document=names[0],
+                        page=number,
+                        score=score,
+                        page_id=page,
+                        visual=maxsim.get(page),
+                        text=bm25.get(page),
+                        same_as=tuple(name for name in others if name != names[0]),
+                    )
+                )
+        return tuple(hits)
+
+    def _names(self, page: int, filters: Filters) -> tuple[list[str], list[str], int]:
+        """Return names of a page that pass the filters, all its names, and its number."""
+        rows = self._database.checked("pages", "id = ?", (page,))
+        if not rows:
+            return [], [], 0
+        content, number = rows[0][1], rows[0][2]
+        others = sorted(
+            str(row[0]) for row in self._database.checked("documents", "content = ?", (content,))
+        )
+        condition, values = catalogue.where(filters)
+        query = f"SELECT name FROM documents d WHERE d.content = ? AND {condition} ORDER BY name"
+        names = [name for (name,) in self._database.sql.execute(query, [content, *values])]
+        return names, others, int(str(number))
+
+    # -- one page --------------------------------------------------------------------------
+
+    def vectors(self, page: int) -> Floats:
+        """Decode the vectors of a page by its id: (P, D)."""
+        place = self.snapshot().place(page)
+        if place is None:
+            raise IndexCorrupt(f"{self._folder}: page {page} has no vectors; run `yomu verify`")
+        records, _ = place.segment.records(np.array([place.row]))
+        return self._codec.decode(records)
+
+    def similarities(self, vectors: Floats, page: int) -> Floats:
+        """Cosine of every query vector with every stored vector of a page: (Q, P)."""
+        query = self._query(vectors)
+        products: Floats = query @ self.vectors(page).T
+        return products
+
+
+def _join(a: Ranked, b: Ranked) -> Ranked:
+    return Ranked(np.concatenate([a.pages, b.pages]), np.concatenate([a.scores, b.scores]))
+
+
+def _scores(ranked: Ranked | None) -> dict[int, float]:
+    if ranked is None:
+        return {}
+    scores = dict(zip(ranked.pages.tolist(), ranked.scores.tolist(), strict=True))
+    assert not any(math.isnan(score) for score in scores.values())
+    return scores

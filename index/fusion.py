@@ -1,0 +1,133 @@
+"""Fuse the visual and the text ranking into one probability a page.
+
+A convex combination of normalised scores (Bruch et al., arXiv:2210.11934: better than reciprocal
+ranks and fitted from few examples), passed through a logistic function so that the score has a
+scale: the probability that the page answers the question, with one threshold for all questions.
+
+    visual    MaxSim / Q: mean cosine of the question's vectors with their best match, in [-1, 1]
+    text      BM25 / the BM25 of a page that had every word of the question often, in [0, 1)
+    unread    1 where the page has no readable text, so that its text score says nothing
+
+Weights belong to a model: they are fitted from measured scores by fit() and kept as JSON.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from index.errors import FilterError
+
+K1 = 1.2  # FTS5's BM25: a word counts at most K1 + 1 times its rarity
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What both rankings say of the same n pages."""
+
+    visual: Numbers  # (n,) MaxSim / Q
+    text: Numbers  # (n,) BM25 / ideal
+    unread: Numbers  # (n,) 0 or 1
+
+    def matrix(self) -> Numbers:
+        """Lay the signals out as (n, 4) with a constant for the bias."""
+        return np.stack([self.visual, self.text, self.unread, np.ones(len(self.text))], axis=1)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Weights of the signals, and from which probability on a page counts as an answer."""
+
+    visual: float = 12.0
+    text: float = 8.0
+    unread: float = 0.0
+    bias: float = -10.0
+    threshold: float = 0.1
+
+    def logits(self, signals: Signals) -> Numbers:
+        """Log-odds (n,) that each page answers."""
+        weights = np.array([self.visual, self.text, self.unread, self.bias])
+        logits: Numbers = signals.matrix() @ weights
+        return logits
+
+    def probabilities(self, logits: Numbers) -> Numbers:
+        """Probability (n,) of log-odds."""
+        probabilities: Numbers = expit(logits)
+        return probabilities
+
+    def answers(self, score: float) -> bool:
+        """Tell whether a hybrid score is enough; below it nothing here answers the question."""
+        return score >= self.threshold
+
+    def to_json(self) -> str:
+        """Write the weights for a model folder."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what to_json wrote; raises FilterError."""
+        names = {field.name for field in fields(cls)}
+        try:
+            values = {name: float(value) for name, value in json.loads(text).items()}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise FilterError(f"fusion weights are no JSON object of numbers: {error}") from error
+        if values.keys() != names:
+            raise FilterError(f"fusion weights need exactly {sorted(names)}, not {sorted(values)}")
+        return cls(**values)
+
+
+DEFAULT = Fusion()
+
+
+def ideal_bm25(n_pages: int, pages_with: list[int]) -> float:
+    """Upper bound of BM25 over all pages, from how many pages have each word of the question."""
+    counts = np.array(pages_with, float)
+    rarity = np.maximum(np.log((n_pages - counts + 0.5) / (counts + 0.5)), 1e-6)  # as FTS5
+    return float((rarity * (K1 + 1)).sum())
+
+
+def fit(questions: list[tuple[Signals, NDArray[np.bool_]]], penalty: float = 0.01) -> Fusion:
+    """Fit weights to questions whose relevant pages are known.
+
+    questions  signals of candidate pages and which of them are relevant (none: unanswerable)
+    penalty    keeps weights finite where few examples separate perfectly
+
+    Two parts, minimised together: the log-loss of picking a relevant page among a question's
+    candidates (what ranks), and of each question's best page being relevant (what calibrates).
+    Visual and text weights stay non-negative: a better match must never rank lower. The threshold
+    is where misses and false alarms on the given questions are fewest.
+    """
+    start = np.array([1.0, 1.0, 0.0, 0.0])
+    bounds = [(0, None), (0, None), (None, None), (None, None)]
+    data = [(signals.matrix(), relevant) for signals, relevant in questions if len(relevant)]
+    found = minimize(_loss, start, args=(data, penalty), bounds=bounds, method="L-BFGS-B").x
+    visual, text, unread, bias = (float(weight) for weight in found)
+    best = []
+    for matrix, relevant in data:
+        logits = matrix @ found
+        best.append((float(expit(logits.max())), bool(relevant[logits.argmax()])))
+    return Fusion(visual, text, unread, bias, _threshold(best))
+
+
+def _loss(weights: Numbers, data: list[tuple[Numbers, NDArray[np.bool_]]], penalty: float) -> float:
+    total = penalty * float(weights[:3] @ weights[:3])
+    for matrix, relevant in data:
+        logits = matrix @ weights
+        if relevant.any():
+            total += float(np.logaddexp.reduce(logits) - np.logaddexp.reduce(logits[relevant]))
+        sign = 1.0 if relevant[logits.argmax()] else -1.0
+        total += float(np.logaddexp(0.0, -sign * logits.max()))
+    return total / len(data)
+
+
+def _threshold(best: list[tuple[float, bool]]) -> float:
+    scores = np.array([score for score, _ in best])
+    right = np.array([is_right for _, is_right in best])
+    bars = np.concatenate([[0.0], np.sort(scores), [1.0]])
+    errors = [np.sum(right & (scores < bar)) + np.sum(~right & (scores >= bar)) for bar in bars]
+    return float(bars[int(np.argmin(errors))])

@@ -1,0 +1,51 @@
+"""Exact late-interaction scores in numpy (ColBERT, arXiv:2004.12832): the reference for the rest.
+
+Q query vectors, P page vectors, D dimensions, N vectors of many pages one after the other.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import ShapeMismatch
+from index.records import Floats
+
+
+def maxsim(query: Floats, page: Floats, mask: NDArray[np.bool_] | None = None) -> float:
+    """Late-interaction score of one query against one page.
+
+    query  (Q, D) float32, rows of unit length
+    page   (P, D) float32, rows of unit length
+    mask   (P,) bool, False = padding, which can never win (-inf, not 0)
+    Returns a float in [-Q, Q]. Raises ShapeMismatch if the two D differ or nothing is unmasked.
+    """
+    if page.ndim != 2 or query.ndim != 2 or query.shape[1] != page.shape[1]:
+        raise ShapeMismatch(f"query {query.shape} and page {page.shape} need one width")
+    if mask is not None:
+        page = page[mask]
+    if not len(page):
+        raise ShapeMismatch("a page without vectors has no score")
+    similarities = query @ page.T  # (Q, P)
+    return float(similarities.max(axis=1).sum(dtype=np.float64))
+
+
+def maxsim_ragged(similarities: Floats, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Scores of many pages from their similarities, laid out one after the other.
+
+    similarities  (Q, N) float32
+    starts        (n,) first vector of each page; a page ends where the next one starts
+    Returns (n,) float64. No padding exists here, so none can win.
+    """
+    best = np.maximum.reduceat(similarities, starts, axis=1)  # (Q, n)
+    scores: NDArray[np.float64] = best.sum(axis=0, dtype=np.float64)
+    return scores
+
+
+def maxsim_pages(query: Floats, pages: list[Floats]) -> NDArray[np.float64]:
+    """Scores of one query against ragged pages: (n,) float64; (0,) for no pages."""
+    if not pages:
+        return np.zeros(0)
+    lengths = [len(page) for page in pages]
+    if min(lengths) == 0 or any(page.shape[1] != query.shape[1] for page in pages):
+        raise ShapeMismatch("every page needs at least one vector, as wide as the query's")
+    starts = np.concatenate([[0], np.cumsum(lengths[:-1])]).astype(np.int64)
+    return maxsim_ragged(query @ np.concatenate(pages).T, starts)

@@ -1,0 +1,84 @@
+"""Make an index, or refuse one that was made otherwise than the caller means."""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from index import catalogue
+from index.database import Database, schema
+from index.errors import IndexCorrupt, IndexMismatch, IndexMissing
+from index.records import FORMAT_VERSION, VectorSettings
+
+# How a person would say the difference on the command line.
+OPTIONS = {"dpi": "--dpi", "max_visual_tokens": "--max-visual-tokens"}
+OPTIONS["pool_factor"] = "--pool-factor"
+
+
+def is_empty(database: Database) -> bool:
+    """Tell whether the file is new, or was left by a process killed before the first commit."""
+    query = "SELECT count(*) FROM sqlite_schema"
+    with database.errors():
+        return int(database.sql.execute(query).fetchone()[0]) == 0
+
+
+def refuse_lost_database(folder: Path) -> None:
+    """Raise IndexCorrupt where vectors lie without their database: they are no leftovers."""
+    if not (folder / "index.db").exists() and any((folder / "segments").glob("[0-9a-f]*")):
+        raise IndexCorrupt(
+            f"{folder}: index.db is missing but segments/ is not empty; bring index.db back, or "
+            "delete the folder and ingest again"
+        )
+
+
+def create(database: Database, settings: VectorSettings) -> None:
+    """Make all tables and store the settings, in one transaction."""
+    with database.transaction() as sql:
+        for statement in schema().split(";\n"):
+            if statement.strip():
+                sql.execute(statement)
+        for key, value in {**asdict(settings), "generation": 0}.items():
+            catalogue.insert(sql, "settings", key, json.dumps(value))
+
+
+def load_settings(database: Database) -> VectorSettings:
+    """Read the settings; raises IndexMissing, IndexCorrupt, and IndexMismatch for the format."""
+    folder = database.path.parent
+    if is_empty(database):
+        raise IndexMissing(f"no index in {folder}; make one with `yomu ingest FOLDER`")
+    with database.view():
+        stored = {str(key): json.loads(str(value)) for key, value in database.checked("settings")}
+    version = stored.get("format_version")
+    if version != FORMAT_VERSION:
+        raise IndexMismatch(
+            f"{folder}: index format {version}, this program reads format {FORMAT_VERSION}; "
+            "ingest again into a new folder with `yomu ingest PATH --index NEW`"
+        )
+    names = [field.name for field in fields(VectorSettings)]
+    if missing := [name for name in names if name not in stored]:
+        raise IndexCorrupt(f"{database.path}: settings {missing} are missing; ingest again")
+    return VectorSettings(**{name: stored[name] for name in names})
+
+
+def compare(folder: Path, stored: VectorSettings, wanted: VectorSettings) -> None:
+    """Raise IndexMismatch unless vectors made with both settings may lie side by side."""
+    differences = [
+        (field.name, getattr(stored, field.name), getattr(wanted, field.name))
+        for field in fields(VectorSettings)
+        if field.name != "model_name" and getattr(stored, field.name) != getattr(wanted, field.name)
+    ]
+    if not differences:
+        return
+    what = ", ".join(f"{name} {_short(old)} (now {_short(new)})" for name, old, new in differences)
+    keep = [f"{OPTIONS[name]} {old}" for name, old, _ in differences if name in OPTIONS]
+    if any(name == "model" for name, _, _ in differences):
+        keep.append(f"--model {stored.model_name}")
+    use = f"use {' '.join(keep)}, or " if keep else ""
+    raise IndexMismatch(
+        f"{folder}: this index was made with {what}; {use}ingest again into a new folder with "
+        "`yomu ingest PATH --index NEW`"
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) > 16 else text

@@ -1,0 +1,149 @@
+"""Vectors to ranked pages: candidates by centroids, then exact MaxSim over int8 records.
+
+Q query vectors, n pages, N vectors.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.candidates import Probe
+from index.codec import StoreCodec
+from index.maxsim import maxsim_ragged
+from index.records import DocumentHit, Floats, PageHit, Tuning
+from index.segment import Segment
+from index.snapshot import Snapshot
+from index.threads import workers
+
+Ints = NDArray[np.int64]
+BLOCK_VECTORS = 4096  # records compared at once: 26 CPU-ms a 1000 pages; 512: 27, 8192: 30
+TASK_VECTORS = 2 * BLOCK_VECTORS  # records that one thread reads and compares: 64 pages
+DECIMALS = 5  # scores that agree so far are ties: float32 sums differ by 1e-6 with their order
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Pages by score: best first, ties by page id."""
+
+    pages: Ints  # (n,)
+    scores: NDArray[np.float64]  # (n,)
+
+    def top(self, k: int) -> "Ranked":
+        """Keep the first k."""
+        return Ranked(self.pages[:k], self.scores[:k])
+
+
+def rank(pages: Ints, scores: NDArray[np.float64]) -> Ranked:
+    """Sort pages by score."""
+    rounded = np.round(scores, DECIMALS) + 0.0
+    order = np.lexsort((pages, -rounded))
+    return Ranked(pages[order], scores[order])
+
+
+def score_rows(
+    segment: Segment, rows: Ints, query: Floats, codec: StoreCodec
+) -> NDArray[np.float64]:
+    """MaxSim of some pages of a segment: (n,); rows ascending."""
+    scores = np.empty(len(rows))
+    lengths = segment.lengths(rows)
+    records, starts = segment.records(rows)
+    for block in _split(lengths, BLOCK_VECTORS):
+        first, last = starts[block.start], starts[block.stop - 1] + lengths[block.stop - 1]
+        similarities = codec.similarities(query, records[first:last])  # (Q, N)
+        scores[block] = maxsim_ragged(similarities, starts[block] - first)
+    return scores
+
+
+def _split(lengths: Ints, most: int) -> list[slice]:
+    """Cut pages into runs of at most `most` vectors (a longer page stands alone)."""
+    ends = np.cumsum(lengths)
+    cuts = [0]
+    while cuts[-1] < len(lengths):
+        done = ends[cuts[-1] - 1] if cuts[-1] else 0
+        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, done + most, side="right"))))
+    return [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+def by_document(hits: tuple[PageHit, ...]) -> tuple[DocumentHit, ...]:
+    """Rank documents by their best page, each with its pages in order."""
+    pages: dict[str, list[PageHit]] = {}
+    for hit in hits:
+        pages.setdefault(hit.document, []).append(hit)
+    found = [DocumentHit(name, own[0].score, tuple(own)) for name, own in pages.items()]
+    return tuple(sorted(found, key=lambda document: -document.score))
+
+
+class Ranker:
+    """Rank the pages of a snapshot against query vectors."""
+
+    def __init__(self, codec: StoreCodec, tuning: Tuning) -> None:
+        self._codec, self._tuning = codec, tuning
+
+    def rank(
+        self, snapshot: Snapshot, query: Floats, k: int, allowed: Ints | None, *, exact: bool
+    ) -> Ranked:
+        """Rank the best k pages among those allowed (contents; None: all that are shown)."""
+        rows = [(segment, snapshot.rows(segment, allowed)) for segment in snapshot.segments]
+        rows = [(segment, shown) for segment, shown in rows if len(shown)]
+        n_pages = sum(len(shown) for _, shown in rows)
+        if not exact and n_pages > self._tuning.exact_pages:
+            rows = self._candidates(snapshot, query, rows, max(k, self._tuning.n_candidates))
+        return self.score(query, rows).top(k)
+
+    def score(self, query: Floats, rows: list[tuple[Segment, Ints]]) -> Ranked:
+        """Exact scores of these pages."""
+        parts = [
+            (segment, shown[cut])
+            for segment, shown in rows
+            for cut in _split(segment.lengths(shown), TASK_VECTORS)
+        ]
+        pages = [segment.pages[part] for segment, part in parts]
+        scores = workers().map(lambda at: score_rows(at[0], at[1], query, self._codec), parts)
+        return rank(
+            np.concatenate([*pages, np.zeros(0, np.int64)]), np.concatenate([*scores, np.zeros(0)])
+        )
+
+    def _candidates(
+        self, snapshot: Snapshot, query: Floats, rows: list[tuple[Segment, Ints]], n_best: int
+    ) -> list[tuple[Segment, Ints]]:
+        """Choose the n_best pages by their centroids, and every page that has none yet."""
+        probes = {
+            version: codebook.probe(query, self._tuning.n_probe)
+            for version, codebook in snapshot.codebooks.items()
+        }
+        known = [(segment, part) for segment, part in rows if segment.info.codebook in probes]
+        unknown = [(segment, part) for segment, part in rows if segment.info.codebook not in probes]
+        if not known:
+            return unknown
+        scores = np.concatenate(
+            [_centroid_scores(segment, part, probes) for segment, part in known]
+        )
+        best = _largest(scores, n_best)
+        ends = np.cumsum([len(part) for _, part in known])[:-1]
+        chosen = [
+            (segment, part[keep])
+            for (segment, part), keep in zip(known, np.split(best, ends), strict=True)
+        ]
+        return unknown + [(segment, part) for segment, part in chosen if len(part)]
+
+
+def _largest(scores: Floats, n: int) -> NDArray[np.bool_]:
+    """Mark the n largest scores; of equals the first ones."""
+    if len(scores) <= n:
+        return np.ones(len(scores), bool)
+    bar = np.partition(scores, len(scores) - n)[len(scores) - n]
+    marked: NDArray[np.bool_] = scores > bar
+    marked[np.flatnonzero(scores == bar)[: n - np.count_nonzero(marked)]] = True
+    return marked
+
+
+def _centroid_scores(segment: Segment, rows: Ints, probes: dict[int, Probe]) -> Floats:
+    """Centroid interaction of the shown pages of a segment."""
+    assert segment.info.codebook is not None
+    probe = probes[segment.info.codebook]
+    if segment.postings is not None:
+        scores = probe.score_by_postings(segment.postings, segment.info.n_pages)
+    else:
+        scores = probe.score_by_codes(segment.codes)
+    return scores[rows]

@@ -1,0 +1,272 @@
+"""One segment: the vectors of some pages in files that never change.
+
+    vectors.bin      one record a vector (index/codec.py), pages one after the other
+    pages.npy        (n,) int64 page ids, ascending; contents.npy (n,) int64 what file they are of
+    offsets.npy      (n + 1,) int64 first record of each page; crc.npy (n,) uint32 CRC-32 of its
+                     records, checked when a page is first read
+    codes.npy        uint16 centroid ids of each page, sorted, each once; code_offsets.npy (n + 1,)
+    postings.faiss   FAISS inverted lists centroid -> row (index/candidates.py)
+    manifest.json    counts, and size and sha256 of every file; its own sha256 is in the database
+
+The last three of the data files exist once the index has a codebook. n pages, N records.
+"""
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import time
+import weakref
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.candidates import Codebook, PageCodes, Postings, write_postings
+from index.codec import Bytes, StoreCodec
+from index.errors import IndexCorrupt
+from index.records import FORMAT_VERSION
+from index.store import TEMPORARY, damaged, fsync_file, fsync_folder, read_checked, sha256_of
+
+Ints = NDArray[np.int64]
+
+# Below this many pages the centroid sets are compared directly: lists of 16 k centroids would
+# weigh more than what they find.
+MIN_POSTINGS_PAGES = 256
+CODES = ("codes.npy", "code_offsets.npy")
+DERIVED = {*CODES, "postings.faiss"}  # made again from the vectors
+READERS = ThreadPoolExecutor(16, "segment-read")  # cold: 16 x pread 50 ms, one 1218 (200 pages)
+
+
+class FileInfo(TypedDict):
+    """Size and digest of a file, as the manifest has them."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """What the database knows of a segment."""
+
+    id: str
+    n_pages: int
+    n_vectors: int
+    n_bytes: int
+    codebook: int | None
+    manifest_sha256: str
+
+
+class SegmentWriter:
+    """Write pages into a new segment; finish() makes it durable under its final name.
+
+    Used with `with`: leaving before finish() removes what was written.
+    """
+
+    def __init__(self, folder: Path, codec: StoreCodec, codebook: Codebook | None) -> None:
+        self.id = f"{time.time_ns():016x}{secrets.token_hex(4)}"
+        self._folder = folder / "segments"
+        self._temporary = self._folder / f"{TEMPORARY}{self.id}"
+        self._codec, self._codebook = codec, codebook
+        self._lengths: list[int] = []
+        self._pages: list[int] = []
+        self._contents: list[int] = []
+        self._crc: list[int] = []
+        self._codes: list[NDArray[np.uint16]] = []
+        self._digest = hashlib.sha256()
+        self._vectors: BinaryIO
+
+    def __enter__(self) -> Self:
+        self._temporary.mkdir(parents=True)
+        self._vectors = (self._temporary / "vectors.bin").open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._vectors.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def add(
+        self, page: int, content: int, records: Bytes, codes: NDArray[np.uint16] | None = None
+    ) -> None:
+        """Append a page; its centroid ids are looked up unless they are given."""
+        data = records.tobytes()
+        self._vectors.write(data)
+        self._digest.update(data)
+        self._lengths.append(len(records))
+        self._pages.append(page)
+        self._contents.append(content)
+        self._crc.append(zlib.crc32(data))
+        if self._codebook is not None:
+            if codes is None:
+                codes = self._codebook.page_codes(self._codec.decode(records))
+            self._codes.append(codes)
+
+    def finish(self) -> SegmentInfo:
+        """Write the rest, fsync every file, rename, fsync the folder."""
+        self._vectors.flush()
+        os.fsync(self._vectors.fileno())
+        size = self._vectors.tell()
+        files = {"vectors.bin": FileInfo(bytes=size, sha256=self._digest.hexdigest())}
+        for name, array in self._arrays().items():
+            files[name] = self._write(name, _npy(array))
+        if self._codebook is not None and len(self._pages) >= MIN_POSTINGS_PAGES:
+            path = self._temporary / "postings.faiss"
+            write_postings(path, PageCodes.of(self._codes), self._codebook.n_centroids)
+            fsync_file(path)
+            files[path.name] = FileInfo(bytes=path.stat().st_size, sha256=sha256_of(path))
+        version = self._codebook.version if self._codebook is not None else None
+        n_pages, n_vectors = len(self._pages), sum(self._lengths)
+        manifest = {
+            "format": FORMAT_VERSION,
+            "id": self.id,
+            "n_pages": n_pages,
+            "n_vectors": n_vectors,
+            "codebook": version,
+            "files": files,
+        }
+        written = self._write("manifest.json", json.dumps(manifest, indent=1).encode())
+        fsync_folder(self._temporary)
+        self._temporary.rename(self._folder / self.id)
+        fsync_folder(self._folder)
+        n_bytes = sum(file["bytes"] for file in [*files.values(), written])
+        return SegmentInfo(self.id, n_pages, n_vectors, n_bytes, version, written["sha256"])
+
+    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+        arrays: dict[str, NDArray[np.generic]] = {
+            "pages.npy": np.array(self._pages, np.int64),
+            "contents.npy": np.array(self._contents, np.int64),
+            "offsets.npy": np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64),
+            "crc.npy": np.array(self._crc, np.uint32),
+        }
+        if self._codebook is not None:
+            codes = PageCodes.of(self._codes)
+            arrays |= {"codes.npy": codes.ids, "code_offsets.npy": codes.offsets}
+        return arrays
+
+    def _write(self, name: str, data: bytes) -> FileInfo:
+        path = self._temporary / name
+        path.write_bytes(data)
+        fsync_file(path)
+        return FileInfo(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _npy(array: NDArray[np.generic]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+class Segment:
+    """An open segment; keeps its files readable even after the writer has removed their names."""
+
+    def __init__(self, folder: Path, info: SegmentInfo, codec: StoreCodec) -> None:
+        self.info, self._codec = info, codec
+        self.path = folder / "segments" / info.id
+        manifest = json.loads(read_checked(self.path / "manifest.json", info.manifest_sha256))
+        self.files: dict[str, FileInfo] = manifest["files"]
+        self.pages: Ints = self._array("pages.npy")
+        self.contents: Ints = self._array("contents.npy")
+        self._offsets: Ints = self._array("offsets.npy")
+        self._crc: NDArray[np.uint32] = self._array("crc.npy")
+        self._checked = np.zeros(info.n_pages, bool)
+        self._open = ExitStack()
+        weakref.finalize(self, self._open.close)
+        self._vectors = self._keep_open("vectors.bin")
+        # What is made from the vectors may be damaged: noticed only by who needs it.
+        self._derived: dict[str, int | IndexCorrupt] = {}
+        for name in DERIVED & self.files.keys():
+            try:
+                self._derived[name] = self._keep_open(name)
+            except IndexCorrupt as error:
+                self._derived[name] = error
+
+    def _keep_open(self, name: str) -> int:
+        path, wanted = self.path / name, self.files[name]["bytes"]
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise IndexCorrupt(damaged(path, str(error.strerror))) from error
+        self._open.callback(os.close, descriptor)
+        size = os.fstat(descriptor).st_size
+        if size != wanted:
+            raise IndexCorrupt(damaged(path, f"{size} bytes instead of {wanted}"))
+        return descriptor
+
+    def _checked_path(self, name: str) -> Path:
+        """Path of a derived file by its open descriptor; raises IndexCorrupt if it is damaged.
+
+        The file's own name may be gone since a merge; the file is there while it is open.
+        """
+        descriptor = self._derived[name]
+        if isinstance(descriptor, IndexCorrupt):
+            raise descriptor
+        path = Path(f"/dev/fd/{descriptor}")
+        if sha256_of(path) != self.files[name]["sha256"]:
+            raise IndexCorrupt(damaged(self.path / name, "checksum differs"))
+        return path
+
+    def _array(self, name: str) -> NDArray[Any]:
+        data = read_checked(self.path / name, self.files[name]["sha256"])
+        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+        return array
+
+    @cached_property
+    def codes(self) -> PageCodes:
+        """Centroid ids of every page; only for segments with a codebook."""
+        ids, offsets = (np.load(self._checked_path(name)) for name in CODES)
+        return PageCodes(ids, offsets)
+
+    @cached_property
+    def postings(self) -> Postings | None:
+        """Inverted lists, or None in a small segment. Checked whole before FAISS sees them."""
+        if "postings.faiss" not in self._derived:
+            return None
+        return Postings(self._checked_path("postings.faiss"))
+
+    def lengths(self, rows: Ints) -> Ints:
+        """Vectors of each of these pages."""
+        return self._offsets[rows + 1] - self._offsets[rows]
+
+    def records(self, rows: Ints) -> tuple[Bytes, Ints]:
+        """Read pages: (N, record_bytes) uint8 of all of them, and where each starts in it.
+
+        rows ascending. Neighbouring rows are read at once, the rest by 16 threads. Raises
+        IndexCorrupt when a page is not what was written (checked at its first reading).
+        """
+        starts = np.concatenate([[0], np.cumsum(self.lengths(rows))]).astype(np.int64)
+        buffer = np.empty((starts[-1], self._codec.record_bytes), np.uint8)
+        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1)
+        if len(runs) <= 4:
+            self._read(runs, rows, starts, buffer)
+        else:
+            step = -(-len(runs) // 16)
+            parts = [runs[i : i + step] for i in range(0, len(runs), step)]
+            list(READERS.map(lambda part: self._read(part, rows, starts, buffer), parts))
+        return buffer, starts[:-1]
+
+    def _read(self, runs: Iterable[Ints], rows: Ints, starts: Ints, buffer: Bytes) -> None:
+        width = self._codec.record_bytes
+        for run in runs:
+            first, last = run[0], run[-1]
+            into = buffer[starts[first] : starts[last + 1]]
+            got = os.preadv(self._vectors, [into.data], int(self._offsets[rows[first]]) * width)
+            if got != into.nbytes:
+                raise IndexCorrupt(damaged(self.path / "vectors.bin", "shorter than at opening"))
+            for i in run[~self._checked[rows[run]]]:
+                self._check(int(rows[i]), buffer[starts[i] : starts[i + 1]])
+
+    def _check(self, row: int, records: Bytes) -> None:
+        if zlib.crc32(records.data) != self._crc[row]:
+            raise IndexCorrupt(
+                damaged(self.path / "vectors.bin", f"checksum of page {self.pages[row]} differs")
+            )
+        self._checked[row] = True

@@ -1,0 +1,52 @@
+"""Counts and sizes of an index."""
+
+from pathlib import Path
+
+from index.database import Database
+from index.records import IndexStats, VectorSettings
+
+
+def measure(folder: Path, database: Database, settings: VectorSettings) -> IndexStats:
+    """Count and weigh everything; reads names and sizes, not contents."""
+    with database.view() as sql:
+
+        def one(query: str) -> int:
+            return int(sql.execute(query).fetchone()[0] or 0)
+
+        pages = one("SELECT count(*) FROM pages")
+        in_segments = one("SELECT sum(n_pages) FROM segments")
+        sizes = _sizes(folder)
+        return IndexStats(
+            documents=one("SELECT count(*) FROM documents"),
+            pages=pages,
+            vectors=one("SELECT sum(n_vectors) FROM pages"),
+            segments=one("SELECT count(*) FROM segments"),
+            failed_pages=one("SELECT count(*) FROM failures"),
+            failed_documents=one("SELECT count(*) FROM documents WHERE reason IS NOT NULL"),
+            dead_pages=in_segments - pages,
+            codebook=one("SELECT max(n_centroids) FROM codebooks") or None,
+            bytes={
+                **sizes,
+                "total": sum(sizes.values()),
+                "per_page": round(sum(sizes.values()) / pages) if pages else 0,
+            },
+            settings=settings,
+        )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    sizes = dict.fromkeys(("vectors", "codes", "images", "database"), 0)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sizes[_part(path.relative_to(folder))] += path.stat().st_size
+    return sizes
+
+
+def _part(path: Path) -> str:
+    if path.parts[0] == "images":
+        return "images"
+    if path.name == "vectors.bin":
+        return "vectors"
+    if path.parts[0] == "segments" or path.suffix == ".faiss":
+        return "codes"
+    return "database"

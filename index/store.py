@@ -1,0 +1,127 @@
+"""Files that are whole or not there: fsync, rename, checksums, one writer.
+
+Layout of an index folder:
+
+    index.db           documents, pages, texts, segments, settings (index/database.py)
+    codebook-N.faiss   centroids, one file a version (index/candidates.py)
+    segments/ID/       vectors of some hundred to some hundred thousand pages (index/segment.py)
+    images/xx/SHA.webp page thumbnails by content hash
+    writer.lock        held by the one process that writes
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from index.errors import IndexCorrupt, IndexFull, IndexLocked
+
+CHUNK = 1 << 20
+TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a refused write into IndexFull: nothing that was committed is lost by it."""
+    try:
+        yield
+    except OSError as error:
+        space = shutil.disk_usage(folder).free if folder.exists() else 0
+        what = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        raise IndexFull(
+            f"{folder}: could not write ({what}; {space >> 20} MiB free); "
+            "everything committed before is safe: make room and run the same command again"
+        ) from error
+
+
+def fsync_file(path: Path) -> None:
+    """Have the disk confirm a file's bytes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+fsync_folder = fsync_file  # a folder's names are confirmed the same way (POSIX)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that its name, once there, always means the whole content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    temporary.write_bytes(data)
+    fsync_file(temporary)
+    temporary.rename(path)
+    fsync_folder(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_checked(path: Path, sha256: str) -> bytes:
+    """Read a file whole; raises IndexCorrupt unless it is what was written."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IndexCorrupt(damaged(path, str(error.strerror))) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise IndexCorrupt(damaged(path, "checksum differs"))
+    return data
+
+
+def damaged(path: Path, reason: str) -> str:
+    """Say what is wrong with a file and what to do."""
+    return f"{path}: {reason}; run `yomu verify`, which says what to read again"
+
+
+def lock_for_writing(folder: Path, wait_s: float) -> FileLock:
+    """Take the writer's lock, waiting at most wait_s seconds (-1: for ever).
+
+    The system gives the lock back when the process ends, however it ends.
+    """
+    lock = FileLock(folder / "writer.lock")
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout as error:
+        raise IndexLocked(
+            f"{folder}: another process is writing to this index; wait for it or stop it"
+        ) from error
+    return lock
+
+
+class Thumbnails:
+    """Page images by content hash, in folders of at most some thousand files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "images"
+
+    def path(self, sha256: str) -> Path:
+        """Where the image with this digest lies."""
+        return self._folder / sha256[:2] / f"{sha256}.webp"
+
+    def add(self, image: bytes) -> str:
+        """Store an image durably, once; returns its digest."""
+        sha256 = hashlib.sha256(image).hexdigest()
+        path = self.path(sha256)
+        if not path.exists():
+            write_durably(path, image)
+        return sha256
+
+    def remove(self, sha256: str) -> None:
+        """Delete an image nobody refers to any more."""
+        self.path(sha256).unlink(missing_ok=True)
+
+    def sweep(self, used: set[str]) -> None:
+        """Delete images that are not used, and what a killed writer left half-written."""
+        for path in self._folder.glob("*/*"):
+            if path.stem not in used:
+                path.unlink()

@@ -1,0 +1,233 @@
+"""Check every checksum of an index: files, rows, the word index, and that they fit together."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from index import catalogue
+from index.codec import StoreCodec
+from index.database import TABLES, Database, crc_expression
+from index.errors import IndexCorrupt
+from index.records import Damage, VerifyReport
+from index.segment import DERIVED, Segment, SegmentInfo
+from index.snapshot import codebook_path
+from index.store import Thumbnails, read_checked, sha256_of
+
+
+@dataclass
+class Findings:
+    """Everything `verify` learned, as `mend` needs it."""
+
+    damage: list[Damage] = field(default_factory=list)
+    n_files: int = 0
+    n_bytes: int = 0
+    contents: set[int] = field(default_factory=set)  # to be read again
+    segments: set[str] = field(default_factory=set)  # to be rewritten without those contents
+    unreadable: set[str] = field(default_factory=set)  # to be given up
+    codebooks: set[int] = field(default_factory=set)
+    thumbnails: set[str] = field(default_factory=set)
+    documents: set[str] = field(default_factory=set)  # rows to be dropped
+    words: bool = False  # the word index is to be built again
+    hopeless: bool = False  # nothing but a new index helps
+
+    def add(self, path: str, reason: str) -> None:
+        """Note a damage."""
+        self.damage.append(Damage(path, reason))
+
+
+class Verifier:
+    """Reads everything; changes nothing."""
+
+    def __init__(self, folder: Path, database: Database, codec: StoreCodec) -> None:
+        self._folder, self._database, self._codec = folder, database, codec
+        self._found = Findings()
+
+    def run(self) -> Findings:
+        """Check database, segments, codebooks and thumbnails."""
+        try:
+            self._check_database()
+            with self._database.view() as sql:
+                self._check_rows(sql)
+                if not self._found.hopeless:
+                    self._check_segments(sql)
+                    self._check_codebooks(sql)
+                    self._check_thumbnails(sql)
+        except IndexCorrupt as error:
+            self._found.add("index.db", str(error))
+            self._found.hopeless = True
+        return self._found
+
+    def report(self) -> VerifyReport:
+        """Run, and name the documents that must be read again."""
+        found = self.run()
+        names = set(found.documents)
+        if not found.hopeless:
+            with self._database.view() as sql:
+                names |= catalogue.names_of(sql, found.contents)
+        return VerifyReport(found.n_files, found.n_bytes, tuple(found.damage), tuple(sorted(names)))
+
+    def _count(self, path: Path) -> None:
+        self._found.n_files += 1
+        self._found.n_bytes += path.stat().st_size
+
+    # -- database --------------------------------------------------------------------------
+
+    def _check_database(self) -> None:
+        self._count(self._database.path)
+        with self._database.errors():
+            rows = self._database.sql.execute("PRAGMA integrity_check(5)").fetchall()
+        for (line,) in rows:
+            if line != "ok":
+                self._found.add("index.db", str(line))
+                self._found.hopeless = True
+        if not self._found.hopeless and not words_are_whole(self._database):
+            self._found.add("index.db", "the word index differs from the texts of the pages")
+            self._found.words = True
+
+    def _check_rows(self, sql: sqlite3.Connection) -> None:
+        for table in TABLES:
+            key = {"pages": "content", "documents": "name", "contents": "id"}.get(table, "NULL")
+            rows = sql.execute(
+                f"SELECT {key} FROM {table} WHERE crc IS NOT {crc_expression(table)}"
+            ).fetchall()
+            for (value,) in rows:
+                self._found.add("index.db", f"a row of {table} is damaged ({key} {value})")
+                self._note_row(table, value)
+
+    def _note_row(self, table: str, value: object) -> None:
+        if table in ("pages", "contents") and isinstance(value, int):
+            self._found.contents.add(value)
+        elif table == "documents":
+            self._found.documents.add(str(value))
+        else:
+            self._found.hopeless = True
+
+    # -- files -----------------------------------------------------------------------------
+
+    def _check_segments(self, sql: sqlite3.Connection) -> None:
+        stored: dict[int, int] = {}
+        deleted = {row[0] for row in sql.execute("SELECT content FROM deletions")}
+        for row in self._database.checked("segments"):
+            info = SegmentInfo(*row)  # type: ignore[arg-type]
+            for page, content in self._check_segment(info):
+                if content not in deleted:
+                    stored[page] = content
+        rows = sql.execute("SELECT id, content FROM pages")
+        recorded: dict[int, int] = dict(rows.fetchall())
+        lost = {content for page, content in recorded.items() if stored.get(page) != content}
+        self._found.contents |= lost
+        unknown = len(stored.keys() - recorded.keys())
+        if unknown:
+            self._found.add("index.db", f"{unknown} pages with vectors are not recorded")
+            self._found.contents |= {stored[p] for p in stored.keys() - recorded.keys()}
+        if lost and not self._found.damage:
+            self._found.add("index.db", f"vectors of {len(lost)} documents are missing")
+
+    def _check_segment(self, info: SegmentInfo) -> Iterator[tuple[int, int]]:
+        """Check every file; yields (page, content) of each page whose vectors are whole."""
+        path = self._folder / "segments" / info.id
+        bad = set(self._bad_files(path, info.manifest_sha256))
+        if not bad - DERIVED:
+            segment = Segment(self._folder, info, self._codec)
+            if bad:
+                self._found.segments.add(info.id)
+            yield from zip(segment.pages.tolist(), segment.contents.tolist(), strict=True)
+        elif bad - DERIVED == {"vectors.bin"} and self._same_size(path):
+            self._found.segments.add(info.id)
+            yield from self._whole_pages(Segment(self._folder, info, self._codec))
+        else:
+            self._found.unreadable.add(info.id)
+
+    @staticmethod
+    def _same_size(path: Path) -> bool:
+        vectors = path / "vectors.bin"
+        wanted = json.loads((path / "manifest.json").read_text())["files"]["vectors.bin"]["bytes"]
+        return vectors.exists() and vectors.stat().st_size == wanted
+
+    def _bad_files(self, path: Path, manifest_sha256: str) -> Iterator[str]:
+        try:
+            manifest = read_checked(path / "manifest.json", manifest_sha256)
+        except IndexCorrupt as error:
+            self._found.add(self._name(path / "manifest.json"), _reason(error))
+            yield "manifest.json"
+            return
+        self._count(path / "manifest.json")
+        for name, wanted in json.loads(manifest)["files"].items():
+            file = path / name
+            if not file.exists():
+                self._found.add(self._name(file), "missing")
+                yield name
+                continue
+            self._count(file)
+            if sha256_of(file) != wanted["sha256"]:
+                self._found.add(self._name(file), "checksum differs")
+                yield name
+
+    @staticmethod
+    def _whole_pages(segment: Segment) -> Iterator[tuple[int, int]]:
+        for row in range(segment.info.n_pages):
+            try:
+                segment.records(np.array([row]))
+            except IndexCorrupt:
+                continue
+            yield int(segment.pages[row]), int(segment.contents[row])
+
+    def _check_codebooks(self, sql: sqlite3.Connection) -> None:
+        for version, sha256 in sql.execute("SELECT version, sha256 FROM codebooks").fetchall():
+            path = codebook_path(self._folder, version)
+            try:
+                read_checked(path, sha256)
+                self._count(path)
+            except IndexCorrupt as error:
+                self._found.add(path.name, _reason(error))
+                self._found.codebooks.add(version)
+
+    def _check_thumbnails(self, sql: sqlite3.Connection) -> None:
+        thumbnails = Thumbnails(self._folder)
+        rows = sql.execute("SELECT DISTINCT thumbnail FROM pages WHERE thumbnail IS NOT NULL")
+        for (sha256,) in rows.fetchall():
+            path = thumbnails.path(sha256)
+            try:
+                read_checked(path, sha256)
+                self._count(path)
+            except IndexCorrupt as error:
+                self._found.add(self._name(path), _reason(error))
+                self._found.thumbnails.add(sha256)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
+
+
+def _reason(error: IndexCorrupt) -> str:
+    return str(error).split(": ", 1)[-1].split(";", 1)[0]
+
+
+def words_are_whole(database: Database) -> bool:
+    """Compare the word index with the texts it was made from.
+
+    FTS5 does this by a command that looks like a write, so a connection that may only read works
+    on a copy in memory.
+    """
+    check = "INSERT INTO word_index(word_index, rank) VALUES('integrity-check', 1)"
+    try:
+        database.sql.execute(check)
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+            with database.copy_in_memory() as copy:
+                return _passes(copy, check)
+        return False
+    except sqlite3.DatabaseError:
+        return False
+    return True
+
+
+def _passes(sql: sqlite3.Connection, check: str) -> bool:
+    try:
+        sql.execute(check)
+    except sqlite3.DatabaseError:
+        return False
+    return True

@@ -1,0 +1,64 @@
+"""Fusing two rankings: never below the better one, and a probability that means something."""
+
+import json
+
+import numpy as np
+import pytest
+
+from index.errors import FilterError
+from index.fusion import DEFAULT, Fusion, Signals, fit, ideal_bm25
+
+
+def questions(generator, n, visual, text):
+    """Candidates of n questions; the relevant one stands out by so many deviations."""
+    made = []
+    for _ in range(n):
+        relevant = np.arange(30) == generator.integers(0, 30)
+        scores = generator.standard_normal((2, 30)) + np.outer([visual, text], relevant)
+        signals = Signals(0.4 + scores[0] / 30, np.clip(0.2 + scores[1] / 12, 0, 1), np.zeros(30))
+        made.append((signals, relevant))
+    return made
+
+
+def hits_at_1(fusion, data):
+    return sum(relevant[fusion.logits(signals).argmax()] for signals, relevant in data)
+
+
+@pytest.mark.parametrize(("visual", "text"), [(3, 0), (0, 3), (3, 3), (4, 1), (1, 4)])
+def test_fitted_fusion_is_not_worse_than_the_better_ranking(visual, text):
+    generator = np.random.default_rng([visual, text])
+    fitted = fit(questions(generator, 60, visual, text))
+    held_out = questions(generator, 300, visual, text)
+    alone = [hits_at_1(Fusion(*weights), held_out) for weights in ((1, 0, 0, 0), (0, 1, 0, 0))]
+    noise = 2 * np.sqrt(300 * 0.25) * 0.5  # about two standard errors of a paired difference
+    assert hits_at_1(fitted, held_out) >= max(alone) - noise
+    assert fitted.visual >= 0 and fitted.text >= 0
+
+
+def test_the_threshold_tells_answered_from_unanswered_questions():
+    generator = np.random.default_rng(0)
+    answered = questions(generator, 120, 6, 6)
+    unanswered = [(s, np.zeros(30, bool)) for s, _ in questions(generator, 120, 0, 0)]
+    fitted = fit(answered[:50] + unanswered[:50])
+
+    def says_yes(data):
+        tops = [fitted.probabilities(fitted.logits(signals)).max() for signals, _ in data]
+        return np.mean([fitted.answers(top) for top in tops])
+
+    assert says_yes(answered[50:]) > 0.9
+    assert says_yes(unanswered[50:]) < 0.1
+
+
+def test_weights_survive_their_file():
+    assert Fusion.from_json(DEFAULT.to_json()) == DEFAULT
+
+
+@pytest.mark.parametrize("text", ["[]", "{", json.dumps({"visual": 1}), '{"visual": "x"}'])
+def test_a_file_of_other_weights_is_refused(text):
+    with pytest.raises(FilterError, match="fusion weights"):
+        Fusion.from_json(text)
+
+
+def test_ideal_bm25_of_numbers_a_person_can_check():
+    rarity = np.log((100 - 1 + 0.5) / (1 + 0.5))
+    assert ideal_bm25(100, [1, 90]) == pytest.approx(2.2 * (rarity + 1e-6))

@@ -1,0 +1,404 @@
+"""What can go wrong with disks, files, locks and settings, and what the index says then."""
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index import segment
+from index.errors import IndexCorrupt, IndexFull, IndexLocked, IndexMismatch, IndexMissing
+from index.page_index import PageIndex
+from index.records import Filters, Tuning
+from tests.unit.index_data import SETTINGS, document, page, put
+
+EAGER = Tuning(exact_pages=4, n_probe=4, n_candidates=6, train_pages=8, merge_factor=3)
+
+
+# -- opening -----------------------------------------------------------------------------------
+
+
+def test_a_folder_without_an_index_is_named(tmp_path):
+    with pytest.raises(IndexMissing, match="yomu ingest"):
+        PageIndex.open(tmp_path)
+    with pytest.raises(IndexMissing, match="yomu ingest"):
+        PageIndex.open(tmp_path / "new", writable=True)
+
+
+def test_a_process_killed_while_creating_leaves_no_index(tmp_path):
+    sqlite3.connect(tmp_path / "index.db").close()
+    (tmp_path / "index.db").touch()
+    with pytest.raises(IndexMissing):
+        PageIndex.open(tmp_path)
+    PageIndex.open(tmp_path, SETTINGS, writable=True).close()
+    PageIndex.open(tmp_path, SETTINGS).close()
+
+
+def test_a_lost_database_never_takes_the_vectors_along(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+    for path in tmp_path.glob("index.db*"):
+        path.unlink()
+    with pytest.raises(IndexCorrupt, match="bring index.db back"):
+        PageIndex.open(tmp_path, SETTINGS, writable=True)
+    assert list((tmp_path / "segments").glob("*/vectors.bin"))
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"model": "cd" * 32}, "--model tiny"),
+        ({"dpi": 150}, "--dpi 100"),
+        ({"max_visual_tokens": 9}, "--max-visual-tokens 64"),
+        ({"pool_factor": 3}, "--pool-factor 1"),
+        ({"codec": "fp16"}, "codec int8"),
+        ({"dim": 8}, "dim 16"),
+    ],
+)
+def test_mixing_settings_is_refused_with_the_way_out(tmp_path, change, advice):
+    PageIndex.open(tmp_path, SETTINGS, writable=True).close()
+    for writable in (False, True):
+        with pytest.raises(IndexMismatch, match=advice) as caught:
+            PageIndex.open(tmp_path, dataclasses.replace(SETTINGS, **change), writable=writable)
+        assert "yomu ingest" in str(caught.value)
+    PageIndex.open(tmp_path, dataclasses.replace(SETTINGS, model_name="renamed")).close()
+
+
+def test_another_format_is_refused_by_name(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as opened:
+        opened._database.sql.execute("UPDATE settings SET value='7' WHERE key='format_version'")
+    with pytest.raises(IndexMismatch, match="format 7, this program reads format 1"):
+        PageIndex.open(tmp_path)
+
+
+def test_a_second_writer_is_told_so_and_may_wait(tmp_path):
+    first = PageIndex.open(tmp_path, SETTINGS, writable=True)
+    script = (
+        "import sys; from pathlib import Path; from index.page_index import PageIndex\n"
+        "from index.errors import IndexLocked\n"
+        "try:\n    PageIndex.open(Path(sys.argv[1]), writable=True, wait_s=float(sys.argv[2]))\n"
+        "except IndexLocked as error:\n    print(error)\n"
+        "else:\n    print('got it')"
+    )
+
+    def second(wait_s):
+        return subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path), str(wait_s)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    assert "another process is writing" in second(0).communicate()[0]
+    waiting = second(60)
+    first.close()
+    assert waiting.communicate()[0].strip() == "got it"
+
+
+def test_a_lock_of_the_same_process_counts_too(tmp_path):
+    with (
+        PageIndex.open(tmp_path, SETTINGS, writable=True),
+        pytest.raises(IndexLocked, match="another process"),
+    ):
+        PageIndex.open(tmp_path, SETTINGS, writable=True)
+
+
+def test_a_copied_index_answers_alike_from_a_read_only_folder(built, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    for path in [copy, *copy.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with PageIndex.open(copy, SETTINGS, tuning=EAGER) as reader:
+        assert answers(reader) == answers_of(built)
+        assert reader.verify().clean
+    for path in [copy, *copy.rglob("*")]:
+        path.chmod(0o755)
+
+
+# -- a disk that refuses -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", range(1, 16))
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_failing_fsync_loses_nothing_that_was_committed(tmp_path, monkeypatch, call, code):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "safe.pdf", seed=1)
+        page_index.commit()
+        put(page_index, "late.pdf", seed=2)
+        real, calls = os.fsync, []
+
+        def fsync(descriptor):
+            calls.append(descriptor)
+            if len(calls) == call:
+                raise OSError(code, os.strerror(code))
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        try:
+            page_index.commit()
+        except IndexFull as error:
+            assert "safe" in str(error)
+            assert page_index.n_uncommitted == 3
+            with PageIndex.open(tmp_path) as reader:
+                assert reader.stats().pages == 3
+                assert reader.verify().clean
+        monkeypatch.undo()
+        page_index.commit()
+        assert page_index.stats().pages == 6
+        assert page_index.verify().clean
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        assert not [p for p in (tmp_path / "segments").iterdir() if p.name.startswith(".tmp")]
+        assert len(list((tmp_path / "segments").iterdir())) == page_index.stats().segments
+
+
+def test_a_database_that_cannot_grow_loses_nothing(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "safe.pdf", seed=1)
+        page_index.commit()
+        page_index.begin_document(document("late.pdf", seed=2, n_pages=40))
+        for number in range(1, 41):
+            noise = np.random.default_rng(number).bytes(30_000).hex()
+            page_index.add_page("late.pdf", page(2, number, text=noise))
+        sql = page_index._database.sql
+        (pages,) = sql.execute("PRAGMA page_count").fetchone()
+        sql.execute(f"PRAGMA max_page_count = {pages + 5}")
+        with pytest.raises(IndexFull, match="safe"):
+            page_index.commit()
+        assert page_index.n_uncommitted == 40
+        assert page_index.stats().pages == 3
+        assert page_index.verify().clean
+        assert len(list((tmp_path / "segments").iterdir())) == 1
+        sql.execute("PRAGMA max_page_count = 1000000")
+        assert page_index.commit() == 40
+        assert page_index.verify().clean
+
+
+FILE_LIMIT = """
+import resource, signal, sys
+from pathlib import Path
+from index.errors import IndexFull
+from index.page_index import PageIndex
+from tests.unit.index_data import SETTINGS, put
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with PageIndex.open(Path(sys.argv[1]), SETTINGS, writable=True) as page_index:
+    put(page_index, "safe.pdf", seed=1)
+    page_index.commit()
+    put(page_index, "late.pdf", seed=2, n_pages=40)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    try:
+        page_index.commit()
+    except IndexFull as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(page_index.commit(), page_index.verify().clean)
+"""
+
+
+def test_a_kernel_that_refuses_to_write_loses_nothing(tmp_path):
+    """The system's own file size limit stands for a full disk: write() itself fails."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILE_LIMIT, str(tmp_path)], capture_output=True, text=True
+    )
+    assert "everything committed before is safe" in done.stdout, done.stderr
+    assert done.stdout.strip().endswith("40 True")
+
+
+# -- damage ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """An index with every kind of file: codebook, postings, a small segment, thumbnails."""
+    folder = tmp_path_factory.mktemp("built") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment, "MIN_POSTINGS_PAGES", 10)
+        with PageIndex.open(folder, SETTINGS, writable=True, tuning=EAGER) as page_index:
+            for seed in range(1, 5):
+                put(page_index, f"{seed}.pdf", seed=seed, n_pages=5)
+            page_index.commit()
+            page_index.maintain()
+            put(page_index, "last.pdf", seed=9)
+            put(page_index, "copy.pdf", seed=9)
+    return folder
+
+
+def answers(page_index):
+    """Everything a person could see of the index, whole."""
+    hits = [
+        page_index.search(30, vectors=page(seed, 2).vectors, text=f"content{seed}", mode=mode)
+        for mode in ("visual", "text", "hybrid")
+        for seed in (1, 4, 9)
+    ]
+    some = page_index.search(
+        3, vectors=page(2, 1).vectors, mode="visual", filters=Filters(document="[12].pdf")
+    )
+    listed = [(r.name, r.status, r.n_pages_stored) for r in page_index.documents()]
+    return [[(h.document, h.page, round(h.score, 5)) for h in found] for found in [*hits, some]], (
+        listed
+    )
+
+
+def answers_of(folder):
+    with PageIndex.open(folder, SETTINGS, tuning=EAGER) as reader:
+        return answers(reader)
+
+
+def files_of(folder):
+    passing = {"writer.lock", "index.db-wal", "index.db-shm"}  # the last two: of an open reader
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path.relative_to(folder) for path in paths if path.name not in passing]
+
+
+def test_the_built_index_has_every_kind_of_file(built):
+    kinds = {path.name if "images" not in path.parts else "image" for path in files_of(built)}
+    assert kinds == {
+        "index.db",
+        "codebook-1.faiss",
+        "manifest.json",
+        "vectors.bin",
+        "pages.npy",
+        "contents.npy",
+        "offsets.npy",
+        "crc.npy",
+        "codes.npy",
+        "code_offsets.npy",
+        "postings.faiss",
+        "image",
+    }
+
+
+def damage(path, generator):
+    """Flip bits of a byte, cut the file short, or delete it; returns what was done."""
+    data = bytearray(path.read_bytes())
+    how = generator.integers(0, 8)
+    at = int(generator.integers(0, len(data)))
+    if how == 0:
+        path.unlink()
+        return "deleted"
+    if how <= 2:
+        path.write_bytes(data[:at])
+        return f"cut to {at} of {len(data)}"
+    data[at] ^= int(generator.integers(1, 256))
+    path.write_bytes(data)
+    return f"byte {at} of {len(data)} flipped"
+
+
+def logical_dump(folder):
+    """Everything the tables say, or None where SQLite itself sees the damage."""
+    connection = sqlite3.connect(folder / "index.db")
+    try:
+        tables = ("settings", "contents", "documents", "pages", "failures", "segments")
+        return [connection.execute(f"SELECT * FROM {t} ORDER BY 1").fetchall() for t in tables]
+    except sqlite3.DatabaseError:
+        return None
+    finally:
+        connection.close()
+
+
+def check_damaged(folder, copy, generator, name):
+    """Damage one file of a copy: found by verify, and no search answers wrongly in silence."""
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("index.db-*"))
+    what = f"{name}: {damage(copy / name, generator)}"
+    visual_only = name == Path("index.db")
+    found, same = False, True
+    try:
+        with PageIndex.open(copy, SETTINGS, tuning=EAGER) as reader:
+            try:
+                got, wanted = answers(reader), answers_of(folder)
+                same = got[0][:3] == wanted[0][:3] if visual_only else got == wanted
+            except IndexCorrupt:
+                found = True
+            found = not reader.verify().clean or found
+    except (IndexCorrupt, IndexMissing, IndexMismatch):
+        found = True
+    if visual_only and not found:
+        found = logical_dump(copy) == logical_dump(folder)  # a byte that nothing uses
+    assert found, f"{what}: not found by verify"
+    assert same, f"{what}: a wrong answer in silence"
+    shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("part", ["codebook", "segments", "images", "index.db"])
+def test_damaged_bytes_are_found_and_never_answer_wrongly(built, tmp_path, part):
+    generator = np.random.default_rng(7)
+    files = [path for path in files_of(built) if str(path).startswith(part)]
+    files = files[:3] if part == "images" else files
+    for _ in range(25 if part == "index.db" else 2):
+        for name in files:
+            check_damaged(built, tmp_path / "copy", generator, name)
+    assert files
+
+
+@pytest.mark.slow
+def test_damaged_bytes_are_found_in_many_places(built, tmp_path):
+    generator = np.random.default_rng(11)
+    files = [name for name in files_of(built) if "images" not in name.parts]
+    for _ in range(60):
+        for name in files:
+            check_damaged(built, tmp_path / "copy", generator, name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "read_again"),
+    [
+        ("codebook-1.faiss", 0),
+        ("segments/*/postings.faiss", 0),
+        ("segments/*/codes.npy", 0),
+        ("segments/*/vectors.bin", 1),
+        ("segments/*/pages.npy", 2),
+        ("segments/*/manifest.json", 2),
+        ("images/*/*.webp", 0),
+    ],
+)
+def test_mending_reads_again_only_what_must_be(built, tmp_path, pattern, read_again):
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    path = sorted(copy.glob(pattern))[-1]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with PageIndex.open(copy, SETTINGS, writable=True, tuning=EAGER) as page_index:
+        report = page_index.verify()
+        assert [item.path for item in report.damage] == [path.relative_to(copy).as_posix()]
+        names = page_index.mend()
+        assert names == report.documents
+        assert (len(names) > 0) == (read_again > 0)
+        assert page_index.verify().clean
+        assert {failure.document for failure in page_index.failures()} == set(names)
+        sources = {r.name: r.source for r in page_index.documents()}
+        assert all(sources[name] == f"/in/{name}" for name in names)
+        for name in names:
+            seed = 9 if name in ("last.pdf", "copy.pdf") else int(name[0])
+            put(page_index, name, seed=seed, n_pages=3 if seed == 9 else 5)
+        page_index.commit()
+        page_index.maintain()
+        assert page_index.verify().clean
+        assert answers(page_index)[1] == answers_of(built)[1]
+        assert [sorted(h) for h in answers(page_index)[0][:3]] == [
+            sorted(h) for h in answers_of(built)[0][:3]
+        ]
+
+
+def test_damaged_words_are_made_again(built, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    with PageIndex.open(copy, SETTINGS, writable=True) as page_index:
+        page_index._database.sql.execute(
+            "INSERT INTO word_index(word_index, rowid, body) VALUES('delete', 1, 'common')"
+        )
+        assert "word index" in page_index.verify().damage[0].reason
+        assert page_index.mend() == ()
+        assert page_index.verify().clean
+
+
+def test_manifest_numbers_are_those_of_the_files(built):
+    for path in (built / "segments").iterdir():
+        manifest = json.loads((path / "manifest.json").read_text())
+        for name, known in manifest["files"].items():
+            assert (path / name).stat().st_size == known["bytes"]

@@ -1,0 +1,300 @@
+"""Searches: filters, candidates, hybrid, heatmaps, and a model of the whole index."""
+
+import dataclasses
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from index.codec import Int8
+from index.errors import FilterError, ShapeMismatch
+from index.page_index import PageIndex, by_document
+from index.records import Filters, PatchGrid, Tuning
+from tests.unit.index_data import DIM, SETTINGS, document, page, put, unit
+
+# Small enough that a handful of pages goes through centroids, postings, retraining and merges.
+EAGER = Tuning(
+    exact_pages=4,
+    n_probe=4,
+    n_candidates=6,
+    train_pages=8,
+    retrain_growth=3,
+    merge_factor=3,
+    merge_now_pages=30,
+)
+
+
+@pytest.fixture
+def page_index(tmp_path):
+    with PageIndex.open(tmp_path / "index", SETTINGS, writable=True) as opened:
+        put(opened, "en/a.pdf", seed=1, language="en", date="2024-01-31")
+        put(opened, "ja/b.pdf", seed=2, language="ja", date="2024-02-01")
+        put(opened, "ja/old/c.pdf", seed=3, language="ja", date="2020-12-31")
+        opened.commit()
+        yield opened
+
+
+def found(page_index, filters, mode="visual", k=99):
+    query = page(1, 1).vectors
+    hits = page_index.search(k, vectors=query, text="common", mode=mode, filters=filters)
+    return {hit.document for hit in hits}
+
+
+@pytest.mark.parametrize("mode", ["visual", "text", "hybrid"])
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        (Filters(), "abc"),
+        (Filters(document="*.pdf"), "abc"),
+        (Filters(document="ja/*"), "bc"),
+        (Filters(document="en/a.pdf"), "a"),
+        (Filters(folder="ja/old"), "c"),
+        (Filters(folder="ja/"), "bc"),
+        (Filters(folder="j"), ""),
+        (Filters(date_from="2024-02-01"), "b"),
+        (Filters(date_to="2024-01-31"), "ac"),
+        (Filters(date_from="2021-01-01", date_to="2024-01-31"), "a"),
+        (Filters(language="ja", document="*c.pdf"), "c"),
+        (Filters(language="fr"), ""),
+    ],
+)
+def test_filters_leave_only_what_they_name(page_index, filters, wanted, mode):
+    assert {name[-5] for name in found(page_index, filters, mode)} == set(wanted)
+
+
+def test_filters_are_applied_before_ranking(page_index):
+    """The best page of the filtered document is found however far down it would rank."""
+    assert found(page_index, Filters(folder="ja/old"), k=1) == {"ja/old/c.pdf"}
+
+
+@pytest.mark.parametrize("day", ["31.01.2024", "2024-13-01", "yesterday"])
+def test_a_date_that_is_none_is_refused(page_index, day):
+    with pytest.raises(FilterError, match="YYYY-MM-DD"):
+        found(page_index, Filters(date_from=day))
+
+
+def test_a_search_that_cannot_be_meant_is_refused(page_index):
+    query = page(1, 1).vectors
+    with pytest.raises(FilterError, match="0 hits"):
+        page_index.search(0, vectors=query, mode="visual")
+    with pytest.raises(FilterError, match="vectors"):
+        page_index.search(1, text="x")
+    with pytest.raises(FilterError, match="as text"):
+        page_index.search(1, vectors=query)
+    with pytest.raises(FilterError, match="mode 'both'"):
+        page_index.search(1, vectors=query, mode="both")
+    for wrong in (np.zeros((2, 3), np.float32), query[:0], np.full((1, DIM), np.inf, np.float32)):
+        with pytest.raises(ShapeMismatch):
+            page_index.search(1, vectors=wrong, mode="visual")
+
+
+@pytest.mark.parametrize("mode", ["visual", "text", "hybrid"])
+def test_an_empty_index_has_no_hits(tmp_path, mode):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as empty:
+        assert empty.search(5, vectors=page(0, 1).vectors, text="anything", mode=mode) == ()
+
+
+@pytest.mark.parametrize("text", ["", "   ", "?!…", '" OR NEAR( *', "unheard-of"])
+def test_a_question_without_a_known_word_has_no_text_hits(page_index, text):
+    assert page_index.search(5, text=text, mode="text") == ()
+    hybrid = page_index.search(9, vectors=page(2, 1).vectors, text=text, mode="hybrid")
+    visual = page_index.search(9, vectors=page(2, 1).vectors, mode="visual")
+    assert [hit.page_id for hit in hybrid] == [hit.page_id for hit in visual]
+
+
+def test_hybrid_finds_what_either_ranking_finds(page_index):
+    """Words alone, pixels alone: both put their page first."""
+    far = unit(np.random.default_rng(5), 4, DIM) * 0.01
+    by_words = page_index.search(1, vectors=far, text="content3 page2")[0]
+    assert (by_words.document, by_words.page) == ("ja/old/c.pdf", 2)
+    by_pixels = page_index.search(1, vectors=page(2, 3).vectors, text="common")[0]
+    assert (by_pixels.document, by_pixels.page) == ("ja/b.pdf", 3)
+    assert 0 <= by_words.score <= 1 and by_words.text > 0 and by_pixels.visual > 0
+
+
+def test_documents_rank_by_their_best_page(page_index):
+    hits = page_index.search(9, vectors=page(2, 3).vectors, mode="visual")
+    documents = by_document(hits)
+    assert documents[0].document == "ja/b.pdf" and documents[0].pages[0].page == 3
+    assert [d.score for d in documents] == sorted((d.score for d in documents), reverse=True)
+    assert sum(len(d.pages) for d in documents) == 9
+
+
+def test_patch_scores_lie_where_the_vectors_came_from(tmp_path):
+    for factor in (1, 2):
+        settings = dataclasses.replace(SETTINGS, pool_factor=factor)
+        with PageIndex.open(tmp_path / str(factor), settings, writable=True) as page_index:
+            a, b = np.eye(DIM, dtype=np.float32)[:2]
+            prompt = -np.ones(DIM, np.float32) / 4
+            mask = np.array([[True, False, True], [False, True, True]])
+            grid = PatchGrid.kept(mask)
+            grid = dataclasses.replace(grid, cells=np.append(np.int32(-1), grid.cells))
+            vectors = np.stack([prompt, a, b, a, b])
+            made = dataclasses.replace(page(0, 1), vectors=vectors, grid=grid)
+            page_index.begin_document(document("a.pdf", n_pages=1))
+            page_index.add_page("a.pdf", made)
+            page_index.commit()
+            scores = page_index.patch_scores(np.stack([a, b]), "a.pdf", 1).scores
+        nan = np.nan
+        wanted = [[[1, nan, 0], [nan, 1, 0]], [[0, nan, 1], [nan, 0, 1]]]
+        np.testing.assert_allclose(scores, wanted, atol=0.01)
+
+
+def test_scores_of_a_batch_and_of_one_page_alone_agree(page_index):
+    query = unit(np.random.default_rng(0), 7, DIM)
+    for hit in page_index.search(9, vectors=query, mode="visual"):
+        scores = page_index.patch_scores(query, hit.document, hit.page).scores
+        assert np.nanmax(scores, axis=(1, 2)).sum() == pytest.approx(hit.score, abs=1e-5)
+
+
+def test_candidates_and_a_full_scan_agree_where_every_page_is_a_candidate(tmp_path):
+    tuning = dataclasses.replace(EAGER, n_candidates=500, n_probe=64)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
+        put(page_index, "big.pdf", seed=1, n_pages=300)
+        page_index.commit()
+        put(page_index, "small.pdf", seed=2, n_pages=30)
+        page_index.maintain()
+        query = unit(np.random.default_rng(3), 6, DIM)
+        exact = page_index.search(330, vectors=query, mode="visual", exact=True)
+        assert page_index.search(330, vectors=query, mode="visual") == exact
+        assert len(exact) == 330
+        ranked = sorted(exact, key=lambda hit: (-round(hit.score, 5), hit.page_id))
+        assert list(exact) == ranked
+
+
+def test_few_candidates_still_find_the_page_that_matches(tmp_path):
+    tuning = dataclasses.replace(EAGER, n_candidates=30)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
+        put(page_index, "big.pdf", seed=1, n_pages=300)
+        page_index.maintain()
+        assert page_index.stats().codebook
+        for number in range(1, 300, 7):
+            hits = page_index.search(1, vectors=page(1, number).vectors, mode="visual")
+            assert hits[0].page == number
+
+
+def test_ties_are_broken_by_age_before_and_after_a_merge(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        same = page(0, 1)
+        for number in (3, 1, 2):
+            page_index.begin_document(document(f"{number}.pdf", seed=number, n_pages=1))
+            page_index.add_page(f"{number}.pdf", same)
+            page_index.commit()
+        for _ in range(2):
+            hits = page_index.search(3, vectors=same.vectors, mode="visual")
+            assert [hit.document for hit in hits] == ["3.pdf", "1.pdf", "2.pdf"]
+            page_index.compact()
+
+
+def test_a_search_while_another_thread_writes_sees_whole_states(tmp_path):
+    """Documents are replaced and merged all the time; a reader always finds all of its pages."""
+    query = page(0, 1).vectors
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=EAGER) as writer:
+        put(writer, "a.pdf", seed=0, n_pages=5)
+        writer.commit()
+        seen, stop = [], threading.Event()
+
+        def read():
+            with PageIndex.open(tmp_path, tuning=EAGER) as reader:
+                while not stop.is_set():
+                    hits = reader.search(99, vectors=query, mode="visual", exact=True)
+                    seen.append(sorted(hit.page for hit in hits if hit.document == "a.pdf"))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        for seed in range(1, 25):
+            put(writer, "a.pdf", seed=seed, n_pages=5)
+            put(writer, f"other{seed}.pdf", seed=100 + seed)
+            writer.commit()
+        stop.set()
+        thread.join()
+    assert len(seen) > 1
+    assert [pages for pages in seen if pages != [1, 2, 3, 4, 5]] == []
+
+
+class Model(RuleBasedStateMachine):
+    """The index against a dictionary: adds, replacements, removals and merges in any order."""
+
+    seeds = st.integers(0, 6)
+    names = st.sampled_from(["a.pdf", "b/a.pdf", "b/c.pdf", "d.pdf"])
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.page_index = PageIndex.open(self.folder, SETTINGS, writable=True, tuning=EAGER)
+        self.wanted = {}
+
+    def teardown(self):
+        self.page_index.close()
+        shutil.rmtree(self.folder)
+
+    @rule(name=names, seed=seeds)
+    def put(self, name, seed):
+        assert put(self.page_index, name, seed=seed, n_pages=seed + 1) == "complete"
+        self.page_index.commit()
+        self.wanted[name] = seed
+
+    @rule(name=names)
+    def remove(self, name):
+        removed = self.page_index.remove(name)
+        assert removed == ((name,) if self.wanted.pop(name, None) is not None else ())
+
+    @rule(name=names, seed=seeds)
+    def begin_only(self, name, seed):
+        """An ingest that stops at once: a known document keeps what it shows."""
+        if name in self.wanted:
+            self.page_index.begin_document(document(name, seed, seed + 1))
+
+    @rule()
+    def compact(self):
+        self.page_index.compact()
+
+    @rule()
+    def maintain(self):
+        self.page_index.maintain()
+
+    @rule()
+    def reopen(self):
+        self.page_index.close()
+        self.page_index = PageIndex.open(self.folder, SETTINGS, writable=True, tuning=EAGER)
+
+    @rule(seed=st.integers(0, 99), negative=st.booleans(), k=st.integers(1, 50))
+    def search(self, seed, negative, k):
+        query = unit(np.random.default_rng(seed), 3, DIM)
+        query = -np.abs(query) if negative else query
+        hits = self.page_index.search(k, vectors=query, mode="visual", exact=True)
+        truth = self.brute_force(query)
+        assert len(hits) == min(k, len(truth))
+        got = [(hit.score, truth[min([hit.document, *hit.same_as]), hit.page]) for hit in hits]
+        assert [a for a, _ in got] == pytest.approx([b for _, b in got], abs=1e-5)
+        best = sorted(truth.values(), reverse=True)[: len(hits)]
+        assert [score for score, _ in got] == pytest.approx(best, abs=1e-5)
+
+    def brute_force(self, query):
+        """float64 MaxSim over what int8 keeps, each content once under its first name."""
+        first = {}
+        for name, seed in sorted(self.wanted.items()):
+            first.setdefault(seed, name)
+        codec, scores = Int8(DIM), {}
+        for seed, name in first.items():
+            for number in range(1, seed + 2):
+                stored = codec.decode(codec.encode(page(seed, number).vectors))
+                similarities = query.astype(np.float64) @ stored.astype(np.float64).T
+                scores[name, number] = similarities.max(axis=1).sum()
+        return scores
+
+    @invariant()
+    def words_show_the_same_pages(self):
+        hits = self.page_index.search(99, text="common", mode="text")
+        pages = sum(seed + 1 for seed in set(self.wanted.values()))
+        assert len(hits) == pages
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)

@@ -1,0 +1,32 @@
+"""Words and bigrams for full-text search."""
+
+import pytest
+
+from index.text_layer import fold, match_any, words
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Net income, 2023: 1,234.5", "net income 2023 1 234 5"),
+        ("東京都庁", "東京 京都 都庁"),
+        ("ＡＢＣ１２３ ｶﾞｲﾄﾞ", "abc123 ガイ イド"),
+        ("売上高はYen建て", "売上 上高 高は yen 建て"),
+        ("語", "語"),
+        ("don't Straße", "dont strasse"),
+        ("コーヒー 人々", "コー ーヒ ヒー 人々"),
+        ("한국어 中文 №5", "한국 국어 中文 no5"),
+        ("snake_case x=1", "snake case x 1"),
+        ("", ""),
+    ],
+)
+def test_fold(text, wanted):
+    assert fold(text) == wanted
+
+
+def test_full_and_half_width_forms_fold_to_the_same_words():
+    assert words("ﾃﾞｰﾀ ２０２４年") == words("データ 2024年")
+
+
+def test_a_question_becomes_each_of_its_words_once():
+    assert match_any(words('the "cat" OR the AND')) == '"the" OR "cat" OR "or" OR "and"'
