@@ -19,7 +19,7 @@ from benchmarks.metrics import ndcg_at, recall_at
 from rag.pipeline import Pipeline, Query
 from rag.settings import Settings
 
-DOCUMENTS = Path(__file__).parents[1].parent / "shared" / "documents" / "dev"
+DOCUMENTS = Path("../shared/documents/dev")
 MEASURES = ("recall@1", "recall@5", "nDCG@5")
 # What BM25 over PyMuPDF's text reaches (README of the shared documents): the least to be had.
 BM25 = {
@@ -67,8 +67,8 @@ def load(folder: Path) -> list[Item]:
 def measure(pipeline: Pipeline, items: list[Item]) -> dict[str, tuple[float, ...]]:
     """Return item id -> (recall@1, recall@5, nDCG@5)."""
     found = {}
-    for item in items:
-        (result,) = pipeline.search([Query(item.query)])
+    results = pipeline.search([Query(item.query) for item in items])
+    for item, result in zip(items, results, strict=True):
         ranked = [(hit.document, hit.page) for hit in result.hits]
         found[item.id] = (
             recall_at(ranked, item.relevant, 1),

@@ -8,7 +8,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from index.records import Filters
+from index.page_index import by_document as documents_of
+from index.records import Filters, PageHit
 from rag.cli_common import (
     DeviceOption,
     IndexOption,
@@ -23,6 +24,8 @@ from rag.cli_common import (
 from rag.errors import UsageError
 from rag.pipeline import Pipeline, Query, SearchResult
 from rag.settings import Mode, Settings
+
+QUERIES_AT_ONCE = 32
 
 
 def search(
@@ -65,6 +68,9 @@ def search(
     exact: Annotated[
         bool, typer.Option("--exact", help="Score every page, however many there are.")
     ] = False,
+    by_document: Annotated[
+        bool, typer.Option("--by-document", help="Show documents, each with its pages.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the pages that answer a question, or that look like an image.
@@ -82,12 +88,14 @@ def search(
     )
     wanted = _queries(question, image, queries)
     with Pipeline(settings) as pipeline:
-        for query in wanted:
-            result = pipeline.search([query], filters, exact=exact)[0]
-            if as_json or queries is not None:
-                print_json(result_json(result))
-            else:
-                _print_hits(result)
+        for start in range(0, len(wanted), QUERIES_AT_ONCE):
+            for result in pipeline.search(
+                wanted[start : start + QUERIES_AT_ONCE], filters, exact=exact
+            ):
+                if as_json or queries is not None:
+                    print_json(result_json(result))
+                else:
+                    _print_hits(result, by_document)
 
 
 def result_json(result: SearchResult) -> dict[str, Any]:
@@ -101,6 +109,7 @@ def result_json(result: SearchResult) -> dict[str, Any]:
             for hit in result.hits
         ],
         "seconds": round(result.seconds, 4),
+        "answered": result.is_answered,
     }
 
 
@@ -125,17 +134,28 @@ def _parse(line: str, where: str) -> Query:
     return Query(text, id=None if name is None else str(name))
 
 
-def _print_hits(result: SearchResult) -> None:
+def _print_hits(result: SearchResult, by_document: bool) -> None:
     console = out()
     if not result.hits:
         console.print("Nothing found.")
         return
+    if not result.is_answered:
+        console.print("Nothing here seems to answer this; the nearest pages:")
     table = Table(box=None)
     table.add_column("score", justify="right")
     table.add_column("document", overflow="fold")
-    table.add_column("page", justify="right")
-    for hit in result.hits:
+    table.add_column("pages" if by_document else "page", justify="right")
+    for score, hit, pages in _rows(result, by_document):
         names = " = ".join((hit.document, *hit.same_as))
-        table.add_row(f"{hit.score:.3f}", escape(names), str(hit.page))
+        table.add_row(f"{score:.3f}", escape(names), pages)
     console.print(table)
     console.print(f"{len(result.hits)} pages in {result.seconds * 1000:.0f} ms ({result.mode})")
+
+
+def _rows(result: SearchResult, by_document: bool) -> list[tuple[float, PageHit, str]]:
+    if not by_document:
+        return [(hit.score, hit, str(hit.page)) for hit in result.hits]
+    return [
+        (found.score, found.pages[0], ", ".join(str(hit.page) for hit in found.pages))
+        for found in documents_of(result.hits)
+    ]

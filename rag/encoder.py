@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
+from index.fusion import DEFAULT, Fusion
 from index.records import Floats, PatchGrid
 
 if TYPE_CHECKING:
     from models.engine import Engine
 
 PIXELS_PER_TOKEN = 28 * 28
+FUSION_FILE = "fusion.json"
 
 
 class Encoder(Protocol):
@@ -35,6 +37,10 @@ class Encoder(Protocol):
     @property
     def max_visual_tokens(self) -> int:
         """Most visual tokens of a page."""
+
+    @property
+    def fusion(self) -> Fusion:
+        """How this model's scores are fused with those of the text, and what counts as found."""
 
     def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
         """Return the (n, dim) vectors of a page and the cell of each."""
@@ -80,6 +86,12 @@ class ModelEncoder:
     def dim(self) -> int:
         """Length of a vector."""
         return self.engine.retriever.dim
+
+    @cached_property
+    def fusion(self) -> Fusion:
+        """Weights fitted for this model (`fusion.json` of its folder), or the general ones."""
+        path = self.engine.folder / FUSION_FILE
+        return Fusion.from_json(path.read_text("utf-8")) if path.exists() else DEFAULT
 
     def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
         """Return the (n, dim) vectors of a page and the cell of each, -1 for prompt tokens."""

@@ -14,7 +14,7 @@ from rag.errors import DocumentError, OcrError
 
 OCR_DPI = 300  # what Tesseract was trained for
 OCR_MAX_PIXELS = 12_000_000  # A4 at 300 dpi is 8.7 million
-PAGE_SECONDS = 120.0
+PAGE_SECONDS = 300.0  # an A4 page takes 3 to 12 s on an idle core
 # In this order, where installed: languages are tried per word, so each one costs time.
 AUTO_LANGUAGES = ("eng", "jpn")
 _CJK = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"

@@ -13,6 +13,7 @@ from typing import Self
 from PIL import Image
 
 from index.errors import IndexMissing
+from index.fusion import DEFAULT as DEFAULT_FUSION
 from index.page_index import PageIndex
 from index.records import (
     DocumentRecord,
@@ -25,7 +26,7 @@ from index.records import (
     VectorSettings,
     VerifyReport,
 )
-from rag.encoder import Encoder, ModelEncoder
+from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
 from rag.errors import DocumentError, UsageError
 from rag.ingest import Ingest, IngestOptions, IngestReport, PageRange, Progress
 from rag.ocr import Tesseract
@@ -37,7 +38,6 @@ from rag.settings import DEFAULT_DPI, DEFAULT_MODEL, Mode, Settings
 from rag.sources import Discovery, discover
 
 EVERYTHING = Filters()
-QUERY_IMAGE_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,19 @@ class Query:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Ranked pages of one query, and how long it took (encoding included)."""
+    """Ranked pages of one query.
+
+    vectors      (Q, dim) of the query, for heatmaps; None in mode text
+    is_answered  whether the best page is good enough to be an answer (mode hybrid; in the other
+                 modes scores have no scale, and any hit counts)
+    seconds      encoding and searching
+    """
 
     query: Query
     mode: Mode
     hits: tuple[PageHit, ...]
-    vectors: Floats | None  # of the query, for heatmaps
+    vectors: Floats | None
+    is_answered: bool
     seconds: float
 
 
@@ -80,6 +87,7 @@ class Pipeline:
         self._given_encoder = encoder
         self._reader: PageReader | None = None
         self._opened: PageIndex | None = None
+        self._is_checked = False
 
     def __enter__(self) -> Self:
         return self
@@ -219,24 +227,32 @@ class Pipeline:
     ) -> list[SearchResult]:
         """Return the best pages of each query, in the order given.
 
-        Mode text needs no model; an image is searched for by its looks alone. Raises UsageError
-        for an empty query, IndexMissing, IndexMismatch, and what the model raises.
+        Questions are encoded together. Mode text needs no model; an image alone is searched for by
+        its looks. Raises UsageError for an empty query, IndexMissing, IndexMismatch, and what the
+        model raises.
         """
-        return [self._search_one(query, filters, exact) for query in queries]
-
-    def _search_one(self, query: Query, filters: Filters, exact: bool) -> SearchResult:
         started = time.perf_counter()
-        mode = self._mode_of(query)
-        vectors = None if mode == "text" else self._encode(query)
-        hits = self._searchable(mode).search(
-            self.settings.top_k,
-            vectors=vectors,
-            text=query.text or None,
-            mode=mode,
-            filters=filters,
-            exact=exact,
-        )
-        return SearchResult(query, mode, hits, vectors, time.perf_counter() - started)
+        modes = [self._mode_of(query) for query in queries]
+        page_index = self._searchable(with_model=any(mode != "text" for mode in modes))
+        vectors = self._encode(queries, modes)
+        encoding = (time.perf_counter() - started) / max(1, len(queries))
+        found = []
+        for query, mode, own in zip(queries, modes, vectors, strict=True):
+            started = time.perf_counter()
+            fusion = DEFAULT_FUSION if mode == "text" else self.encoder.fusion
+            hits = page_index.search(
+                self.settings.top_k,
+                vectors=own,
+                text=query.text or None,
+                mode=mode,
+                filters=filters,
+                fusion=fusion,
+                exact=exact,
+            )
+            seconds = encoding + time.perf_counter() - started
+            is_answered = bool(hits) and (mode != "hybrid" or fusion.answers(hits[0].score))
+            found.append(SearchResult(query, mode, hits, own, is_answered, seconds))
+        return found
 
     def _mode_of(self, query: Query) -> Mode:
         if not query.text.strip() and query.image is None:
@@ -247,29 +263,47 @@ class Pipeline:
             raise UsageError("--image is looked for by its looks; --mode text cannot")
         return self.settings.mode if query.text.strip() else "visual"
 
-    def _encode(self, query: Query) -> Floats:
-        if query.image is None:
-            return self.encoder.questions([query.text])[0]
+    def _encode(self, queries: Sequence[Query], modes: Sequence[Mode]) -> list[Floats | None]:
+        found: list[Floats | None] = [None] * len(queries)
+        by_text = [
+            at
+            for at, (query, mode) in enumerate(zip(queries, modes, strict=True))
+            if mode != "text" and query.image is None
+        ]
+        if by_text:
+            encoded = self.encoder.questions([queries[at].text for at in by_text])
+            for at, vectors in zip(by_text, encoded, strict=True):
+                found[at] = vectors
+        for at, query in enumerate(queries):
+            if query.image is not None:
+                found[at] = self._encode_image(query.image)
+        return found
+
+    def _encode_image(self, path: Path) -> Floats:
+        pixels = self.encoder.max_visual_tokens * PIXELS_PER_TOKEN
         try:
-            pixels = min(QUERY_IMAGE_PIXELS, self.encoder.max_visual_tokens * 784)
-            page = self.reader.read(query.image, 1, dpi=DEFAULT_DPI, max_pixels=pixels)
+            page = self.reader.read(path, 1, dpi=DEFAULT_DPI, max_pixels=pixels)
         except DocumentError as error:
-            raise UsageError(f"{query.image}: {error}") from error
+            raise UsageError(f"{path}: {error}") from error
         return self.encoder.image_query(page.image)
 
-    def _searchable(self, mode: Mode) -> PageIndex:
-        """Return the index, opened once; its model is checked unless only text is searched."""
+    def _searchable(self, *, with_model: bool) -> PageIndex:
+        """Return the index, opened once; before vectors are compared, the model is checked."""
+        if self._opened is not None and with_model and not self._is_checked:
+            self._opened.close()
+            self._opened = None
         if self._opened is None:
             stored = self.stored
             wanted = None
-            if stored is not None and mode != "text":
+            if stored is not None and with_model:
                 wanted = replace(stored, model=self.encoder.digest, model_name=self.encoder.name)
             self._opened = PageIndex.open(self.settings.index, wanted)
+            self._is_checked = with_model
         return self._opened
 
     def patch_scores(self, vectors: Floats, document: str, page: int) -> PatchScores:
         """Where on a page each query vector finds its match, for heatmaps."""
-        return self._searchable("visual").patch_scores(vectors, document, page)
+        return self._searchable(with_model=True).patch_scores(vectors, document, page)
 
     # -- page images -----------------------------------------------------------------------------
 
@@ -284,7 +318,7 @@ class Pipeline:
 
         Raises DocumentUnknown, or DocumentError when neither can be had.
         """
-        page_index = self._searchable("text")
+        page_index = self._searchable(with_model=False)
         record = page_index.page(document, page)
         source = page_index.documents(document)[0].source
         try:

@@ -81,7 +81,7 @@ def test_ingest_search_and_again(yomu, corpus):
 
     found = yomu.json("search", "telescopes and comets", "--mode", "text")
     assert [(hit["document"], hit["page"]) for hit in found["hits"]] == [("second.pdf", 1)]
-    assert found.keys() == {"id", "query", "mode", "hits", "seconds"}
+    assert found.keys() == {"id", "query", "mode", "hits", "seconds", "answered"}
     for mode in ("hybrid", "visual"):
         assert len(yomu.json("search", "telescopes", "--mode", mode, "-k", "3")["hits"]) == 3
 
@@ -277,6 +277,10 @@ def test_search_options(yomu, corpus, tmp_path):
     found = yomu.json("search", "--image", corpus / "photo.png")
     assert found["mode"] == "visual"
     assert found["hits"][0]["document"] == "photo.png"
+    lines = yomu.run(
+        "search", "page", "--mode", "text", "-k", "9", "--by-document"
+    ).out.splitlines()
+    assert sum("first.pdf" in line for line in lines) == 1
     assert "telescopes" not in yomu.run("search", "telescopes", "--mode", "text").out
     assert yomu.run("search", "xyzzy", "--mode", "text").out.strip() == "Nothing found."
 
