@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = getattr(error, "format_message", error.__str__)()
         sys.stderr.write(f"yomu: {message} (see yomu {' '.join(given[:1])} --help)\n")
         sys.exit(2)
+    except typer.Abort:
+        sys.stderr.write("yomu: interrupted\n")
+        sys.exit(2)
     except ExpectedError as error:
         sys.stderr.write(f"yomu: {error}\n")
         sys.exit(2)

@@ -16,7 +16,7 @@ __all__ = ["JsonFlag", "print_json"]
 def setting(name: str, *flags: str, **extra: Any) -> Any:  # noqa: ANN401 - as typer.Option is typed
     """Return the option of a setting: its help text, and the variable that stands for it."""
     default = getattr(Settings(), name)
-    shown = "" if default is None or name == "index" else f" (default: {default})"
+    shown = "" if default is None else f" (default: {default})"
     return typer.Option(
         *(flags or (f"--{name.replace('_', '-')}",)),
         help=Settings.help(name) + shown,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from index.errors import IndexFull
 from index.page_index import PageIndex
 from index.records import DocumentInput, DocumentRecord, PageInput, Resume, TextClass
 from rag.encoder import PIXELS_PER_TOKEN, Encoder
@@ -25,6 +24,7 @@ from rag.sources import Discovery, Source, file_sha256
 from rag.text_quality import language_of
 
 COMMIT_PAGES = 32
+INTERRUPTED = "interrupted; the same command goes on where this one stopped"
 LANGUAGE_SAMPLE = 20_000  # characters of a document that its language is told from
 
 
@@ -164,8 +164,10 @@ class Ingest:
         self._n_pages = [0, 0]  # committed, known
 
     def run(self, discovery: Discovery) -> IngestReport:
-        """Bring the index up to date with what was discovered; see `report` for how it went."""
-        started = time.monotonic()
+        """Bring the index up to date with what was discovered; see `report` for how it went.
+
+        Ctrl-C ends it early and keeps what was read; IndexFull is raised, the report stays true.
+        """
         self.report.skipped = discovery.skipped
         self._n_documents = (0, len(discovery.sources))
         try:
@@ -176,10 +178,7 @@ class Ingest:
             self._commit("")
         except KeyboardInterrupt:
             self._commit("")
-            self.report.interrupted = "interrupted; the same command goes on where this one stopped"
-        except IndexFull as error:
-            self.report.interrupted = str(error)
-        self.report.seconds = time.monotonic() - started
+            self.report.interrupted = INTERRUPTED
         return self.report
 
     def _read_all(self, discovery: Discovery) -> None:

@@ -6,13 +6,13 @@ that was read is marked so, even if nothing was found on it.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from index.page_index import PageIndex
 from rag.errors import DocumentError
-from rag.ingest import IngestOptions, IngestReport, Progress, Trouble
+from rag.ingest import INTERRUPTED, IngestOptions, IngestReport, Progress, Trouble
 from rag.ocr import OCR_DPI, OCR_MAX_PIXELS, Tesseract
 from rag.office import OfficeConverter
 from rag.reader import PageReader, ReaderPool
@@ -54,30 +54,36 @@ class OcrPass:
         self._options = options
         self._office = office
 
-    def run(self, sources: Mapping[str, Source], report: IngestReport, progress: Progress) -> None:
+    def run(self, sources: Iterable[Source], report: IngestReport, progress: Progress) -> None:
         """Read every page in need, adding to the report; Ctrl-C keeps what was read."""
+        by_name = {each.name: each for each in sources}
         jobs = [
-            self._job(name, number, sources[name])
+            self._job(name, number, by_name[name])
             for name, number in unread_pages(self._index)
-            if name in sources
+            if name in by_name
         ]
-        n_done, last_commit = 0, time.monotonic()
+        try:
+            self._read_all(jobs, report, progress)
+        except KeyboardInterrupt:
+            report.interrupted = INTERRUPTED
+        self._index.commit()
+
+    def _read_all(self, jobs: list[OcrJob], report: IngestReport, progress: Progress) -> None:
+        last_commit = time.monotonic()
         n_workers = max(1, (os.cpu_count() or 2) // 2)
         with ReaderPool(n_workers, self._options.passwords, self._options.limits) as pool:
-            for done in pool.map_ahead(self._read, jobs):
-                n_done += 1
+            for n_done, done in enumerate(pool.map_ahead(self._read, jobs), 1):
                 self._keep(done, report)
-                if time.monotonic() - last_commit > self._options.commit_seconds or n_done == len(
-                    jobs
-                ):
-                    self._index.commit()
-                    last_commit = time.monotonic()
-                    progress.update(
-                        documents=(0, 0),
-                        pages=(n_done, len(jobs)),
-                        failed=len(report.failures),
-                        what=f"OCR {done.job.document}",
-                    )
+                if time.monotonic() - last_commit <= self._options.commit_seconds:
+                    continue
+                self._index.commit()
+                last_commit = time.monotonic()
+                progress.update(
+                    documents=(0, 0),
+                    pages=(n_done, len(jobs)),
+                    failed=len(report.failures),
+                    what=f"OCR {done.job.document}",
+                )
 
     def _job(self, name: str, number: int, source: Source) -> OcrJob:
         page = self._index.page(name, number)

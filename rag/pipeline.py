@@ -12,7 +12,7 @@ from typing import Self
 
 from PIL import Image
 
-from index.errors import IndexMissing
+from index.errors import IndexFull, IndexMissing
 from index.fusion import DEFAULT as DEFAULT_FUSION
 from index.page_index import PageIndex
 from index.records import (
@@ -117,23 +117,32 @@ class Pipeline:
         Raises UsageError, OcrError, IndexMismatch, IndexLocked, ModelError before anything is
         written; what goes wrong with a document afterwards is listed in the report.
         """
+        started = time.monotonic()
         tesseract = Tesseract.find(self.settings.ocr)
         discovery = self._discover(request)
         settings = self._vector_settings()
-        with (
-            OfficeConverter() as office,
-            PageIndex.open(
-                self.settings.index, settings, writable=True, wait_s=request.wait_s
-            ) as page_index,
-        ):
-            options = self._options(request, settings.dpi)
-            report = Ingest(page_index, self.encoder, options, progress, office).run(discovery)
-            if tesseract is not None and not report.interrupted:
-                reading = OcrPass(page_index, tesseract, options, office)
-                reading.run({each.name: each for each in discovery.sources}, report, progress)
-            report.unread_pages = len(unread_pages(page_index))
-            page_index.maintain()
-        return report
+        run: Ingest | None = None
+        try:
+            with (
+                OfficeConverter() as office,
+                PageIndex.open(
+                    self.settings.index, settings, writable=True, wait_s=request.wait_s
+                ) as page_index,
+            ):
+                options = self._options(request, settings.dpi)
+                run = Ingest(page_index, self.encoder, options, progress, office)
+                report = run.run(discovery)
+                if tesseract is not None and not report.interrupted:
+                    reading = OcrPass(page_index, tesseract, options, office)
+                    reading.run(discovery.sources, report, progress)
+                report.unread_pages = len(unread_pages(page_index))
+                page_index.maintain()
+        except IndexFull as error:
+            if run is None or not run.report.pages["added"]:
+                raise
+            run.report.interrupted = str(error)
+        run.report.seconds = time.monotonic() - started
+        return run.report
 
     def plan(self, request: IngestRequest) -> IngestPlan:
         """Say what `ingest` would do, reading files but writing nothing."""

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.errors import IndexFull
+from index.page_index import PageIndex
 from index.records import Filters
 from rag.errors import UsageError
 from rag.ingest import IngestReport
+from rag.ocr_pass import OcrPass
 from rag.pipeline import IngestRequest, Pipeline, Query
 from rag.settings import Settings
 from tests import odd_files as odd
@@ -175,3 +178,44 @@ def test_failing_page_keeps_the_others(make, tmp_path):
     records, failures = make().documents()
     assert records[0].status == "damaged"
     assert failures[0].page == 2
+
+
+@pytest.mark.parametrize("n_good", [0, 2])
+def test_full_disk_keeps_what_was_committed(make, corpus, monkeypatch, n_good):
+    """The run ends with the reason; nothing committed is lost, the next one goes on."""
+    commit, left = PageIndex.commit, iter(range(n_good))
+
+    def full(self):
+        if self.n_uncommitted and next(left, None) is None:
+            raise IndexFull("no space left on the disk; free some and run again")
+        return commit(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PageIndex, "commit", full)
+        if n_good:
+            report = ingest(make(commit_seconds=0), corpus)
+            assert "no space left" in report.interrupted
+            assert report.pages["added"] == n_good
+        else:
+            with pytest.raises(IndexFull):
+                ingest(make(commit_seconds=0), corpus)
+    records, _ = make().documents()
+    assert sum(each.n_pages_stored for each in records) == n_good
+    assert ingest(make(), corpus).pages["added"] == 7 - n_good
+
+
+def test_interrupted_ocr_keeps_what_was_read(make, corpus, tesseract, monkeypatch):
+    odd.picture(210, 260, seed=1).save(corpus / "second.png")
+    keep, n_kept = OcrPass._keep, iter(range(9))
+
+    def interrupted(self, done, report):
+        if next(n_kept) == 1:
+            raise KeyboardInterrupt
+        keep(self, done, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OcrPass, "_keep", interrupted)
+        report = ingest(make(ocr="auto"), corpus)
+    assert "goes on" in report.interrupted
+    assert (len(report.read_by_ocr), report.unread_pages) == (1, 1)
+    assert len(ingest(make(ocr="auto"), corpus).read_by_ocr) == 1
