@@ -320,7 +320,10 @@ def _image_errors() -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise DocumentError("is not a PDF or an image of a known kind") from error
+        known = ", ".join(_readable_formats())
+        raise DocumentError(
+            f"is not a PDF or an image of a known kind ({known}); convert it to one"
+        ) from error
     except DecompressionBombError as error:
         raise DocumentError(f"has too many pixels (over {MAX_IMAGE_PIXELS:,})") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:

@@ -85,7 +85,7 @@ class _Names:
 
     def __init__(self, known: Mapping[str, str]) -> None:
         self._path_of = dict(known)
-        self._name_of = {path: name for name, path in known.items()}
+        self._name_of = {_text(Path(path)): name for name, path in known.items()}
         self._taken: set[str] = set()
 
     def choose(self, file: Path, base: Path) -> str:
@@ -101,12 +101,21 @@ class _Names:
     def _is_other(self, name: str, file: Path) -> bool:
         """Say whether the index knows this name as another file that is still there."""
         known = self._path_of.get(name)
-        return known is not None and known != _text(file) and os.path.exists(known)
+        if known is None or _text(Path(known)) == _text(file):
+            return False
+        return os.path.exists(known)
 
 
 def _text(path: Path) -> str:
-    """Path with `/` in composed form (macOS decomposes), always encodable as UTF-8."""
-    return unicodedata.normalize("NFC", os.fsencode(path.as_posix()).decode("utf-8", "replace"))
+    """Path with `/` in composed form (macOS decomposes), always printable and encodable."""
+    decoded = os.fsencode(path.as_posix()).decode("utf-8", "replace")
+    return unicodedata.normalize("NFC", "".join(map(_shown, decoded)))
+
+
+def _shown(char: str) -> str:
+    """Return a character of a name, U+FFFD for what steers terminals or writing direction."""
+    is_space = unicodedata.category(char) == "Zs"  # as U+3000, which isprintable() refuses
+    return char if char.isprintable() or is_space else "\ufffd"
 
 
 def _files(root: Path, ignore: Path) -> Iterator[Path]:

@@ -50,12 +50,16 @@ def test_missing_path_is_named(folder):
         discover([folder / "nowhere"], {}, folder / "index")
 
 
-def test_decomposed_names_are_composed(tmp_path):
-    decomposed = unicodedata.normalize("NFD", "ガイド.pdf")
+@pytest.mark.parametrize("stem", ["ガイド", "第１章\u3000概要", "naïve"])
+def test_decomposed_names_are_composed_and_stay(tmp_path, stem):
+    decomposed = unicodedata.normalize("NFD", f"{stem}.pdf")
     (tmp_path / decomposed).write_bytes(b"x")
     (found,) = discover([tmp_path], {}, tmp_path / "index").sources
-    assert found.name == "ガイド.pdf" != decomposed
+    assert found.name == f"{stem}.pdf"
     assert found.path.exists()
+    known = {found.name: str(found.path)}
+    (again,) = discover([tmp_path], known, tmp_path / "index").sources
+    assert again == found
 
 
 def test_name_that_is_no_utf8_is_kept_readable(tmp_path):
@@ -65,6 +69,13 @@ def test_name_that_is_no_utf8_is_kept_readable(tmp_path):
     (found,) = discover([tmp_path], {}, tmp_path / "index").sources
     assert found.name.encode("utf-8")
     assert found.name.endswith(".pdf")
+    assert found.path.exists()
+
+
+def test_terminal_codes_in_names_are_replaced(tmp_path):
+    (tmp_path / "a\x1b[31m\n.pdf").write_bytes(b"x")
+    (found,) = discover([tmp_path], {}, tmp_path / "index").sources
+    assert found.name == "a\ufffd[31m\ufffd.pdf"
     assert found.path.exists()
 
 
