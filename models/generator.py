@@ -36,8 +36,10 @@ PREFILL_CHUNK = 512
 # Conversations whose keys and values are kept: at 2B a page of 768 tokens is 44 MB.
 KEPT_CONVERSATIONS = 2
 
-# Ids of tokens as opposed to the 64-bit keys of visual tokens, which hardly ever fall into it.
-_ID_RANGE = range(2**24)
+# Keys of text: an id of up to 24 bits and its position. Those of visual tokens use all 64 bits
+# and hardly ever fall into it.
+_ID_BITS = 24
+_TEXT_KEYS = range(2 ** (_ID_BITS + 20))
 
 StopReason = Literal["end", "length", "repetition", "cancelled"]
 
@@ -145,7 +147,7 @@ class _Conversation:
 
     def has_visuals(self, start: int) -> bool:
         """Whether an image or video lies behind the first `start` tokens."""
-        return any(key not in _ID_RANGE for key in self.keys[start:])
+        return any(key not in _TEXT_KEYS for key in self.keys[start:])
 
     def begins(self, other: "_Conversation") -> bool:
         """Whether the other one holds all of this one, and perhaps more."""
@@ -187,6 +189,16 @@ class _Conversations:
             self._idle = [each for each in self._idle if not each.begins(conversation)]
             self._idle.append(conversation)
             del self._idle[:-KEPT_CONVERSATIONS]
+
+
+def _text_keys(ids: IntArray, positions: IntArray) -> IntArray:
+    """Return (L,) numbers that tokens (L,) share only at the same M-RoPE positions (3, L).
+
+    A generated token stands behind everything seen; the same token in a conversation's history
+    may stand elsewhere (after a video of more frames than it is wide), and its keys with it.
+    """
+    keys: IntArray = ids | (positions[0] << _ID_BITS)
+    return keys
 
 
 class Generator:
@@ -263,7 +275,7 @@ class Generator:
                 "give fewer or smaller pages, or a shorter question"
             )
         positions, following = self._decoder.positions(ids, visuals)
-        return _Prompt(ids, self._keys(ids, visuals), positions, following, visuals)
+        return _Prompt(ids, self._keys(ids, positions, visuals), positions, following, visuals)
 
     def _patches(self, image: VisualSource, max_pixels: int | None) -> Patches | VisionFeatures:
         if isinstance(image, VisionFeatures):
@@ -278,13 +290,18 @@ class Generator:
             image = preprocess(image, min(self.options.min_pixels, limit), limit)
         return Patches.choose(image, self.options.skip_blank_blocks)
 
-    def _keys(self, ids: IntArray, visuals: Sequence[Patches | VisionFeatures]) -> IntArray:
-        """Token ids, and in place of visual pads numbers that only the same image gives."""
-        keys = ids.copy()
+    def _keys(
+        self,
+        ids: IntArray,
+        positions: IntArray,
+        visuals: Sequence[Patches | VisionFeatures],
+    ) -> IntArray:
+        """Return `_text_keys`, and for visual pads numbers that only the same image gives."""
+        keys = _text_keys(ids, positions)
         for (start, end), visual in zip(self._spans(ids, visuals), visuals, strict=True):
             # Odd multiplier: the pads of one image differ, those of two hardly ever meet.
             places = np.arange(end - start, dtype=np.int64) * 0x5851F42D4C957F2D
-            keys[start:end] = visual.digest ^ places
+            keys[start:end] ^= visual.digest ^ places
         return keys
 
     def _spans(
@@ -409,9 +426,10 @@ class Generator:
         cancellation: Cancellation,
     ) -> FloatArray:
         """Run one generated token, the `n_tokens`-th; return the logits (V,) of the next."""
-        embedded = self._decoder.embed(np.array([token]))
+        ids = np.array([token], np.int64)
         positions = np.full((3, 1), prompt.next_position + n_tokens - 1, np.int64)
+        embedded = self._decoder.embed(ids)
         logits = self._decoder.extend(conversation.cache, embedded, positions, cancellation)
-        conversation.keys.append(token)
+        conversation.keys += _text_keys(ids, positions).tolist()
         assert logits is not None
         return logits

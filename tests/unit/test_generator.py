@@ -9,7 +9,7 @@ import pytest
 from models import generator as generator_module
 from models.config import TextConfig
 from models.errors import ModelNumbersError, ModelShapeError, PromptError
-from models.generator import Generator, GeneratorOptions
+from models.generator import Generator, GeneratorOptions, _text_keys
 from models.kv_cache import KVCache
 from models.positions import mrope_positions, token_types
 from models.sampling import Sampling
@@ -366,3 +366,13 @@ def test_features_of_another_tower_are_refused(make):
     features = tower.encode(Patches.choose(generator._patches(PAGE, None).visual, False))
     with pytest.raises(ModelShapeError, match=r"come from generator-vision\.onnx"):
         generator.generate([features], "What?")
+
+
+def test_tokens_are_reused_only_at_the_same_position():
+    # After a video of more frames than it is wide, an answer's tokens stand elsewhere when they
+    # were generated than when they come back as history.
+    ids = np.array([5, 6, 5], np.int64)
+    generated, history = (np.tile(np.array(at), (3, 1)) for at in ([7, 8, 9], [7, 6, 9]))
+    same = _text_keys(ids, generated) == _text_keys(ids, history)
+    assert same.tolist() == [True, False, True]
+    assert len(set(_text_keys(ids, generated).tolist())) == 3
