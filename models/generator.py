@@ -159,7 +159,9 @@ class _Conversations:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end a dropped answer, which then gives its
+        # conversation back, in the middle of `take` on the same thread.
+        self._lock = threading.RLock()
         self._idle: list[_Conversation] = []
 
     def take(self, keys: IntArray) -> _Conversation:
@@ -177,7 +179,7 @@ class _Conversations:
             n_shared = min(best.common_prefix(keys), len(keys) - 1)
             if best.has_visuals(n_shared):
                 return _Conversation(best.cache.copy(n_shared), best.keys[:n_shared])
-            self._idle.remove(best)
+            self._idle = [each for each in self._idle if each is not best]
         best.truncate(n_shared)
         return best
 

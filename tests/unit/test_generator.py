@@ -359,6 +359,27 @@ def test_two_answers_at_once_have_a_cache_each(make):
     assert in_step(generator)
 
 
+def test_a_dropped_answer_may_end_in_the_middle_of_taking_a_conversation(make, monkeypatch):
+    """The garbage collector runs where it likes; a plain lock would wait for itself forever."""
+    generator = make([7, 8, 9])
+    ask(generator, [PAGE])
+    generator._decoder.script = [7, 8, 9]
+    dropped = [generator.generate([OTHER], "What?")]
+    next(dropped[0])
+    real = generator_module._Conversation.common_prefix
+
+    def collecting(self, keys):
+        dropped.clear()
+        return real(self, keys)
+
+    monkeypatch.setattr(generator_module._Conversation, "common_prefix", collecting)
+    thread = threading.Thread(target=ask, args=(generator, [PAGE]), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(idle(generator)) == 2 and in_step(generator)
+
+
 def test_features_of_another_tower_are_refused(make):
     generator = make([])
     tower = CountingTower()
