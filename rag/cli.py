@@ -7,8 +7,14 @@ from collections.abc import Sequence
 
 import typer
 
+from rag.cli_house import compact, list_documents, remove, stats, verify
+from rag.cli_ingest import ingest
 from rag.cli_models import look, models_app
+from rag.cli_search import search
 from rag.errors import ExpectedError, UsageError
+
+# typer brings its own click; the base of every "no such option" and "missing argument".
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="yomu",
@@ -19,6 +25,13 @@ app = typer.Typer(
 )
 
 
+app.command("ingest")(ingest)
+app.command("search")(search)
+app.command("list")(list_documents)
+app.command("remove")(remove)
+app.command("verify")(verify)
+app.command("stats")(stats)
+app.command("compact")(compact)
 app.add_typer(models_app, name="models")
 app.command("look")(look)
 
@@ -30,9 +43,15 @@ def _common() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit 0 all done, 1 some of it failed and is listed, 2 nothing done."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _start_log(os.environ.get("YOMU_LOG", "WARNING"))
-        app(args=list(arguments) if arguments is not None else None)
+        # Not standalone: typer would write usage errors over six lines, a person needs one.
+        sys.exit(app(args=given, prog_name="yomu", standalone_mode=False) or 0)
+    except CommandLineError as error:
+        message = getattr(error, "format_message", error.__str__)()
+        sys.stderr.write(f"yomu: {message} (see yomu {' '.join(given[:1])} --help)\n")
+        sys.exit(2)
     except ExpectedError as error:
         sys.stderr.write(f"yomu: {error}\n")
         sys.exit(2)

@@ -1,0 +1,140 @@
+"""How well pages are found: recall and nDCG on the development documents, by kind of question.
+
+    uv run yomu ingest ../shared/documents/dev --index /tmp/dev.yomu
+    uv run python benchmarks/retrieval.py --index /tmp/dev.yomu --modes text
+
+Prints one table a mode and ends with one JSON line. Small cells say little: compare runs query by
+query (`--per-query FILE`), never by an average alone.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.metrics import ndcg_at, recall_at
+from rag.pipeline import Pipeline, Query
+from rag.settings import Settings
+
+DOCUMENTS = Path("../shared/documents/dev")
+MEASURES = ("recall@1", "recall@5", "nDCG@5")
+# What BM25 over PyMuPDF's text reaches (README of the shared documents): the least to be had.
+BM25 = {
+    "all": (0.685, 0.842, 0.771), "qa all": (0.659, 0.818, 0.722),
+    "lang en": (0.635, 0.833, 0.741), "lang ja": (0.739, 0.852, 0.803),
+    "kind image-only": (0.077, 0.077, 0.077), "kind financebench": (0.182, 0.545, 0.359),
+    "text good": (0.783, 0.968, 0.885), "text none or broken": (0.111, 0.111, 0.111),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question, the pages that answer it, and the groups it counts in."""
+
+    id: str
+    query: str
+    relevant: frozenset[tuple[str, int]]
+    groups: tuple[str, ...]
+
+
+def load(folder: Path) -> list[Item]:
+    """Return the queries and questions of the development documents."""
+    layers = {
+        each["doc"]: "good" if each["has_text_layer"] == "yes" else "none or broken"
+        for each in json.loads((folder / "manifest.json").read_text())
+    }
+    items = []
+    for line in _lines(folder / "queries.jsonl"):
+        relevant = frozenset((f"{line['doc']}.pdf", page) for page in line["pages"])
+        groups = (
+            "all",
+            f"lang {line['lang']}",
+            f"kind {line['kind']}",
+            f"text {layers[line['doc']]}",
+        )
+        items.append(Item(line["qid"], line["query"], relevant, groups))
+    for line in _lines(folder / "qa.jsonl"):
+        pages = [line["page"], *line["also_pages"]]
+        relevant = frozenset((f"{line['doc']}.pdf", page) for page in pages)
+        groups = ("qa all", f"qa {line['lang']}", f"qa {line['kind']}")
+        items.append(Item(line["qid"], line["question"], relevant, groups))
+    return items
+
+
+def measure(pipeline: Pipeline, items: list[Item]) -> dict[str, tuple[float, ...]]:
+    """Return item id -> (recall@1, recall@5, nDCG@5)."""
+    found = {}
+    results = pipeline.search([Query(item.query) for item in items])
+    for item, result in zip(items, results, strict=True):
+        ranked = [(hit.document, hit.page) for hit in result.hits]
+        found[item.id] = (
+            recall_at(ranked, item.relevant, 1),
+            recall_at(ranked, item.relevant, 5),
+            ndcg_at(ranked, item.relevant, 5),
+        )
+    return found
+
+
+def by_group(
+    items: list[Item], found: dict[str, tuple[float, ...]]
+) -> dict[str, tuple[int, tuple[float, ...]]]:
+    """Return group -> (number of questions, means)."""
+    groups = defaultdict(list)
+    for item in items:
+        for group in item.groups:
+            groups[group].append(found[item.id])
+    return {
+        group: (len(rows), tuple(sum(column) / len(rows) for column in zip(*rows, strict=True)))
+        for group, rows in groups.items()
+    }
+
+
+def main() -> None:
+    """Measure the modes asked for and print tables and one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--documents", type=Path, default=DOCUMENTS)
+    parser.add_argument("--modes", nargs="+", default=["text", "visual", "hybrid"])
+    parser.add_argument("--model")
+    parser.add_argument("--per-query", type=Path, help="write a JSON line per question and mode")
+    options = parser.parse_args()
+    items = load(options.documents)
+    summary = {}
+    lines: list[str] = []
+    for mode in options.modes:
+        settings = Settings.resolve(index=options.index, model=options.model, mode=mode)
+        with Pipeline(settings) as pipeline:
+            found = measure(pipeline, items)
+        groups = by_group(items, found)
+        _show(mode, groups)
+        summary[mode] = {name: [n, *map(_short, means)] for name, (n, means) in groups.items()}
+        lines += [
+            json.dumps({"mode": mode, "id": key} | dict(zip(MEASURES, values, strict=True)))
+            for key, values in found.items()
+        ]
+    if options.per_query:
+        options.per_query.write_text("\n".join(lines) + "\n")
+    sys.stdout.write(json.dumps(summary) + "\n")
+
+
+def _show(mode: str, groups: dict[str, tuple[int, tuple[float, ...]]]) -> None:
+    print(f"\n{mode:24}    n  " + "  ".join(f"{name:>8}" for name in MEASURES) + "   BM25")
+    for group, (n, means) in sorted(groups.items()):
+        cells = "  ".join(f"{value:8.3f}" for value in means)
+        reference = " ".join(f"{value:.3f}" for value in BM25.get(group, ()))
+        print(f"{group:24} {n:4}  {cells}   {reference}")
+
+
+def _short(value: float) -> float:
+    return round(value, 4)
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    return (json.loads(line) for line in path.read_text("utf-8").splitlines() if line)
+
+
+if __name__ == "__main__":
+    main()

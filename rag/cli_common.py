@@ -1,0 +1,57 @@
+"""What every verb of the command line shares: options, tables, numbers for people."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rag.cli_models import JsonFlag, print_json
+from rag.errors import UsageError
+from rag.settings import ENVIRONMENT_PREFIX, Settings
+
+__all__ = ["JsonFlag", "print_json"]
+
+
+def setting(name: str, *flags: str, **extra: Any) -> Any:  # noqa: ANN401 - as typer.Option is typed
+    """Return the option of a setting: its help text, and the variable that stands for it."""
+    default = getattr(Settings(), name)
+    shown = "" if default is None or name == "index" else f" (default: {default})"
+    return typer.Option(
+        *(flags or (f"--{name.replace('_', '-')}",)),
+        help=Settings.help(name) + shown,
+        envvar=ENVIRONMENT_PREFIX + name.upper(),
+        show_default=False,
+        **extra,
+    )
+
+
+IndexOption = Annotated[Path | None, setting("index", "--index", metavar="DIR", file_okay=False)]
+ModelOption = Annotated[str | None, setting("model", metavar="NAME|DIR")]
+DeviceOption = Annotated[str | None, setting("device")]
+ThreadsOption = Annotated[int | None, setting("threads")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait for another process that writes to the index.")
+]
+
+
+def out() -> Console:
+    """Return where results go."""
+    return Console(soft_wrap=True, highlight=False)
+
+
+def human_bytes(number: float) -> str:
+    """Return a size for people: 1.4 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file. Raises UsageError."""
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from None

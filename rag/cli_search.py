@@ -1,0 +1,161 @@
+"""`yomu search`: questions or images in, ranked pages out."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from index.page_index import by_document as documents_of
+from index.records import Filters, PageHit
+from rag.cli_common import (
+    DeviceOption,
+    IndexOption,
+    JsonFlag,
+    ModelOption,
+    ThreadsOption,
+    out,
+    print_json,
+    read_lines,
+    setting,
+)
+from rag.errors import UsageError
+from rag.pipeline import Pipeline, Query, SearchResult
+from rag.settings import Mode, Settings
+
+QUERIES_AT_ONCE = 32
+
+
+def search(
+    question: Annotated[
+        str | None, typer.Argument(metavar="[QUESTION]", help="What to look for.")
+    ] = None,
+    index: IndexOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    top_k: Annotated[int | None, setting("top_k", "--top-k", "-k")] = None,
+    mode: Annotated[Mode | None, setting("mode")] = None,
+    document: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Only documents whose name matches: 'reports/*2024*'."),
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="Only documents in this folder and below.")
+    ] = None,
+    date_from: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="Only documents of this day or later.")
+    ] = None,
+    date_to: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="Only documents up to this day.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Only documents in this language: en, ja.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Look for pages like this image (or the first page of this PDF)."),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help='Many questions, a line {"id": …, "query": …} each; prints a JSON line each.',
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Score every page, however many there are.")
+    ] = False,
+    by_document: Annotated[
+        bool, typer.Option("--by-document", help="Show documents, each with its pages.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the pages that answer a question, or that look like an image.
+
+    Scores: in mode hybrid from 0 to 1, how likely the page answers; in mode visual MaxSim, in mode
+    text BM25.
+
+    Exit code 0, also when nothing was found; 2: the search could not be done.
+    """
+    settings = Settings.resolve(
+        index=index, model=model, device=device, threads=threads, top_k=top_k, mode=mode
+    )
+    filters = Filters(
+        document=document, folder=folder, date_from=date_from, date_to=date_to, language=language
+    )
+    wanted = _queries(question, image, queries)
+    with Pipeline(settings) as pipeline:
+        for start in range(0, len(wanted), QUERIES_AT_ONCE):
+            for result in pipeline.search(
+                wanted[start : start + QUERIES_AT_ONCE], filters, exact=exact
+            ):
+                if as_json or queries is not None:
+                    print_json(result_json(result))
+                else:
+                    _print_hits(result, by_document)
+
+
+def result_json(result: SearchResult) -> dict[str, Any]:
+    """Return the object that `--json` prints."""
+    return {
+        "id": result.query.id,
+        "query": result.query.text,
+        "mode": result.mode,
+        "hits": [
+            {"document": hit.document, "page": hit.page, "score": round(hit.score, 6)}
+            for hit in result.hits
+        ],
+        "seconds": round(result.seconds, 4),
+        "answered": result.is_answered,
+    }
+
+
+def _queries(question: str | None, image: Path | None, file: Path | None) -> list[Query]:
+    if file is None:
+        if question is None and image is None:
+            raise UsageError("nothing to look for: give a QUESTION, --image or --queries")
+        return [Query(question or "", image)]
+    if question is not None or image is not None:
+        raise UsageError("--queries brings its own questions; leave out QUESTION and --image")
+    return [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
+
+
+def _parse(line: str, where: str) -> Query:
+    try:
+        values = json.loads(line)
+        text, name = values["query"], values.get("id")
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        raise UsageError(f'{where}: wanted {{"id": …, "query": "…"}}, found {line[:60]}') from None
+    if not isinstance(text, str) or not text.strip():
+        raise UsageError(f"{where}: the query is empty or not text")
+    return Query(text, id=None if name is None else str(name))
+
+
+def _print_hits(result: SearchResult, by_document: bool) -> None:
+    console = out()
+    if not result.hits:
+        console.print("Nothing found.")
+        return
+    if not result.is_answered:
+        console.print("Nothing here seems to answer this; the nearest pages:")
+    table = Table(box=None)
+    table.add_column("score", justify="right")
+    table.add_column("document", overflow="fold")
+    table.add_column("pages" if by_document else "page", justify="right")
+    for score, hit, pages in _rows(result, by_document):
+        names = " = ".join((hit.document, *hit.same_as))
+        table.add_row(f"{score:.3f}", escape(names), pages)
+    console.print(table)
+    console.print(f"{len(result.hits)} pages in {result.seconds * 1000:.0f} ms ({result.mode})")
+
+
+def _rows(result: SearchResult, by_document: bool) -> list[tuple[float, PageHit, str]]:
+    if not by_document:
+        return [(hit.score, hit, str(hit.page)) for hit in result.hits]
+    return [
+        (found.score, found.pages[0], ", ".join(str(hit.page) for hit in found.pages))
+        for found in documents_of(result.hits)
+    ]

@@ -1,0 +1,373 @@
+"""Documents to pages: a PDF or image file becomes page images with their text layer.
+
+Everything here runs inside the render worker (`rag/render_worker.py`): MuPDF and Pillow meet files
+that strangers made, and native code cannot be interrupted from within. Other modules use
+`rag/reader.py`, which looks the same and survives what happens here.
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import DecompressionBombError
+
+from rag.errors import DocumentError
+from rag.text_quality import judge
+
+# pymupdf loads an onnxruntime layout model when this module is importable: 0.9 s and 350 MB of
+# address space for something a page raster never uses (measured, pymupdf 2.0).
+sys.modules.setdefault("pymupdf.layout", None)  # type: ignore[arg-type]
+import pymupdf  # noqa: E402
+
+pymupdf.TOOLS.mupdf_display_errors(False)
+pymupdf.TOOLS.mupdf_display_warnings(False)
+
+POINTS_PER_INCH = 72
+# A 14 px patch pair is the smallest thing the model sees; smaller pages are enlarged to this.
+MIN_SIDE_PX = 56
+# Qwen2-VL refuses ratios above 200; a strip this thin carries nothing a page search could use.
+MAX_ASPECT_RATIO = 100
+# Decoded, this many pixels are 0.75 GB of RGB: half of the worker's memory limit.
+MAX_IMAGE_PIXELS = 256_000_000
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "HEIF")
+WHITE = (255, 255, 255)
+# What leaves a mark when it is drawn; a filled path alone is often just a white background.
+VISIBLE = {"fill-text", "stroke-text", "stroke-path", "fill-image", "fill-imgmask", "fill-shade"}
+# Slides that are one big picture have a footer for a text layer: 44 of 44 such pages in the
+# development documents have under 90 characters, ordinary pages with a photograph over 250.
+THIN_TEXT = 250
+MISSING_GLYPHS_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class RasterSize:
+    """How large to draw: `dpi`, but never more than `max_pixels` (nor a side beyond 8192 px)."""
+
+    dpi: float
+    max_pixels: int
+    max_side_px: int = 8192
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """One page as read: RGB image, text layer, and what looked wrong with it.
+
+    text        the trustworthy lines of the text layer, "" where there are none
+    text_state  "good", "none" (no text layer), "thin" (little text over much picture) or "garbage"
+                (a text layer that does not say what is drawn)
+    notes       one-line observations for the ingest report; they do not stop the page
+    """
+
+    number: int
+    image: Image.Image
+    text: str
+    text_state: str
+    blank: bool
+    notes: tuple[str, ...]
+
+
+class OpenDocument(Protocol):
+    """A document held open by the worker."""
+
+    n_pages: int
+
+    def read(self, number: int, size: RasterSize) -> PageContent:
+        """Return page `number` (1-based) drawn at `size`; DocumentError says why it cannot be."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+def open_document(path: Path, passwords: Sequence[str] = ()) -> OpenDocument:
+    """Open a PDF or image by its content, not its name; DocumentError says why it cannot be."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror}") from error
+    if not head:
+        raise DocumentError("is empty (0 bytes)")
+    if b"%PDF-" in head or path.suffix.lower() == ".pdf":
+        return PdfDocument(path, passwords)
+    return ImageDocument(path)
+
+
+def read_pages(
+    path: Path, size: RasterSize, passwords: Sequence[str] = ()
+) -> Iterator[PageContent]:
+    """Yield every page of a file, in this process; DocumentError where one cannot be read."""
+    document = open_document(path, passwords)
+    try:
+        for number in range(1, document.n_pages + 1):
+            yield document.read(number, size)
+    finally:
+        document.close()
+
+
+def raster_zoom(width: float, height: float, size: RasterSize) -> float:
+    """Pixels per point for a page box in points, clamped before anything is drawn.
+
+    A page of 10 km by 10 km and one of 1 pt by 1 pt both come out at a sane size. A huge box is
+    how a 600-byte file asks for 100 GB (PyMuPDF issue 675).
+    """
+    if not (0 < width < float("inf") and 0 < height < float("inf")):
+        raise DocumentError(f"has an impossible page box ({width:g} x {height:g} pt)")
+    zoom = max(size.dpi / POINTS_PER_INCH, MIN_SIDE_PX / min(width, height))
+    by_pixels = math.sqrt(size.max_pixels / (width * height))
+    return min(zoom, by_pixels, size.max_side_px / max(width, height))
+
+
+class PdfDocument:
+    """A PDF held open by MuPDF."""
+
+    def __init__(self, path: Path, passwords: Sequence[str]) -> None:
+        pymupdf.TOOLS.reset_mupdf_warnings()
+        with _mupdf_errors("cannot be opened as a PDF"):
+            self._pdf = pymupdf.open(path, filetype="pdf")
+        self._unlock(passwords)
+        with _mupdf_errors("has a page tree that cannot be read"):
+            self.n_pages = int(self._pdf.page_count)
+        if self.n_pages == 0:
+            raise DocumentError(f"has no pages{_because(_complaints())}")
+
+    def read(self, number: int, size: RasterSize) -> PageContent:
+        """Return page `number` (1-based), drawn with its annotations, form values and layers."""
+        pymupdf.TOOLS.reset_mupdf_warnings()
+        with _mupdf_errors("cannot be read"):
+            page = self._pdf.load_page(number - 1)
+            image = _draw(page, size)
+            layer = _text_layer(page)
+            notes = [*_missing_glyphs(page), *self._form_notes()]
+            drawn = page.get_bboxlog()
+        complaints = _complaints()
+        if any(line.startswith("cannot encode character") for line in complaints):
+            notes.append("some characters cannot be drawn (their font is not embedded)")
+        blank = False
+        if is_blank(image):
+            has_content = _is_visible(drawn) or bool(layer.strip())
+            blank = _is_truly_blank(image, has_content, complaints)
+            notes.append("page is blank" if blank else "page is one flat colour")
+        health = judge(layer)
+        if health.state == "garbage":
+            notes.append(f"text layer is garbage ({health.bad_share:.0%}), left out")
+        state = health.state
+        if state == "good" and len(health.text) < THIN_TEXT and _picture_share(page, drawn) > 0.25:
+            state = "thin"
+        return PageContent(number, image, health.text, state, blank, tuple(dict.fromkeys(notes)))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._pdf.close()
+
+    def _unlock(self, passwords: Sequence[str]) -> None:
+        if not self._pdf.needs_pass or any(self._pdf.authenticate(word) for word in passwords):
+            return
+        if passwords:
+            n = len(passwords)
+            tried = "the password given does not open" if n == 1 else f"none of {n} passwords opens"
+            raise DocumentError(f"is encrypted and {tried} it")
+        raise DocumentError("is encrypted: give its password by --password or --password-file")
+
+    def _form_notes(self) -> list[str]:
+        form = self._pdf.xref_get_key(self._pdf.pdf_catalog(), "AcroForm/XFA")
+        return ["XFA form: only its static pages are drawn"] if form[0] != "null" else []
+
+
+class ImageDocument:
+    """An image file; each frame of a TIFF is a page, other formats have one."""
+
+    def __init__(self, path: Path) -> None:
+        Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS // 2  # Pillow raises at twice this
+        with _image_errors():
+            self._image = Image.open(path, formats=_readable_formats())
+        self.n_pages = self._image.n_frames if self._image.format == "TIFF" else 1  # type: ignore[attr-defined]
+
+    def read(self, number: int, size: RasterSize) -> PageContent:
+        """Return frame `number` (1-based) upright, on white, at most `size`."""
+        with _image_errors():
+            self._image.seek(number - 1)
+            target = _fit(self._image.size, size)
+            if self.n_pages == 1:
+                self._image.draft("RGB", target)  # JPEG decodes straight to 1/2, 1/4 or 1/8
+            image = _upright_rgb(self._image)
+        # Only now is the orientation known; a rotated page swaps the two sides.
+        image = image.resize(_fit(image.size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        blank = is_blank(image)
+        notes = ("page is blank",) if blank else ()
+        return PageContent(number, _bounded_aspect(image), "", "none", blank, notes)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._image.close()
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Say whether every pixel has the same colour, give or take what anti-aliasing leaves."""
+    return all(high - low <= 2 for low, high in image.getextrema())  # type: ignore[misc]
+
+
+def _is_visible(drawn: list[tuple[str, Any]]) -> bool:
+    return any(kind in VISIBLE for kind, _ in drawn)
+
+
+def _picture_share(page: pymupdf.Page, drawn: list[tuple[str, Any]]) -> float:
+    """Share of the page under pictures, overlaps counted twice."""
+    boxes = (pymupdf.Rect(box) & page.rect for kind, box in drawn if kind == "fill-image")
+    return float(sum(abs(box) for box in boxes) / abs(page.rect))
+
+
+def _is_truly_blank(image: Image.Image, has_content: bool, complaints: list[str]) -> bool:
+    """Tell an empty page (True) and a coloured one (False) from one whose content got lost.
+
+    Raises DocumentError for the last: white although something should show, or one colour (black
+    squares in place of pictures) after complaints.
+    """
+    is_white = image.getpixel((0, 0)) == WHITE
+    if (is_white and (has_content or complaints)) or (has_content and complaints):
+        what = "has content but renders blank" if has_content else "renders blank"
+        raise DocumentError(what + _because(complaints))
+    return is_white
+
+
+def _draw(page: pymupdf.Page, size: RasterSize) -> Image.Image:
+    zoom = raster_zoom(page.rect.width, page.rect.height, size)
+    pixmap = page.get_pixmap(
+        matrix=pymupdf.Matrix(zoom, zoom), colorspace=pymupdf.csRGB, alpha=False, annots=True
+    )
+    image = Image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
+    return _bounded_aspect(image)
+
+
+def _text_layer(page: pymupdf.Page) -> str:
+    """Text in reading order, then what people typed into forms and free-text notes."""
+    parts = [page.get_text("text", sort=False)]
+    parts += [str(widget.field_value) for widget in page.widgets() if _is_typed(widget)]
+    parts += [
+        str(note.info["content"]) for note in page.annots(types=[pymupdf.PDF_ANNOT_FREE_TEXT])
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _is_typed(widget: pymupdf.Widget) -> bool:
+    typed = (
+        pymupdf.PDF_WIDGET_TYPE_TEXT,
+        pymupdf.PDF_WIDGET_TYPE_COMBOBOX,
+        pymupdf.PDF_WIDGET_TYPE_LISTBOX,
+    )
+    return widget.field_type in typed and bool(widget.field_value)
+
+
+def _missing_glyphs(page: pymupdf.Page) -> list[str]:
+    """Name the fonts that are not embedded and whose characters no font here can draw."""
+    absent = {font[3].split("+")[-1] for font in page.get_fonts() if font[1] == "n/a"}
+    if not absent:
+        return []
+    n_missing = n_characters = 0
+    for span in page.get_texttrace():
+        # characters are (unicode, glyph, origin, box); glyph 0 is .notdef, an empty box
+        glyphs = [glyph for character, glyph, *_ in span["chars"] if not chr(character).isspace()]
+        n_characters += len(glyphs)
+        n_missing += glyphs.count(0)
+    if n_missing <= MISSING_GLYPHS_SHARE * n_characters:
+        return []
+    fonts = ", ".join(sorted(absent))
+    return [f"{n_missing} of {n_characters} characters have no glyph (not embedded: {fonts})"]
+
+
+def _complaints() -> list[str]:
+    """Return what MuPDF complained about since the last reset, and forget it."""
+    lines = [line.strip() for line in str(pymupdf.TOOLS.mupdf_warnings()).splitlines()]
+    return [_printable(line) for line in lines if line and not line.startswith("...")]
+
+
+def _because(complaints: list[str]) -> str:
+    return f": {complaints[0]}" if complaints else ""
+
+
+def _printable(text: str) -> str:
+    one_line = " ".join(text.split())
+    return "".join(char if char.isprintable() else "?" for char in one_line)[:160]
+
+
+@contextmanager
+def _mupdf_errors(what: str) -> Iterator[None]:
+    """Turn whatever MuPDF raises into a DocumentError; its own classes are many and unlisted."""
+    try:
+        yield
+    except DocumentError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+        raise DocumentError(f"{what}: {_mupdf_reason(error)}") from error
+    except pymupdf.mupdf.FzErrorBase as error:
+        raise DocumentError(f"{what}: {_mupdf_reason(error)}") from error
+
+
+def _mupdf_reason(error: Exception) -> str:
+    """Return the cause without MuPDF's "code=7:" and without this machine's path."""
+    text = str(error).split(": ", 1)[-1] if str(error).startswith("code=") else str(error)
+    if text.startswith("Failed to open file"):
+        text = next(iter(_complaints()), "it is not a PDF, or damaged beyond repair")
+    return _printable(text)
+
+
+@contextmanager
+def _image_errors() -> Iterator[None]:
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise DocumentError("is not a PDF or an image of a known kind") from error
+    except DecompressionBombError as error:
+        raise DocumentError(f"has too many pixels (over {MAX_IMAGE_PIXELS:,})") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise DocumentError(f"is a damaged image: {_printable(str(error))}") from error
+
+
+def _readable_formats() -> list[str]:
+    Image.init()
+    return [name for name in IMAGE_FORMATS if name in Image.OPEN]
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode, turn as EXIF says, and put transparency on white."""
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        upright = _grey_from_wide(upright)
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, "white")
+        return Image.alpha_composite(white, upright).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _grey_from_wide(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit or float grey to 8 bits by its own range; convert() would clip it."""
+    low, high = image.getextrema()
+    span = max(float(high) - float(low), 1.0)  # type: ignore[arg-type]
+    scaled = image.convert("F").point(lambda value: value * (255 / span) - float(low) * 255 / span)  # type: ignore[arg-type]
+    return scaled.convert("L")
+
+
+def _fit(pixels: tuple[int, int], size: RasterSize) -> tuple[int, int]:
+    """Size in pixels within the budget: images are shrunk, never enlarged beyond MIN_SIDE_PX."""
+    width, height = pixels
+    by_budget = math.sqrt(size.max_pixels / (width * height))
+    by_side = size.max_side_px / max(width, height)
+    scale = min(max(1.0, MIN_SIDE_PX / min(width, height)), by_budget, by_side)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _bounded_aspect(image: Image.Image) -> Image.Image:
+    """Widen a strip with white until no side is over 100 times the other."""
+    width, height = image.size
+    least = -(-max(width, height) // MAX_ASPECT_RATIO)
+    if min(width, height) >= least:
+        return image
+    canvas = Image.new("RGB", (max(width, least), max(height, least)), "white")
+    canvas.paste(image, (0, 0))
+    return canvas

@@ -1,0 +1,112 @@
+"""What the pipeline needs of a model: multi-vectors of pages, questions and images.
+
+The model is opened when the first page or question needs it, so that an ingest that finds nothing
+new, a text search and `yomu list` never wait for it.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from PIL import Image
+
+from index.fusion import DEFAULT, Fusion
+from index.records import Floats, PatchGrid
+
+if TYPE_CHECKING:
+    from models.engine import Engine
+
+PIXELS_PER_TOKEN = 28 * 28
+FUSION_FILE = "fusion.json"
+
+
+class Encoder(Protocol):
+    """Pages, questions and images to multi-vectors of unit length."""
+
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the model's files: vectors of two digests must not be mixed."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    @property
+    def max_visual_tokens(self) -> int:
+        """Most visual tokens of a page."""
+
+    @property
+    def fusion(self) -> Fusion:
+        """How this model's scores are fused with those of the text, and what counts as found."""
+
+    def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
+        """Return the (n, dim) vectors of a page and the cell of each."""
+
+    def questions(self, questions: Sequence[str]) -> list[Floats]:
+        """Return the (m, dim) vectors of each question."""
+
+    def image_query(self, image: Image.Image) -> Floats:
+        """Return the (m, dim) vectors of an image that is searched for."""
+
+
+class ModelEncoder:
+    """The retriever of a model folder."""
+
+    def __init__(
+        self, model: str, device: str, n_threads: int, max_visual_tokens: int | None
+    ) -> None:
+        self.name = model
+        self._device = device
+        self._n_threads = n_threads
+        self._asked = max_visual_tokens
+
+    @cached_property
+    def engine(self) -> "Engine":
+        """The loaded model folder, also for the generator. Raises ModelFilesError, DeviceError."""
+        import models
+        from models.engine import EngineOptions
+
+        options = EngineOptions(n_threads=self._n_threads, max_visual_tokens=self._asked)
+        return models.load(self.name, self._device, options)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the model's files: vectors of two digests must not be mixed."""
+        return self.engine.info.digest
+
+    @cached_property
+    def max_visual_tokens(self) -> int:
+        """Most visual tokens of a page: as asked for, or as the model folder says."""
+        return self._asked or self.engine.info.max_visual_tokens
+
+    @cached_property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.engine.retriever.dim
+
+    @cached_property
+    def fusion(self) -> Fusion:
+        """Weights fitted for this model (`fusion.json` of its folder), or the general ones."""
+        path = self.engine.folder / FUSION_FILE
+        return Fusion.from_json(path.read_text("utf-8")) if path.exists() else DEFAULT
+
+    def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
+        """Return the (n, dim) vectors of a page and the cell of each, -1 for prompt tokens."""
+        encoded = self.engine.retriever.encode_page(image)
+        rows, cols = encoded.grid
+        kept = np.flatnonzero(encoded.kept).astype(np.int32)
+        cells = np.full(len(encoded.vectors), -1, dtype=np.int32)
+        cells[encoded.first_visual : encoded.first_visual + len(kept)] = kept
+        return encoded.vectors, PatchGrid(rows, cols, cells)
+
+    def questions(self, questions: Sequence[str]) -> list[Floats]:
+        """Return the (m, dim) vectors of each question. Raises PromptError if one is empty."""
+        return self.engine.retriever.encode_queries(questions)
+
+    def image_query(self, image: Image.Image) -> Floats:
+        """Return the vectors of the image's visual tokens; the prompt's would match any page."""
+        encoded = self.engine.retriever.encode_page(image)
+        return encoded.visual_vectors if len(encoded.visual_vectors) else encoded.vectors

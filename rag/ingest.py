@@ -1,0 +1,394 @@
+"""Files into the index: read ahead, encode, store, and go on where the last run stopped.
+
+    discover → prepare (hash, count pages) → begin_document → read pages ahead → encode → add_page
+                                              └ pages that are stored already are not read again
+
+Preparing and reading run in worker processes ahead of the encoder, which therefore never waits;
+everything that touches the index or the model runs in the caller's thread.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from index.errors import IndexFull
+from index.page_index import PageIndex
+from index.records import DocumentInput, DocumentRecord, PageInput, Resume, TextClass
+from rag.encoder import PIXELS_PER_TOKEN, Encoder
+from rag.errors import DocumentError
+from rag.office import OfficeConverter
+from rag.reader import Limits, PageReader, ReaderPool, ReadPage
+from rag.sources import Discovery, Source, file_sha256
+from rag.text_quality import language_of
+
+COMMIT_PAGES = 32
+LANGUAGE_SAMPLE = 20_000  # characters of a document that its language is told from
+
+
+@dataclass(frozen=True)
+class PageRange:
+    """Pages first to last, both included, 1-based; last None is the end of the document."""
+
+    first: int = 1
+    last: int | None = None
+
+    def of(self, n_pages: int) -> range:
+        """Return the page numbers of a document that has `n_pages`."""
+        return range(self.first, min(n_pages, self.last or n_pages) + 1)
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How to read; what shapes vectors (dpi, tokens) must agree with the index's settings."""
+
+    dpi: int
+    passwords: tuple[str, ...] = ()
+    pages: PageRange = PageRange()
+    prune: bool = False
+    n_readers: int = 1
+    commit_seconds: float = 2.0
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A failure or a remark: document, page (None: the whole document) and one line."""
+
+    document: str
+    page: int | None
+    reason: str
+
+
+@dataclass
+class IngestReport:
+    """What a run did; `interrupted` says that Ctrl-C or a full disk ended it early."""
+
+    documents: Counter[str] = field(default_factory=Counter)
+    pages: Counter[str] = field(default_factory=Counter)
+    failures: list[Trouble] = field(default_factory=list)
+    notes: list[Trouble] = field(default_factory=list)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    read_by_ocr: list[tuple[str, int]] = field(default_factory=list)
+    unread_pages: int = 0  # without usable text, and no OCR to read them
+    seconds: float = 0.0
+    interrupted: str = ""
+
+
+class Progress(Protocol):
+    """Who wants to know how far an ingest is; pages count as done once they are committed."""
+
+    def update(
+        self, *, documents: tuple[int, int], pages: tuple[int, int], failed: int, what: str
+    ) -> None:
+        """Documents and pages as (done, known so far), failures so far, what is being read."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source whose bytes are known."""
+
+    source: Source
+    sha256: str = ""
+    size_bytes: int = 0
+    modified: float = 0.0
+    n_pages: int = 0
+    pdf: Path | None = None  # what to render: the file, or LibreOffice's conversion
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class PageJob:
+    """One page to be read."""
+
+    document: Prepared
+    number: int
+
+
+@dataclass(frozen=True)
+class DocumentEnd:
+    """All pages of a document have been handed out."""
+
+    document: Prepared
+    resume: Resume
+    was_known: bool
+    is_whole: bool  # no page was left out by --pages
+
+
+@dataclass(frozen=True)
+class PageDone:
+    """A page as read, or why it could not be."""
+
+    job: PageJob
+    page: ReadPage | None
+    reason: str = ""
+
+
+@dataclass
+class _Reading:
+    """What is kept of a document between its first and last page."""
+
+    has_content: bool = False
+    blank: list[PageInput] = field(default_factory=list)
+    text: str = ""
+
+
+class Ingest:
+    """One run over some sources."""
+
+    def __init__(
+        self,
+        page_index: PageIndex,
+        encoder: Encoder,
+        options: IngestOptions,
+        progress: Progress,
+        office: OfficeConverter,
+    ) -> None:
+        self.report = IngestReport()
+        self._index = page_index
+        self._encoder = encoder
+        self._options = options
+        self._progress = progress
+        self._office = office
+        self._known = {each.name: each for each in page_index.documents()}
+        self._pages_of_complete = {
+            each.sha256: each.n_pages for each in self._known.values() if each.status == "complete"
+        }
+        self._reading: dict[str, _Reading] = {}
+        self._begun_sha256: dict[str, str] = {}
+        self._later: list[Prepared] = []
+        self._last_commit = time.monotonic()
+        self._n_documents = (0, 0)
+        self._n_pages = [0, 0]  # committed, known
+
+    def run(self, discovery: Discovery) -> IngestReport:
+        """Bring the index up to date with what was discovered; see `report` for how it went."""
+        started = time.monotonic()
+        self.report.skipped = discovery.skipped
+        self._n_documents = (0, len(discovery.sources))
+        try:
+            self._read_all(discovery)
+            if self._options.prune:
+                gone = documents_gone(self._known.values(), discovery)
+                self.report.documents["removed"] = len(self._index.remove_documents(gone))
+            self._commit("")
+        except KeyboardInterrupt:
+            self._commit("")
+            self.report.interrupted = "interrupted; the same command goes on where this one stopped"
+        except IndexFull as error:
+            self.report.interrupted = str(error)
+        self.report.seconds = time.monotonic() - started
+        return self.report
+
+    def _read_all(self, discovery: Discovery) -> None:
+        options = self._options
+        with (
+            ReaderPool(1, options.passwords, options.limits) as preparing,
+            ReaderPool(options.n_readers, options.passwords, options.limits) as reading,
+        ):
+            preparing.depth = max(1, len(discovery.sources))  # results are small: run far ahead
+            jobs = self._jobs(preparing.map_ahead(self._prepare, discovery.sources))
+            for done in reading.map_ahead(self._read, jobs):
+                if isinstance(done, DocumentEnd):
+                    self._finish(done)
+                else:
+                    self._store(done)
+                self._commit_sometimes(done)
+
+    # -- ahead of the encoder, in other threads -------------------------------------------------
+
+    def _prepare(self, reader: PageReader, source: Source) -> Prepared:
+        try:
+            sha256 = file_sha256(source.path)
+            state = source.path.stat()
+            n_pages = self._pages_of_complete.get(sha256)
+            pdf = source.path
+            if n_pages is None:
+                if source.is_office:
+                    pdf = self._office.to_pdf(source.path, sha256)
+                n_pages = reader.page_count(pdf)
+        except DocumentError as error:
+            return Prepared(source, trouble=str(error))
+        except OSError as error:
+            return Prepared(source, trouble=f"cannot be read: {error.strerror}")
+        return Prepared(source, sha256, state.st_size, state.st_mtime, n_pages, pdf)
+
+    def _read(self, reader: PageReader, job: PageJob | DocumentEnd) -> PageDone | DocumentEnd:
+        if isinstance(job, DocumentEnd):
+            return job
+        assert job.document.pdf is not None
+        try:
+            page = reader.read(
+                job.document.pdf,
+                job.number,
+                dpi=self._options.dpi,
+                max_pixels=self._encoder.max_visual_tokens * PIXELS_PER_TOKEN,
+                thumbnail=True,
+            )
+        except DocumentError as error:
+            return PageDone(job, None, str(error))
+        return PageDone(job, page)
+
+    # -- in the caller's thread -----------------------------------------------------------------
+
+    def _jobs(self, documents: Iterator[Prepared]) -> Iterator[PageJob | DocumentEnd]:
+        for document in documents:
+            if document.trouble:
+                self._fail_document(document)
+            elif document.sha256 in self._begun_sha256.values():
+                # Its twin is being read: once that is stored, this one needs only its name.
+                self._later.append(document)
+            else:
+                yield from self._pages_of(document)
+
+    def _pages_of(self, document: Prepared) -> Iterator[PageJob | DocumentEnd]:
+        name = document.source.name
+        was_known = name in self._known
+        resume = self._begin(document)
+        if resume.unchanged:
+            self._count_unchanged(document, was_known)
+            return
+        self._begun_sha256[name] = document.sha256
+        self._reading[name] = _Reading()
+        wanted = [n for n in self._options.pages.of(document.n_pages) if n not in resume.done]
+        self._n_pages[1] += len(wanted)
+        for number in wanted:
+            yield PageJob(document, number)
+        is_whole = len(wanted) + len(resume.done) >= document.n_pages
+        yield DocumentEnd(document, resume, was_known, is_whole)
+
+    def _begin(self, document: Prepared) -> Resume:
+        return self._index.begin_document(
+            DocumentInput(
+                name=document.source.name,
+                sha256=document.sha256,
+                n_pages=document.n_pages,
+                source=_storable(document.source.path),
+                size_bytes=document.size_bytes,
+                modified=document.modified,
+            )
+        )
+
+    def _store(self, done: PageDone) -> None:
+        name, number = done.job.document.source.name, done.job.number
+        reading = self._reading[name]
+        if done.page is None:
+            self._fail_page(name, number, done.reason)
+            return
+        page = done.page
+        vectors, grid = self._encoder.page(page.image)
+        record = PageInput(number, vectors, grid, page.text, text_class(page), page.thumbnail)
+        for note in page.notes:
+            self.report.notes.append(Trouble(name, number, note))
+        if page.blank and not reading.has_content:
+            reading.blank.append(record)  # until a page with something on it turns up
+            return
+        reading.has_content = True
+        if len(reading.text) < LANGUAGE_SAMPLE:
+            reading.text += page.text
+        self._add(name, [*reading.blank, record])
+        reading.blank.clear()
+
+    def _add(self, name: str, pages: Iterable[PageInput]) -> None:
+        for page in pages:
+            self._index.add_page(name, page)
+
+    def _finish(self, end: DocumentEnd) -> None:
+        name = end.document.source.name
+        reading = self._reading.pop(name)
+        del self._begun_sha256[name]
+        if end.resume.done or not end.is_whole:
+            reading.has_content |= bool(reading.blank or end.resume.done)
+            self._add(name, reading.blank)
+        else:
+            for each in reading.blank:
+                self._fail_page(name, each.number, "page is blank, like all of this document")
+        self._index.finish_document(name, language=language_of(reading.text))
+        outcome = "updated" if end.was_known else "added"
+        self.report.documents[outcome if reading.has_content else "failed"] += 1
+        self._document_done()
+        self._finish_twins(end.document.sha256)
+
+    def _finish_twins(self, sha256: str) -> None:
+        twins = [each for each in self._later if each.sha256 == sha256]
+        if not twins:
+            return
+        self._later = [each for each in self._later if each.sha256 != sha256]
+        self._commit("")  # begin_document tells what is committed
+        for twin in twins:
+            name = twin.source.name
+            resume = self._begin(twin)
+            self._index.finish_document(name)
+            for number, reason in resume.failed.items():
+                self._fail_page(name, number, reason)
+            self._count_unchanged(twin, name in self._known)
+
+    def _count_unchanged(self, document: Prepared, was_known: bool) -> None:
+        """Count a document that needed no reading: known as it is, or another name for it."""
+        before = self._known.get(document.source.name)
+        if before is not None and before.sha256 == document.sha256:
+            self.report.documents["unchanged"] += 1
+        else:
+            self.report.documents["updated" if was_known else "added"] += 1
+        self._document_done()
+
+    def _fail_page(self, name: str, number: int, reason: str) -> None:
+        self._index.fail_page(name, number, reason)
+        self.report.failures.append(Trouble(name, number, reason))
+        self.report.pages["failed"] += 1
+
+    def _fail_document(self, document: Prepared) -> None:
+        name = document.source.name
+        self._index.fail_document(name, document.trouble, source=_storable(document.source.path))
+        self.report.failures.append(Trouble(name, None, document.trouble))
+        self.report.documents["failed"] += 1
+        self._document_done()
+
+    def _document_done(self) -> None:
+        self._n_documents = (self._n_documents[0] + 1, self._n_documents[1])
+
+    def _commit_sometimes(self, done: PageDone | DocumentEnd) -> None:
+        document = done.document if isinstance(done, DocumentEnd) else done.job.document
+        waited = time.monotonic() - self._last_commit
+        if waited > self._options.commit_seconds or self._index.n_uncommitted >= COMMIT_PAGES:
+            self._commit(document.source.name)
+
+    def _commit(self, what: str) -> None:
+        n_committed = self._index.commit()
+        self.report.pages["added"] += n_committed
+        self._n_pages[0] += n_committed
+        self._last_commit = time.monotonic()
+        self._progress.update(
+            documents=self._n_documents,
+            pages=(self._n_pages[0], self._n_pages[1]),
+            failed=len(self.report.failures),
+            what=what,
+        )
+
+
+def text_class(page: ReadPage) -> TextClass:
+    """Return how the index is to take a page's text."""
+    if page.text_state == "good":
+        return "healthy"
+    if page.text.strip():
+        return "thin"  # a footer under a picture, or the good lines of a garbage text layer
+    return "garbage" if page.text_state == "garbage" else "missing"
+
+
+def documents_gone(known: Iterable[DocumentRecord], discovery: Discovery) -> tuple[str, ...]:
+    """Names of the documents that were read from the ingested folders and are no longer there."""
+    found = {each.name for each in discovery.sources}
+    return tuple(
+        each.name
+        for each in known
+        if each.name not in found
+        and any(Path(each.source).is_relative_to(folder) for folder in discovery.folders)
+        and not Path(each.source).exists()
+    )
+
+
+def _storable(path: Path) -> str:
+    """Path as SQLite can keep it: a name that is not UTF-8 loses the odd bytes."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")

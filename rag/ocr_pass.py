@@ -1,0 +1,109 @@
+"""After the pages are stored: read those without a usable text layer by Tesseract.
+
+Off the encoder's path and resumable: what a page says is committed every few pages, and a page
+that was read is marked so, even if nothing was found on it.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from index.page_index import PageIndex
+from rag.errors import DocumentError
+from rag.ingest import IngestOptions, IngestReport, Progress, Trouble
+from rag.ocr import OCR_DPI, OCR_MAX_PIXELS, Tesseract
+from rag.office import OfficeConverter
+from rag.reader import PageReader, ReaderPool
+from rag.sources import Source
+
+
+@dataclass(frozen=True)
+class OcrJob:
+    """A stored page to be read: its file, and what its text layer said."""
+
+    document: str
+    number: int
+    source: Source
+    sha256: str
+    layer: str
+
+
+@dataclass(frozen=True)
+class OcrDone:
+    """The text of a page, or why there is none."""
+
+    job: OcrJob
+    text: str
+    reason: str = ""
+
+
+class OcrPass:
+    """Reads the stored pages of some documents that have no usable text."""
+
+    def __init__(
+        self,
+        page_index: PageIndex,
+        tesseract: Tesseract,
+        options: IngestOptions,
+        office: OfficeConverter,
+    ) -> None:
+        self._index = page_index
+        self._tesseract = tesseract
+        self._options = options
+        self._office = office
+
+    def run(self, sources: Mapping[str, Source], report: IngestReport, progress: Progress) -> None:
+        """Read every page in need, adding to the report; Ctrl-C keeps what was read."""
+        jobs = [
+            self._job(name, number, sources[name])
+            for name, number in unread_pages(self._index)
+            if name in sources
+        ]
+        n_done, last_commit = 0, time.monotonic()
+        n_workers = max(1, (os.cpu_count() or 2) // 2)
+        with ReaderPool(n_workers, self._options.passwords, self._options.limits) as pool:
+            for done in pool.map_ahead(self._read, jobs):
+                n_done += 1
+                self._keep(done, report)
+                if time.monotonic() - last_commit > self._options.commit_seconds or n_done == len(
+                    jobs
+                ):
+                    self._index.commit()
+                    last_commit = time.monotonic()
+                    progress.update(
+                        documents=(0, 0),
+                        pages=(n_done, len(jobs)),
+                        failed=len(report.failures),
+                        what=f"OCR {done.job.document}",
+                    )
+
+    def _job(self, name: str, number: int, source: Source) -> OcrJob:
+        page = self._index.page(name, number)
+        sha256 = self._index.documents(name)[0].sha256 if source.is_office else ""
+        return OcrJob(name, number, source, sha256 or "", page.text)
+
+    def _read(self, reader: PageReader, job: OcrJob) -> OcrDone:
+        try:
+            path: Path = job.source.path
+            if job.source.is_office:
+                path = self._office.to_pdf(path, job.sha256)
+            page = reader.read(path, job.number, dpi=OCR_DPI, max_pixels=OCR_MAX_PIXELS)
+            text = "" if page.blank else self._tesseract.read(page.image)
+        except DocumentError as error:
+            return OcrDone(job, "", str(error))
+        return OcrDone(job, "\n".join(filter(None, (job.layer, text))))
+
+    def _keep(self, done: OcrDone, report: IngestReport) -> None:
+        job = done.job
+        if done.reason:
+            report.notes.append(Trouble(job.document, job.number, f"OCR: {done.reason}"))
+            return
+        self._index.set_text(job.document, job.number, done.text, "ocr")
+        report.read_by_ocr.append((job.document, job.number))
+
+
+def unread_pages(page_index: PageIndex) -> tuple[tuple[str, int], ...]:
+    """(document, page) of every stored page whose text layer lacks something."""
+    return page_index.pages_by_text_class("missing", "garbage", "thin")

@@ -1,0 +1,370 @@
+"""Folder to index, question to pages: wires documents, model and index, holds no algorithm."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from PIL import Image
+
+from index.errors import IndexMissing
+from index.fusion import DEFAULT as DEFAULT_FUSION
+from index.page_index import PageIndex
+from index.records import (
+    DocumentRecord,
+    Failure,
+    Filters,
+    Floats,
+    IndexStats,
+    PageHit,
+    PatchScores,
+    VectorSettings,
+    VerifyReport,
+)
+from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
+from rag.errors import DocumentError, UsageError
+from rag.ingest import Ingest, IngestOptions, IngestReport, PageRange, Progress
+from rag.ocr import Tesseract
+from rag.ocr_pass import OcrPass, unread_pages
+from rag.office import OfficeConverter
+from rag.plan import IngestPlan, plan_ingest
+from rag.reader import Limits, PageReader
+from rag.settings import DEFAULT_DPI, DEFAULT_MODEL, Mode, Settings
+from rag.sources import Discovery, discover
+
+EVERYTHING = Filters()
+
+
+@dataclass(frozen=True)
+class IngestRequest:
+    """What to ingest, beyond the settings."""
+
+    paths: tuple[Path, ...]
+    passwords: tuple[str, ...] = ()
+    pages: PageRange = PageRange()
+    prune: bool = False
+    wait_s: float = 0.0
+    names: Mapping[str, Path] = field(default_factory=dict)  # names files are to go by
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for: a question, or an image file, or both."""
+
+    text: str = ""
+    image: Path | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Ranked pages of one query.
+
+    vectors      (Q, dim) of the query, for heatmaps; None in mode text
+    is_answered  whether the best page is good enough to be an answer (mode hybrid; in the other
+                 modes scores have no scale, and any hit counts)
+    seconds      encoding and searching
+    """
+
+    query: Query
+    mode: Mode
+    hits: tuple[PageHit, ...]
+    vectors: Floats | None
+    is_answered: bool
+    seconds: float
+
+
+class Pipeline:
+    """One index and one model, for the command line, the page and tests."""
+
+    def __init__(self, settings: Settings, encoder: Encoder | None = None) -> None:
+        self.settings = settings
+        self._given_encoder = encoder
+        self._reader: PageReader | None = None
+        self._opened: PageIndex | None = None
+        self._is_checked = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the index and end the render worker."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the index and end the render worker."""
+        if self._reader is not None:
+            self._reader.close()
+        if self._opened is not None:
+            self._opened.close()
+        self._reader = self._opened = None
+
+    # -- ingest ----------------------------------------------------------------------------------
+
+    def ingest(self, request: IngestRequest, progress: Progress) -> IngestReport:
+        """Bring the index up to date with files and folders.
+
+        Raises UsageError, OcrError, IndexMismatch, IndexLocked, ModelError before anything is
+        written; what goes wrong with a document afterwards is listed in the report.
+        """
+        tesseract = Tesseract.find(self.settings.ocr)
+        discovery = self._discover(request)
+        settings = self._vector_settings()
+        with (
+            OfficeConverter() as office,
+            PageIndex.open(
+                self.settings.index, settings, writable=True, wait_s=request.wait_s
+            ) as page_index,
+        ):
+            options = self._options(request, settings.dpi)
+            report = Ingest(page_index, self.encoder, options, progress, office).run(discovery)
+            if tesseract is not None and not report.interrupted:
+                reading = OcrPass(page_index, tesseract, options, office)
+                reading.run({each.name: each for each in discovery.sources}, report, progress)
+            report.unread_pages = len(unread_pages(page_index))
+            page_index.maintain()
+        return report
+
+    def plan(self, request: IngestRequest) -> IngestPlan:
+        """Say what `ingest` would do, reading files but writing nothing."""
+        discovery = self._discover(request)
+        return plan_ingest(discovery, self._known(), self._options(request, DEFAULT_DPI))
+
+    def _discover(self, request: IngestRequest) -> Discovery:
+        known = {each.name: each.source for each in self._known()}
+        known |= {name: str(path) for name, path in request.names.items()}
+        discovery = discover(request.paths, known, self.settings.index)
+        if not discovery.sources:
+            # also with --prune: an unmounted disk must not empty the index
+            raise UsageError(
+                f"nothing to read in {', '.join(map(str, request.paths))}: no PDF, image or "
+                "Office file; `yomu remove GLOB` takes documents out of the index"
+            )
+        return discovery
+
+    def _known(self) -> tuple[DocumentRecord, ...]:
+        try:
+            with PageIndex.open(self.settings.index) as page_index:
+                return page_index.documents()
+        except IndexMissing:
+            return ()
+
+    def _options(self, request: IngestRequest, dpi: int) -> IngestOptions:
+        settings = self.settings
+        return IngestOptions(
+            dpi=dpi,
+            passwords=request.passwords,
+            pages=request.pages,
+            prune=request.prune,
+            n_readers=settings.readers or max(1, (os.cpu_count() or 2) // 2),
+            commit_seconds=settings.commit_seconds,
+            limits=self._limits,
+        )
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(
+            memory_bytes=self.settings.page_megabytes * 1_000_000,
+            cpu_s=self.settings.page_seconds,
+            wall_s=self.settings.page_seconds,
+        )
+
+    # -- model and settings ----------------------------------------------------------------------
+
+    @cached_property
+    def stored(self) -> VectorSettings | None:
+        """What the index was built with; None where there is no index yet."""
+        try:
+            with PageIndex.open(self.settings.index) as page_index:
+                return page_index.settings
+        except IndexMissing:
+            return None
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model: as asked for, or the one the index was built with, or the default."""
+        if self._given_encoder is not None:
+            return self._given_encoder
+        stored = self.stored
+        settings = self.settings
+        model = settings.model or (stored.model_name if stored else DEFAULT_MODEL)
+        tokens = settings.max_visual_tokens or (stored.max_visual_tokens if stored else None)
+        return ModelEncoder(model, settings.device, settings.threads, tokens)
+
+    def _vector_settings(self) -> VectorSettings:
+        """Return flags over what the index holds over defaults; it refuses what disagrees."""
+        stored, settings, encoder = self.stored, self.settings, self.encoder
+        same_model = stored is not None and stored.model == encoder.digest
+        return VectorSettings(
+            model=encoder.digest,
+            model_name=_model_name(encoder.name),
+            dpi=settings.dpi or (stored.dpi if stored else DEFAULT_DPI),
+            max_visual_tokens=encoder.max_visual_tokens,
+            pool_factor=settings.pool_factor or (stored.pool_factor if stored else 1),
+            codec=stored.codec if stored else "int8",
+            # asking the model would open it: seconds to minutes that an unchanged folder saves
+            dim=stored.dim if stored and same_model else encoder.dim,
+        )
+
+    # -- search ----------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: Sequence[Query],
+        filters: Filters = EVERYTHING,
+        *,
+        exact: bool = False,
+    ) -> list[SearchResult]:
+        """Return the best pages of each query, in the order given.
+
+        Questions are encoded together. Mode text needs no model; an image alone is searched for by
+        its looks. Raises UsageError for an empty query, IndexMissing, IndexMismatch, and what the
+        model raises.
+        """
+        started = time.perf_counter()
+        modes = [self._mode_of(query) for query in queries]
+        page_index = self._searchable(with_model=any(mode != "text" for mode in modes))
+        vectors = self._encode(queries, modes)
+        encoding = (time.perf_counter() - started) / max(1, len(queries))
+        found = []
+        for query, mode, own in zip(queries, modes, vectors, strict=True):
+            started = time.perf_counter()
+            fusion = DEFAULT_FUSION if mode == "text" else self.encoder.fusion
+            hits = page_index.search(
+                self.settings.top_k,
+                vectors=own,
+                text=query.text or None,
+                mode=mode,
+                filters=filters,
+                fusion=fusion,
+                exact=exact,
+            )
+            seconds = encoding + time.perf_counter() - started
+            is_answered = bool(hits) and (mode != "hybrid" or fusion.answers(hits[0].score))
+            found.append(SearchResult(query, mode, hits, own, is_answered, seconds))
+        return found
+
+    def _mode_of(self, query: Query) -> Mode:
+        if not query.text.strip() and query.image is None:
+            raise UsageError("the question is empty; say what to look for")
+        if query.image is None:
+            return self.settings.mode
+        if self.settings.mode == "text":
+            raise UsageError("--image is looked for by its looks; --mode text cannot")
+        return self.settings.mode if query.text.strip() else "visual"
+
+    def _encode(self, queries: Sequence[Query], modes: Sequence[Mode]) -> list[Floats | None]:
+        found: list[Floats | None] = [None] * len(queries)
+        by_text = [
+            at
+            for at, (query, mode) in enumerate(zip(queries, modes, strict=True))
+            if mode != "text" and query.image is None
+        ]
+        if by_text:
+            encoded = self.encoder.questions([queries[at].text for at in by_text])
+            for at, vectors in zip(by_text, encoded, strict=True):
+                found[at] = vectors
+        for at, query in enumerate(queries):
+            if query.image is not None:
+                found[at] = self._encode_image(query.image)
+        return found
+
+    def _encode_image(self, path: Path) -> Floats:
+        pixels = self.encoder.max_visual_tokens * PIXELS_PER_TOKEN
+        try:
+            page = self.reader.read(path, 1, dpi=DEFAULT_DPI, max_pixels=pixels)
+        except DocumentError as error:
+            raise UsageError(f"{path}: {error}") from error
+        return self.encoder.image_query(page.image)
+
+    def _searchable(self, *, with_model: bool) -> PageIndex:
+        """Return the index, opened once; before vectors are compared, the model is checked."""
+        if self._opened is not None and with_model and not self._is_checked:
+            self._opened.close()
+            self._opened = None
+        if self._opened is None:
+            stored = self.stored
+            wanted = None
+            if stored is not None and with_model:
+                wanted = replace(stored, model=self.encoder.digest, model_name=self.encoder.name)
+            self._opened = PageIndex.open(self.settings.index, wanted)
+            self._is_checked = with_model
+        return self._opened
+
+    def patch_scores(self, vectors: Floats, document: str, page: int) -> PatchScores:
+        """Where on a page each query vector finds its match, for heatmaps."""
+        return self._searchable(with_model=True).patch_scores(vectors, document, page)
+
+    # -- page images -----------------------------------------------------------------------------
+
+    @cached_property
+    def reader(self) -> PageReader:
+        """A render worker for single pages."""
+        self._reader = PageReader(limits=self._limits)
+        return self._reader
+
+    def page_image(self, document: str, page: int, *, dpi: int, max_pixels: int) -> Image.Image:
+        """Return a page as RGB, drawn from its file; where that is gone, the stored thumbnail.
+
+        Raises DocumentUnknown, or DocumentError when neither can be had.
+        """
+        page_index = self._searchable(with_model=False)
+        record = page_index.page(document, page)
+        source = page_index.documents(document)[0].source
+        try:
+            return self.reader.read(Path(source), page, dpi=dpi, max_pixels=max_pixels).image
+        except DocumentError:
+            if record.thumbnail is None:
+                raise
+        return Image.open(BytesIO(Path(record.thumbnail).read_bytes())).convert("RGB")
+
+    # -- keeping house ---------------------------------------------------------------------------
+
+    def documents(self, pattern: str = "*") -> tuple[tuple[DocumentRecord, ...], list[Failure]]:
+        """Return the documents whose name matches a glob, and what could not be read of them."""
+        with PageIndex.open(self.settings.index) as page_index:
+            records = page_index.documents(pattern)
+            names = {each.name for each in records}
+            return records, [each for each in page_index.failures() if each.document in names]
+
+    def remove(self, pattern: str, wait_s: float = 0.0) -> tuple[str, ...]:
+        """Remove the documents whose name matches a glob: vectors, text and images."""
+        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
+            return page_index.remove(pattern)
+
+    def verify(self) -> VerifyReport:
+        """Check every checksum of files and rows."""
+        with PageIndex.open(self.settings.index) as page_index:
+            return page_index.verify()
+
+    def mend(self) -> tuple[DocumentRecord, ...]:
+        """Drop what is damaged; returns the documents to be read again (`ingest` their source)."""
+        with PageIndex.open(self.settings.index, writable=True) as page_index:
+            known = {each.name: each for each in page_index.documents()}
+            return tuple(known[name] for name in page_index.mend() if name in known)
+
+    def stats(self) -> IndexStats:
+        """Return counts and sizes."""
+        with PageIndex.open(self.settings.index) as page_index:
+            return page_index.stats()
+
+    def compact(self, wait_s: float = 0.0) -> tuple[IndexStats, IndexStats]:
+        """Reclaim space; return the sizes before and after."""
+        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
+            before = page_index.stats()
+            return before, page_index.compact()
+
+
+def _model_name(name: str) -> str:
+    """Name of a model for the index: a folder by its absolute path, so that it is found again."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name

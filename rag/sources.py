@@ -1,0 +1,138 @@
+"""Files to read: what lies below the given paths, under which names, and what was left out."""
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rag.errors import DocumentError, UsageError
+
+IMAGE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jfif .tif .tiff .webp .bmp .gif .pnm .ppm .pgm .pbm .avif .heic .heif".split()
+)
+OFFICE_SUFFIXES = frozenset(
+    ".doc .docx .odt .rtf .xls .xlsx .ods .ppt .pptx .odp .odg .vsd .vsdx .pub".split()
+)
+READABLE_SUFFIXES = IMAGE_SUFFIXES | OFFICE_SUFFIXES | {".pdf"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to read and the name its document goes by: the path below its folder, with `/`."""
+
+    name: str
+    path: Path
+
+    @property
+    def is_office(self) -> bool:
+        """Say whether LibreOffice has to turn it into a PDF first."""
+        return self.path.suffix.lower() in OFFICE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What lies below the given paths.
+
+    skipped   suffix -> number of files that are no documents
+    folders   the folders that were walked, absolute
+    """
+
+    sources: tuple[Source, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+
+
+def discover(paths: Iterable[Path], known: Mapping[str, str], ignore: Path) -> Discovery:
+    """Find the documents of files and folders, recursively, in a stable order.
+
+    known   document name -> absolute path it was read from, of the index; keeps names stable
+    ignore  folder to leave out (the index itself, should it lie inside)
+    Raises UsageError for a path that does not exist.
+    """
+    names = _Names(known)
+    sources: dict[Path, Source] = {}
+    skipped: Counter[str] = Counter()
+    folders: list[Path] = []
+    for path in paths:
+        root = path.resolve()
+        if not root.exists():
+            raise UsageError(f"{path}: no such file or folder")
+        if root.is_dir():
+            folders.append(root)
+        base = root if root.is_dir() else root.parent
+        for file in _files(root, ignore.resolve()):
+            if root.is_dir() and not _is_document(file):
+                skipped[file.suffix.lower() or "(no suffix)"] += 1
+            elif file not in sources:
+                sources[file] = Source(names.choose(file, base), file)
+    return Discovery(tuple(sources.values()), dict(skipped), tuple(folders))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file; DocumentError says why it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror}") from error
+
+
+class _Names:
+    """Gives every file its own name, the same one at every run."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._path_of = dict(known)
+        self._name_of = {path: name for name, path in known.items()}
+        self._taken: set[str] = set()
+
+    def choose(self, file: Path, base: Path) -> str:
+        """Return the path below `base`; where another file has that name, more of the path."""
+        before = self._name_of.get(_text(file))
+        names = [_text(file.relative_to(folder)) for folder in (base, *base.parents)]
+        for name in [before, *names] if before in names else names:
+            if name is not None and name not in self._taken and not self._is_other(name, file):
+                self._taken.add(name)
+                return name
+        raise UsageError(f"{file}: given twice")
+
+    def _is_other(self, name: str, file: Path) -> bool:
+        """Say whether the index knows this name as another file that is still there."""
+        known = self._path_of.get(name)
+        return known is not None and known != _text(file) and os.path.exists(known)
+
+
+def _text(path: Path) -> str:
+    """Path with `/` in composed form (macOS decomposes), always encodable as UTF-8."""
+    return unicodedata.normalize("NFC", os.fsencode(path.as_posix()).decode("utf-8", "replace"))
+
+
+def _files(root: Path, ignore: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(
+            each
+            for each in folders
+            if not each.startswith(".") and Path(folder, each) != ignore and each != "__MACOSX"
+        )
+        # Dot files and Office's lock files (~$name.docx) are nobody's documents.
+        yield from (
+            Path(folder, each) for each in sorted(files) if not each.startswith((".", "~$"))
+        )
+
+
+def _is_document(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    if suffix in READABLE_SUFFIXES:
+        return True
+    if suffix:
+        return False
+    try:
+        with file.open("rb") as opened:
+            return b"%PDF-" in opened.read(1024)
+    except OSError:
+        return False

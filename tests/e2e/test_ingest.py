@@ -1,0 +1,387 @@
+"""`yomu ingest` and `yomu search` as people run them: exit codes, JSON, one clear line."""
+
+import io
+import json
+import os
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rag.cli import main
+from tests import odd_files as odd
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+
+class Yomu:
+    """The command line on one index, in this process (tests/e2e/test_kill.py starts real ones)."""
+
+    def __init__(self, index: Path) -> None:
+        self.index = index
+
+    def run(self, *arguments, code=0) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as exit_:
+            main([str(each) for each in arguments])
+        done = Done(int(exit_.value.code or 0), out.getvalue(), err.getvalue())
+        assert done.code == code, done.out + done.err
+        return done
+
+    def json(self, *arguments, code=0):
+        return self.run(*arguments, "--json", code=code).json
+
+    def pages(self) -> dict[str, int]:
+        return {each["name"]: each["pages"] for each in self.listed()}
+
+    def listed(self):
+        return [
+            {"name": each["document"], "pages": each["n_pages_stored"], "status": each["status"]}
+            for each in self.json("list")["documents"]
+        ]
+
+
+@pytest.fixture
+def yomu(tmp_path, tiny_model, monkeypatch) -> Yomu:
+    index = tmp_path / "index"
+    for name, value in {
+        "INDEX": index, "MODEL": tiny_model, "OCR": "off", "DEVICE": "cpu", "READERS": 1,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"YOMU_{name}", str(value))
+    return Yomu(index)
+
+
+def counts(report, **expected):
+    zero = {"added": 0, "updated": 0, "unchanged": 0, "removed": 0, "failed": 0}
+    assert report["documents"] == zero | expected
+
+
+def test_ingest_search_and_again(yomu, corpus):
+    first = yomu.json("ingest", corpus)
+    counts(first, added=4)
+    assert first["pages"] == {"added": 7, "failed": 0}
+    assert first["failures"] == []
+    assert first["skipped"] == {".txt": 1}
+    assert first["index"] == str(yomu.index)
+    assert first["seconds"] > 0
+
+    found = yomu.json("search", "telescopes and comets", "--mode", "text")
+    assert [(hit["document"], hit["page"]) for hit in found["hits"]] == [("second.pdf", 1)]
+    assert found.keys() == {"id", "query", "mode", "hits", "seconds", "answered"}
+    for mode in ("hybrid", "visual"):
+        assert len(yomu.json("search", "telescopes", "--mode", mode, "-k", "3")["hits"]) == 3
+
+    again = yomu.json("ingest", corpus)
+    counts(again, unchanged=4)
+    assert again["pages"]["added"] == 0
+    assert yomu.pages() == {"first.pdf": 2, "photo.png": 1, "second.pdf": 2, "報告/third.pdf": 2}
+    assert {each["status"] for each in yomu.listed()} == {"complete"}
+    assert yomu.json("verify")["clean"]
+    stats = yomu.json("stats")
+    assert (stats["documents"], stats["pages"]) == (4, 7)
+    assert {"total", "per_page"} <= stats["bytes"].keys()
+
+
+def test_unchanged_folder_never_opens_the_model(yomu, corpus, monkeypatch):
+    yomu.json("ingest", corpus)
+    from models.engine import Engine
+
+    monkeypatch.setattr(Engine, "retriever", property(lambda self: pytest.fail("model opened")))
+    counts(yomu.json("ingest", corpus), unchanged=4)
+
+
+def test_change_rename_touch_and_prune(yomu, corpus):
+    yomu.json("ingest", corpus)
+    odd.text_pdf(corpus / "first.pdf", ["walnut carpentry", "cedar shelves", "oak tables"])
+    os.rename(corpus / "second.pdf", corpus / "renamed.pdf")
+    os.utime(corpus / "photo.png", (0, 0))
+    report = yomu.json("ingest", corpus)
+    # renamed.pdf is a new name for stored bytes: no page is read for it
+    counts(report, added=1, updated=1, unchanged=2)
+    assert report["pages"]["added"] == 3
+    hits = yomu.json("search", "oak tables", "--mode", "text")["hits"]
+    assert [(hit["document"], hit["page"]) for hit in hits] == [("first.pdf", 3)]
+    assert not yomu.json("search", "orchard", "--mode", "text")["hits"]  # of the old first.pdf
+
+    report = yomu.json("ingest", corpus, "--prune")
+    counts(report, unchanged=4, removed=1)
+    assert yomu.pages() == {"first.pdf": 3, "photo.png": 1, "renamed.pdf": 2, "報告/third.pdf": 2}
+
+
+def test_prune_does_not_empty_the_index(yomu, corpus):
+    yomu.json("ingest", corpus)
+    for path in corpus.rglob("*.p*"):
+        path.unlink()
+    assert "nothing to read" in yomu.run("ingest", corpus, "--prune", code=2).err
+    assert len(yomu.pages()) == 4
+
+
+def test_duplicates_are_stored_once_and_shown_under_each_name(yomu, corpus):
+    shutil.copy(corpus / "first.pdf", corpus / "報告" / "copy.pdf")
+    report = yomu.json("ingest", corpus)
+    counts(report, added=5)
+    assert report["pages"]["added"] == 7
+    assert yomu.json("stats")["pages"] == 7
+    found = yomu.run("search", "orchard", "--mode", "text").out
+    assert "first.pdf = 報告/copy.pdf" in found
+
+
+def test_two_folders_with_the_same_names(yomu, tmp_path):
+    for folder, text in (("a", "alpha particles"), ("b", "beta decay")):
+        (tmp_path / folder).mkdir()
+        odd.text_pdf(tmp_path / folder / "report.pdf", [text])
+    yomu.json("ingest", tmp_path / "a")
+    counts(yomu.json("ingest", tmp_path / "b"), added=1)
+    assert yomu.pages() == {"report.pdf": 1, "b/report.pdf": 1}
+    counts(yomu.json("ingest", tmp_path / "a", tmp_path / "b"), unchanged=2)
+
+
+def test_some_pages_then_the_rest(yomu, tmp_path):
+    path = odd.text_pdf(tmp_path / "a.pdf", [f"word{n}" for n in range(1, 7)])
+    assert yomu.json("ingest", path, "--pages", "2-3")["pages"]["added"] == 2
+    assert yomu.listed() == [{"name": "a.pdf", "pages": 2, "status": "partial"}]
+    rest = yomu.json("ingest", path)
+    assert rest["pages"]["added"] == 4
+    counts(rest, updated=1)
+    assert yomu.listed() == [{"name": "a.pdf", "pages": 6, "status": "complete"}]
+
+
+def test_dry_run_writes_nothing(yomu, corpus):
+    plan = yomu.json("ingest", corpus, "--dry-run")
+    counts(plan, added=4)
+    assert plan["pages"]["added"] == 7
+    assert not yomu.index.exists()
+    yomu.json("ingest", corpus)
+    odd.text_pdf(corpus / "first.pdf", ["new"])
+    (corpus / "broken.pdf").write_bytes(b"nothing")
+    (corpus / "second.pdf").unlink()
+    plan = yomu.json("ingest", corpus, "--dry-run", "--prune", code=1)
+    counts(plan, updated=1, unchanged=2, failed=1, removed=1)
+    assert plan["pages"]["added"] == 1
+    assert len(yomu.pages()) == 4
+
+
+def test_bad_files_and_pages_are_listed_and_tried_again(yomu, corpus):
+    (corpus / "empty.pdf").write_bytes(b"")
+    (corpus / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
+    odd.encrypted_pdf(corpus / "locked.pdf", "secret")
+    odd.raw_pdf(corpus / "nothing.pdf", b"", kids=False)
+    odd.broken_image_pdf(corpus / "lost.pdf")
+    odd.raw_pdf(corpus / "blank.pdf", b"")
+    report = yomu.json("ingest", corpus, code=1)
+    counts(report, added=4, failed=6)
+    reasons = {each["document"]: each["reason"] for each in report["failures"]}
+    assert "0 bytes" in reasons["empty.pdf"]
+    assert reasons["broken.pdf"]
+    assert "--password" in reasons["locked.pdf"]
+    assert "has no pages" in reasons["nothing.pdf"]
+    assert "renders blank" in reasons["lost.pdf"]
+    assert "blank, like all of this document" in reasons["blank.pdf"]
+    pages = {each["document"]: each["page"] for each in report["failures"]}
+    assert (pages["lost.pdf"], pages["empty.pdf"]) == (1, None)
+
+    listed = {each["name"]: each["status"] for each in yomu.listed()}
+    assert listed["locked.pdf"] == "failed"
+    failures = yomu.json("list")["failures"]
+    assert {each["document"] for each in failures} == set(reasons)
+
+    # tried again, this time with the password; what is mended is no longer listed
+    odd.text_pdf(corpus / "broken.pdf", ["mended"])
+    report = yomu.json("ingest", corpus, "--password", "secret", code=1)
+    counts(report, updated=2, unchanged=4, failed=4)
+    assert {each["document"] for each in report["failures"]} == (
+        set(reasons) - {"locked.pdf", "broken.pdf"}
+    )
+    counts(yomu.json("ingest", corpus, code=1), unchanged=6, failed=4)
+
+
+def test_one_blank_page_among_others_is_a_remark(yomu, tmp_path):
+    path = odd.text_pdf(tmp_path / "a.pdf", ["first", "", "third"])
+    report = yomu.json("ingest", path)
+    assert report["pages"] == {"added": 3, "failed": 0}
+    assert report["notes"] == [{"document": "a.pdf", "page": 2, "note": "page is blank"}]
+
+
+def test_password_file(yomu, tmp_path):
+    path = odd.encrypted_pdf(tmp_path / "a.pdf", "secret")
+    (tmp_path / "words.txt").write_text("wrong\nsecret\n")
+    counts(yomu.json("ingest", path, "--password-file", tmp_path / "words.txt"), added=1)
+
+
+def test_endless_page_is_stopped_and_the_rest_goes_on(yomu, corpus):
+    odd.endless_pdf(corpus / "endless.pdf")
+    report = yomu.json("ingest", corpus, "--page-seconds", "5", code=1)
+    counts(report, added=4, failed=1)
+    (failure,) = report["failures"]
+    assert failure["document"] == "endless.pdf"
+    assert "was stopped" in failure["reason"]
+
+
+def test_other_settings_are_refused_with_the_way_out(yomu, corpus):
+    yomu.json("ingest", corpus, "--dpi", "100")
+    done = yomu.run("ingest", corpus, "--dpi", "200", code=2)
+    assert done.out == ""
+    assert "dpi" in done.err
+    assert "100" in done.err
+    # not said: as the index has it
+    counts(yomu.json("ingest", corpus), unchanged=4)
+    assert yomu.json("stats")["dpi"] == 100
+
+
+def test_interrupt_keeps_what_was_read(yomu, corpus, monkeypatch):
+    from rag.encoder import ModelEncoder
+
+    encode, n_calls = ModelEncoder.page, iter(range(100))
+
+    def interrupted(self, image):
+        if next(n_calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, image)
+
+    monkeypatch.setattr(ModelEncoder, "page", interrupted)
+    report = yomu.json("ingest", corpus, code=1)
+    assert report["pages"]["added"] == 3
+    assert "goes on where this one stopped" in report["interrupted"]
+    assert sum(yomu.pages().values()) == 3
+    rest = yomu.json("ingest", corpus)
+    assert rest["pages"]["added"] == 4
+
+
+def test_search_options(yomu, corpus, tmp_path):
+    yomu.json("ingest", corpus)
+    hits = yomu.json("search", "page", "--mode", "text", "--document", "報告/*")["hits"]
+    assert {hit["document"] for hit in hits} == {"報告/third.pdf"}
+    hits = yomu.json("search", "page", "--mode", "text", "-k", "100")["hits"]
+    assert len(hits) == 6
+    lines = [{"id": "q1", "query": "cider"}, {"id": 2, "query": "sonar pods"}, {"query": "moss"}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = yomu.run("search", "--queries", tmp_path / "q.jsonl", "--mode", "text")
+    results = [json.loads(line) for line in done.out.splitlines()]
+    assert [each["id"] for each in results] == ["q1", "2", None]
+    assert [each["hits"][0]["page"] for each in results] == [1, 2, 2]
+
+    found = yomu.json("search", "--image", corpus / "photo.png")
+    assert found["mode"] == "visual"
+    assert found["hits"][0]["document"] == "photo.png"
+    lines = yomu.run(
+        "search", "page", "--mode", "text", "-k", "9", "--by-document"
+    ).out.splitlines()
+    assert sum("first.pdf" in line for line in lines) == 1
+    assert "telescopes" not in yomu.run("search", "telescopes", "--mode", "text").out
+    assert yomu.run("search", "xyzzy", "--mode", "text").out.strip() == "Nothing found."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["ingest", "missing-folder"], "missing-folder: no such file or folder"),
+        (["ingest"], "Missing argument"),
+        (["ingest", ".", "--pages", "4-2"], "write 3, 1-4 or 5-"),
+        (["ingest", ".", "--pages", "0"], "the first page is 1"),
+        (["ingest", ".", "--dpi", "1"], "--dpi is 1, it must be at least 10"),
+        (["ingest", ".", "--password-file", "missing.txt"], "missing.txt: cannot be read"),
+        (["ingest", ".", "--model", "no-such-model"], "no-such-model"),
+        (["search", "x"], "no index in"),
+        (["search"], "nothing to look for"),
+        (["search", " "], "the question is empty"),
+        (["search", "x", "--mode", "magic"], "magic"),
+        (["search", "x", "--queries", "q.jsonl"], "leave out QUESTION"),
+        (["search", "--queries", "missing.jsonl"], "missing.jsonl: cannot be read"),
+        (["list"], "no index in"),
+        (["remove", "*"], "no index in"),
+        (["verify"], "no index in"),
+        (["stats"], "no index in"),
+        (["compact"], "no index in"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["search", "x", "--colour", "red"], "No such option"),
+    ],
+)
+def test_every_failure_has_one_clear_line(yomu, monkeypatch, tmp_path, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    odd.text_pdf(tmp_path / "a.pdf", ["a"])
+    done = yomu.run(*arguments, code=2)
+    assert done.out == ""
+    (line,) = done.err.strip().splitlines()
+    assert line.startswith("yomu: ")
+    assert says in line
+
+
+def test_folder_without_documents(yomu, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "nothing to read" in yomu.run("ingest", tmp_path / "empty", code=2).err
+
+
+def test_bad_queries_file_names_the_line(yomu, corpus, tmp_path):
+    yomu.json("ingest", corpus)
+    (tmp_path / "q.jsonl").write_text('{"query": "fine"}\n{"question": "wrong key"}\n')
+    assert "q.jsonl:2: wanted" in yomu.run("search", "--queries", tmp_path / "q.jsonl", code=2).err
+
+
+def test_bad_environment_names_its_variable(yomu, monkeypatch, tmp_path):
+    monkeypatch.setenv("YOMU_DPI", "many")
+    assert "dpi" in yomu.run("ingest", tmp_path, code=2).err.lower()
+
+
+def test_remove_and_compact(yomu, corpus):
+    yomu.json("ingest", corpus)
+    assert yomu.json("remove", "報告/*")["removed"] == ["報告/third.pdf"]
+    assert yomu.json("stats")["pages"] == 5
+    assert not yomu.json("search", "cedar moss", "--mode", "text")["hits"]
+    sizes = yomu.json("compact")
+    assert sizes["after"]["dead_pages"] == 0
+    assert "no document matches" in yomu.run("remove", "報告/*", code=2).err
+    counts(yomu.json("ingest", corpus), added=1, unchanged=3)
+
+
+def test_verify_finds_damage_and_mends_it_from_the_files(yomu, corpus):
+    yomu.json("ingest", corpus)
+    before = yomu.json("search", "orchard", "--mode", "visual", "-k", "9")["hits"]
+    vectors = max((yomu.index / "segments").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(vectors.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    vectors.write_bytes(data)
+    report = yomu.json("verify", code=1)
+    assert not report["clean"]
+    assert len(report["damage"]) == 1
+    yomu.json("verify", "--mend")
+    assert yomu.json("verify")["clean"]
+    after = yomu.json("search", "orchard", "--mode", "visual", "-k", "9")["hits"]
+    key = {(hit["document"], hit["page"]): hit["score"] for hit in before}
+    assert {(hit["document"], hit["page"]): hit["score"] for hit in after} == key
+
+
+def test_tables_for_people(yomu, corpus):
+    (corpus / "empty.pdf").write_bytes(b"")
+    summary = yomu.run("ingest", corpus, code=1).out
+    assert "Documents: 4 added, 0 updated, 0 unchanged, 0 removed, 1 failed." in summary
+    assert "Pages: 7 added, 0 failed" in summary
+    assert "empty.pdf" in summary
+    assert "1 .txt" in summary
+    assert "報告/third.pdf" in yomu.run("list").out
+    assert "second.pdf" in yomu.run("search", "comets", "--mode", "text").out
+    assert "Nothing is damaged." in yomu.run("verify").out
+    assert "tiny" in yomu.run("stats").out
+
+
+@pytest.mark.parametrize(
+    "verb", ["ingest", "search", "list", "remove", "verify", "stats", "compact"]
+)
+def test_help_names_every_option_and_its_variable(yomu, verb):
+    text = yomu.run(verb, "--help").out
+    assert "--index" in text
+    assert "YOMU_INDEX" in text
+    assert "--json" in text

@@ -1,0 +1,177 @@
+"""The pipeline as the page and `ask` use it: OCR, page images, heatmap scores, many queries."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.records import Filters
+from rag.errors import UsageError
+from rag.ingest import IngestReport
+from rag.pipeline import IngestRequest, Pipeline, Query
+from rag.settings import Settings
+from tests import odd_files as odd
+
+
+class Silent:
+    """Nobody watches."""
+
+    def update(self, **state) -> None:
+        self.last = state
+
+
+@pytest.fixture
+def make(tmp_path, tiny_model):
+    """Pipelines on one index, closed at the end."""
+    made = []
+
+    def pipeline(**settings) -> Pipeline:
+        settings = {"ocr": "off", "model": str(tiny_model), "device": "cpu"} | settings
+        made.append(Pipeline(Settings(index=tmp_path / "index", **settings)))
+        return made[-1]
+
+    yield pipeline
+    for each in made:
+        each.close()
+
+
+def ingest(pipeline: Pipeline, *paths: Path) -> IngestReport:
+    return pipeline.ingest(IngestRequest(paths), Silent())
+
+
+@pytest.fixture
+def tesseract(tmp_path, monkeypatch) -> Path:
+    """A stand-in that reads the same words off every page, and counts its calls."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    calls = tmp_path / "calls"
+    (folder / "tesseract").write_text(
+        '#!/bin/sh\nif [ "$1" = --list-langs ]; then printf "List\\neng\\n"; exit; fi\n'
+        f'cat > /dev/null; echo x >> {calls}\nprintf "hieroglyphs on papyrus\\n"\n'
+    )
+    (folder / "tesseract").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return calls
+
+
+def test_scans_are_read_once(make, corpus, tesseract):
+    """Only the page without text is read, only once, and is found by what it says."""
+    pipeline = make(ocr="auto", mode="text")
+    report = ingest(pipeline, corpus)
+    assert report.read_by_ocr == [("photo.png", 1)]
+    assert report.unread_pages == 0
+    (found,) = pipeline.search([Query("papyrus")])
+    assert [(hit.document, hit.page) for hit in found.hits] == [("photo.png", 1)]
+    assert ingest(make(ocr="auto"), corpus).read_by_ocr == []
+    assert tesseract.read_text() == "x\n"
+
+
+def test_pages_stored_without_ocr_are_read_later(make, corpus, tesseract):
+    assert ingest(make(ocr="off"), corpus).unread_pages == 1
+    report = ingest(make(ocr="eng"), corpus)
+    assert report.documents["unchanged"] == 4
+    assert report.read_by_ocr == [("photo.png", 1)]
+
+
+def test_page_image_from_the_file_and_from_the_thumbnail(make, corpus):
+    pipeline = make()
+    ingest(pipeline, corpus)
+    drawn = pipeline.page_image("first.pdf", 2, dpi=72, max_pixels=10**6)
+    assert drawn.size == (595, 842)
+    (corpus / "first.pdf").unlink()
+    kept = pipeline.page_image("first.pdf", 2, dpi=72, max_pixels=10**6)
+    assert kept.mode == "RGB"
+    assert abs(kept.width / kept.height - 595 / 842) < 0.01
+    small = drawn.convert("L").resize((60, 84))
+    again = kept.convert("L").resize((60, 84))
+    assert np.abs(np.asarray(small, int) - np.asarray(again, int)).mean() < 5
+
+
+def test_patch_scores_lie_on_the_page(make, corpus):
+    pipeline = make(mode="visual", top_k=1)
+    ingest(pipeline, corpus)
+    (found,) = pipeline.search([Query("orchard")])
+    hit = found.hits[0]
+    scores = pipeline.patch_scores(found.vectors, hit.document, hit.page).scores
+    assert scores.shape[0] == len(found.vectors)
+    assert np.nanmax(np.abs(scores)) <= 1.01
+    # MaxSim counts the prompt's vectors, too: cells alone give at most as much
+    assert np.nanmax(scores, axis=(1, 2)).sum() <= hit.score + 1e-3
+
+
+def test_many_queries_answer_as_one_by_one(make, corpus):
+    pipeline = make(top_k=7)
+    ingest(pipeline, corpus)
+    queries = [Query("cider"), Query("steel bridges over rivers"), Query("moss")]
+    together = pipeline.search(queries)
+    for query, result in zip(queries, together, strict=True):
+        (alone,) = pipeline.search([query])
+        assert [(hit.document, hit.page) for hit in alone.hits] == [
+            (hit.document, hit.page) for hit in result.hits
+        ]
+        assert [hit.score for hit in alone.hits] == pytest.approx(
+            [hit.score for hit in result.hits], abs=1e-4
+        )
+
+
+def test_text_first_then_looks_on_one_pipeline(make, corpus, tmp_path):
+    """The model is checked before vectors are compared, also when the index was open already."""
+    ingest(make(), corpus)
+    pipeline = make()
+    pipeline.documents()
+    assert pipeline.page_image("first.pdf", 1, dpi=72, max_pixels=10**5)
+    (found,) = pipeline.search([Query("cider")], Filters(document="second*"))
+    assert {hit.document for hit in found.hits} == {"second.pdf"}
+
+
+def test_image_queries_need_a_readable_image(make, corpus, tmp_path):
+    pipeline = make(mode="visual")
+    ingest(pipeline, corpus)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"bad\.png: is not a PDF or an image"):
+        pipeline.search([Query(image=tmp_path / "bad.png")])
+    with pytest.raises(UsageError, match="--mode text cannot"):
+        make(mode="text").search([Query(image=corpus / "photo.png")])
+
+
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")
+def test_office_file_through_libreoffice(make, tmp_path):
+    folder = tmp_path / "office"
+    folder.mkdir()
+    (folder / "letter.rtf").write_text(r"{\rtf1\ansi Walnut exports to Kyoto}")
+    pipeline = make(mode="text")
+    assert ingest(pipeline, folder).documents["added"] == 1
+    (found,) = pipeline.search([Query("walnut")])
+    assert [(hit.document, hit.page) for hit in found.hits] == [("letter.rtf", 1)]
+
+
+def test_office_file_without_libreoffice(make, corpus, monkeypatch):
+    (corpus / "deck.pptx").write_bytes(b"PK")
+    monkeypatch.setattr("rag.office.COMMANDS", ("no-such-office",))
+    report = ingest(make(), corpus)
+    assert [(each.document, each.page) for each in report.failures] == [("deck.pptx", None)]
+    assert "install LibreOffice" in report.failures[0].reason
+    assert report.documents["added"] == 4
+
+
+def test_failing_page_keeps_the_others(make, tmp_path):
+    path = tmp_path / "mixed.pdf"
+    import pymupdf
+
+    with (
+        pymupdf.open(odd.text_pdf(tmp_path / "a.pdf", ["one", "two"])) as pdf,
+        pymupdf.open(odd.broken_image_pdf(tmp_path / "b.pdf")) as broken,
+    ):
+        pdf.insert_pdf(broken, start_at=1)
+        pdf.save(path)
+    report = ingest(make(), path)
+    assert report.pages == {"added": 2, "failed": 1}
+    assert [(each.page, each.reason) for each in report.failures] == [
+        (2, report.failures[0].reason)
+    ]
+    assert "renders blank" in report.failures[0].reason
+    records, failures = make().documents()
+    assert records[0].status == "damaged"
+    assert failures[0].page == 2

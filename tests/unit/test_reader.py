@@ -1,0 +1,108 @@
+"""The render worker is limited, watched and restarted."""
+
+import signal
+
+import pytest
+
+from rag.errors import DocumentError
+from rag.reader import Limits, PageReader, ReaderPool
+from tests import odd_files as odd
+
+DRAW = {"dpi": 72, "max_pixels": 500_000}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reader")
+    odd.text_pdf(folder / "good.pdf", [f"{odd.TEXT} Page {n}." for n in range(1, 6)])
+    odd.endless_pdf(folder / "endless.pdf")
+    odd.huge_png(folder / "huge.png", 16_000, 15_000)
+    return folder
+
+
+def test_pages_arrive_with_text_and_thumbnail(folder):
+    with PageReader() as reader:
+        assert reader.page_count(folder / "good.pdf") == 5
+        page = reader.read(folder / "good.pdf", 3, thumbnail=True, **DRAW)
+        assert "Page 3." in page.text
+        assert page.image.size == (595, 842)
+        assert page.thumbnail[:4] == b"RIFF"
+        assert page.thumbnail[8:12] == b"WEBP"
+        with pytest.raises(DocumentError, match="cannot be read"):
+            reader.read(folder / "good.pdf", 9, **DRAW)
+        assert reader.n_started == 1
+
+
+def test_endless_page_is_stopped_and_the_rest_goes_on(folder):
+    with PageReader(limits=Limits(wall_s=2.0)) as reader:
+        reader.page_count(folder / "good.pdf")
+        with pytest.raises(DocumentError, match="took longer than 2 s and was stopped"):
+            reader.read(folder / "endless.pdf", 1, **DRAW)
+        assert "Page 1." in reader.read(folder / "good.pdf", 1, **DRAW).text
+        assert reader.n_started == 2
+
+
+def test_cpu_time_is_limited(folder):
+    with (
+        PageReader(limits=Limits(cpu_s=1.0)) as reader,
+        pytest.raises(DocumentError, match="took more than 1 s of CPU and was stopped"),
+    ):
+        reader.read(folder / "endless.pdf", 1, **DRAW)
+
+
+def test_memory_is_limited_and_the_rest_goes_on(folder):
+    with PageReader(limits=Limits(memory_bytes=600_000_000)) as reader:
+        # 240 megapixels: within the limit of pixels, 720 MB as RGB
+        with pytest.raises(DocumentError, match="needs more memory than a page may take"):
+            reader.read(folder / "huge.png", 1, **DRAW)
+        assert "Page 2." in reader.read(folder / "good.pdf", 2, **DRAW).text
+
+
+def test_crash_is_tried_again_in_a_new_process(folder):
+    with PageReader() as reader:
+        reader.page_count(folder / "good.pdf")
+        reader._process.send_signal(signal.SIGSEGV)
+        assert "Page 4." in reader.read(folder / "good.pdf", 4, **DRAW).text
+        assert reader.n_started == 2
+
+
+def test_crash_in_a_fresh_process_is_the_files_fault(folder):
+    with PageReader() as reader:
+        reader._start()
+        reader._process.send_signal(signal.SIGSEGV)
+        with pytest.raises(DocumentError, match=r"crashed the renderer \(SIGSEGV\)"):
+            reader.read(folder / "good.pdf", 4, **DRAW)
+        assert "Page 4." in reader.read(folder / "good.pdf", 4, **DRAW).text
+
+
+def test_closed_reader_starts_nothing(folder):
+    reader = PageReader()
+    reader.close()
+    with pytest.raises(DocumentError, match="reading was stopped"):
+        reader.page_count(folder / "good.pdf")
+
+
+def test_pool_keeps_the_order_and_reads_ahead(folder):
+    drawn = []
+
+    def jobs():
+        for number in range(1, 6):
+            drawn.append(number)
+            yield number
+
+    with ReaderPool(2) as pool:
+        pool.depth = 3
+        pages = pool.map_ahead(
+            lambda reader, n: reader.read(folder / "good.pdf", n, **DRAW), jobs()
+        )
+        assert next(pages).number == 1
+        assert drawn == [1, 2, 3]  # ahead by the depth, no further
+        assert [page.number for page in pages] == [2, 3, 4, 5]
+
+
+def test_pool_ends_its_workers(folder):
+    with ReaderPool(2) as pool:
+        list(pool.map_ahead(lambda reader, n: reader.read(folder / "good.pdf", n, **DRAW), [1, 2]))
+        processes = [reader._process for reader in pool._readers]
+        assert all(process.poll() is None for process in processes)
+    assert all(process.poll() is not None for process in processes)

@@ -1,0 +1,97 @@
+"""What lies below a path, and the names it goes by."""
+
+import hashlib
+import os
+import unicodedata
+
+import pytest
+
+from rag.errors import DocumentError, UsageError
+from rag.sources import Source, discover, file_sha256
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (
+        "b.pdf", "a/日本語.PDF", "a/photo.jpeg", "a/deck.pptx", "a/notes.txt", ".hidden/x.pdf",
+        "a/~$deck.pptx", ".DS_Store", "index/images/x.webp", "__MACOSX/b.pdf",
+    ):  # fmt: skip
+        path = tmp_path / "docs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "docs" / "scan").write_bytes(b"%PDF-1.7 without a suffix")
+    (tmp_path / "docs" / "LICENSE").write_bytes(b"text without a suffix")
+    return tmp_path / "docs"
+
+
+def names(discovery):
+    return [source.name for source in discovery.sources]
+
+
+def test_documents_below_a_folder(folder):
+    found = discover([folder], {}, folder / "index")
+    assert names(found) == ["b.pdf", "scan", "a/deck.pptx", "a/photo.jpeg", "a/日本語.PDF"]
+    assert found.skipped == {".txt": 1, "(no suffix)": 1}
+    assert found.folders == (folder,)
+
+
+def test_a_file_named_by_hand_is_taken_whatever_its_suffix(folder):
+    found = discover([folder / "a" / "notes.txt", folder / "b.pdf"], {}, folder / "index")
+    assert names(found) == ["notes.txt", "b.pdf"]
+    assert found.folders == ()
+
+
+def test_a_file_given_twice_is_read_once(folder):
+    assert names(discover([folder / "b.pdf", folder], {}, folder / "index")).count("b.pdf") == 1
+
+
+def test_missing_path_is_named(folder):
+    with pytest.raises(UsageError, match="nowhere: no such file or folder"):
+        discover([folder / "nowhere"], {}, folder / "index")
+
+
+def test_decomposed_names_are_composed(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "ガイド.pdf")
+    (tmp_path / decomposed).write_bytes(b"x")
+    (found,) = discover([tmp_path], {}, tmp_path / "index").sources
+    assert found.name == "ガイド.pdf" != decomposed
+    assert found.path.exists()
+
+
+def test_name_that_is_no_utf8_is_kept_readable(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\x93\xfa\x96{.pdf"  # 日本 in Shift JIS
+    with open(path, "wb") as file:
+        file.write(b"x")
+    (found,) = discover([tmp_path], {}, tmp_path / "index").sources
+    assert found.name.encode("utf-8")
+    assert found.name.endswith(".pdf")
+    assert found.path.exists()
+
+
+def test_names_stay_and_never_collide(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "r.pdf").write_bytes(name.encode())
+    both = discover([tmp_path / "a", tmp_path / "b"], {}, tmp_path / "index")
+    assert names(both) == ["r.pdf", "b/r.pdf"]
+    known = {source.name: str(source.path) for source in both.sources}
+    # the other way round, or one at a time: each keeps the name it has in the index
+    assert names(discover([tmp_path / "b", tmp_path / "a"], known, tmp_path / "index")) == [
+        "b/r.pdf", "r.pdf",
+    ]  # fmt: skip
+    assert names(discover([tmp_path / "c"], known, tmp_path / "index")) == ["c/r.pdf"]
+    # a folder that moved: the file the index knew is gone, the name is free for its successor
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert names(discover([tmp_path / "moved"], known, tmp_path / "index")) == ["r.pdf"]
+
+
+def test_sha256_and_unreadable_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    with pytest.raises(DocumentError, match="cannot be read: No such file"):
+        file_sha256(tmp_path / "b")
+
+
+def test_office_files_are_known_by_suffix(tmp_path):
+    assert Source("x", tmp_path / "Deck.PPTX").is_office
+    assert not Source("x", tmp_path / "deck.pdf").is_office
