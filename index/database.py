@@ -48,7 +48,7 @@ CREATE VIRTUAL TABLE word_index USING fts5(body, content='words', content_rowid=
 CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """
 REBUILD = "run `yomu verify` for what can be mended, or remove the index and ingest again"
-READABLE = ("healthy", "ocr")  # text of other classes is kept but not searched
+READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
 
 
 def columns(table: str) -> list[str]:

@@ -14,7 +14,9 @@ Floats = NDArray[np.float32]
 
 Codec = Literal["fp16", "int8"]
 Mode = Literal["hybrid", "visual", "text"]
-TextClass = Literal["healthy", "missing", "garbage", "ocr"]
+# thin: only part of what the page says (a footer under a picture, the good lines of a broken text
+# layer); searched, and to be completed by OCR
+TextClass = Literal["healthy", "thin", "missing", "garbage", "ocr"]
 # new: never seen, or changed, or damaged; partial: some pages are stored; complete: every page is
 # stored; damaged: complete but for pages that failed and are to be tried again; failed: the file
 # as a whole could not be read
