@@ -4,7 +4,6 @@ The KV caches of the last conversations are kept. A prompt that begins like one 
 pages, then another question) pays only for what differs; its images are not even encoded again.
 """
 
-import threading
 import time
 from collections.abc import Generator as Pieces
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.conversations import Conversation, Conversations
 from models.decoder import Decoder
 from models.errors import ModelShapeError, PromptError
 from models.images import VisualInput, preprocess
-from models.kv_cache import KVCache
 from models.sampling import Sampler, Sampling, is_looping
 from models.session import Cancellation, Cancelled
 from models.text import Message, Tokenizer, Visual
@@ -33,6 +32,7 @@ DEFAULT_MAX_NEW_TOKENS = 512
 # Tokens run in one go while reading the prompt: enough to fill the cores, few enough to keep
 # activations small.
 PREFILL_CHUNK = 512
+<<<<<<< HEAD
 # Conversations whose keys and values are kept: at 2B a page of 768 tokens is 44 MB.
 KEPT_CONVERSATIONS = 2
 
@@ -40,6 +40,8 @@ KEPT_CONVERSATIONS = 2
 # and hardly ever fall into it.
 _ID_BITS = 24
 _TEXT_KEYS = range(2 ** (_ID_BITS + 20))
+=======
+>>>>>>> engine
 
 StopReason = Literal["end", "length", "repetition", "cancelled"]
 
@@ -129,6 +131,7 @@ class _Prompt:
     visuals: Sequence[Patches | VisionFeatures]
 
 
+<<<<<<< HEAD
 @dataclass
 class _Conversation:
     """A KV cache and the keys of the tokens in it."""
@@ -203,6 +206,8 @@ def _text_keys(ids: IntArray, positions: IntArray) -> IntArray:
     return keys
 
 
+=======
+>>>>>>> engine
 class Generator:
     """Answers about images and videos; safe to use from several threads."""
 
@@ -216,7 +221,7 @@ class Generator:
         self._vision = vision
         self._decoder = decoder
         self._tokenizer = tokenizer
-        self._conversations = _Conversations(decoder)
+        self._conversations = Conversations(decoder)
         self.options = options
 
     def generate(
@@ -320,7 +325,7 @@ class Generator:
 
     def _prefill(
         self,
-        conversation: _Conversation,
+        conversation: Conversation,
         prompt: _Prompt,
         timings: Timings,
         cancellation: Cancellation,
@@ -391,7 +396,7 @@ class Generator:
 
     def _tokens(
         self,
-        conversation: _Conversation,
+        conversation: Conversation,
         progress: _Progress,
         prompt: _Prompt,
         sampler: Sampler,
@@ -421,7 +426,7 @@ class Generator:
 
     def _step(
         self,
-        conversation: _Conversation,
+        conversation: Conversation,
         token: int,
         prompt: _Prompt,
         n_tokens: int,

@@ -9,9 +9,9 @@ import pytest
 
 import models
 from models.build.builder import Sources, build
+from models.conversations import KEPT_CONVERSATIONS
 from models.engine import EngineOptions
 from models.errors import ModelFilesError
-from models.generator import KEPT_CONVERSATIONS
 from models.sampling import Sampling
 from models.session import Cancellation
 from tests.parity import cases, tiny

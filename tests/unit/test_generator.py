@@ -8,6 +8,7 @@ import pytest
 
 from models import generator as generator_module
 from models.config import TextConfig
+from models.conversations import KEPT_CONVERSATIONS, Conversation
 from models.errors import ModelNumbersError, ModelShapeError, PromptError
 from models.generator import Generator, GeneratorOptions, _text_keys
 from models.kv_cache import KVCache
@@ -340,7 +341,7 @@ def test_no_more_conversations_are_kept_than_said(make):
     generator = make([])
     for seed in range(4):
         ask(generator, [cases.picture(84, 112, seed=seed)])
-    assert len(idle(generator)) == generator_module.KEPT_CONVERSATIONS == 2
+    assert len(idle(generator)) == KEPT_CONVERSATIONS == 2
     assert ask(generator, [cases.picture(84, 112, seed=3)]).n_reused_tokens > 12, "the latest"
     n_runs = generator._vision.n_runs
     ask(generator, [cases.picture(84, 112, seed=0)])
@@ -366,13 +367,13 @@ def test_a_dropped_answer_may_end_in_the_middle_of_taking_a_conversation(make, m
     generator._decoder.script = [7, 8, 9]
     dropped = [generator.generate([OTHER], "What?")]
     next(dropped[0])
-    real = generator_module._Conversation.common_prefix
+    real = Conversation.common_prefix
 
     def collecting(self, keys):
         dropped.clear()
         return real(self, keys)
 
-    monkeypatch.setattr(generator_module._Conversation, "common_prefix", collecting)
+    monkeypatch.setattr(Conversation, "common_prefix", collecting)
     thread = threading.Thread(target=ask, args=(generator, [PAGE]), daemon=True)
     thread.start()
     thread.join(20)
