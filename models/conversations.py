@@ -1,6 +1,7 @@
 """The KV caches of the last conversations, lent to the answer that can go on from one of them.
 
-A token is known by its id, a visual token by a 64-bit key that only the same image gives.
+A token is known by its id and position, a visual token by a 64-bit key that only the same image
+gives.
 """
 
 import threading
@@ -16,8 +17,20 @@ IntArray = NDArray[np.int64]
 
 # Conversations whose keys and values are kept: at 2B a page of 768 tokens is 44 MB.
 KEPT_CONVERSATIONS = 2
-# Ids of tokens as opposed to the 64-bit keys of visual tokens, which hardly ever fall into it.
-_ID_RANGE = range(2**24)
+# Keys of text: an id of up to 24 bits and its position. Those of visual tokens use all 64 bits
+# and hardly ever fall into it.
+_ID_BITS = 24
+_TEXT_KEYS = range(2 ** (_ID_BITS + 20))
+
+
+def text_keys(ids: IntArray, positions: IntArray) -> IntArray:
+    """Return (L,) numbers that tokens (L,) share only at the same M-RoPE positions (3, L).
+
+    A generated token stands behind everything seen; the same token in a conversation's history
+    may stand elsewhere (after a video of more frames than it is wide), and its keys with it.
+    """
+    keys: IntArray = ids | (positions[0] << _ID_BITS)
+    return keys
 
 
 @dataclass
@@ -40,7 +53,7 @@ class Conversation:
 
     def has_visuals(self, start: int) -> bool:
         """Whether an image or video lies behind the first `start` tokens."""
-        return any(key not in _ID_RANGE for key in self.keys[start:])
+        return any(key not in _TEXT_KEYS for key in self.keys[start:])
 
     def begins(self, other: "Conversation") -> bool:
         """Whether the other one holds all of this one, and perhaps more."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.conversations import Conversation, Conversations
+from models.conversations import Conversation, Conversations, text_keys
 from models.decoder import Decoder
 from models.errors import ModelShapeError, PromptError
 from models.images import VisualInput, preprocess
@@ -32,16 +32,6 @@ DEFAULT_MAX_NEW_TOKENS = 512
 # Tokens run in one go while reading the prompt: enough to fill the cores, few enough to keep
 # activations small.
 PREFILL_CHUNK = 512
-<<<<<<< HEAD
-# Conversations whose keys and values are kept: at 2B a page of 768 tokens is 44 MB.
-KEPT_CONVERSATIONS = 2
-
-# Keys of text: an id of up to 24 bits and its position. Those of visual tokens use all 64 bits
-# and hardly ever fall into it.
-_ID_BITS = 24
-_TEXT_KEYS = range(2 ** (_ID_BITS + 20))
-=======
->>>>>>> engine
 
 StopReason = Literal["end", "length", "repetition", "cancelled"]
 
@@ -131,83 +121,6 @@ class _Prompt:
     visuals: Sequence[Patches | VisionFeatures]
 
 
-<<<<<<< HEAD
-@dataclass
-class _Conversation:
-    """A KV cache and the keys of the tokens in it."""
-
-    cache: KVCache
-    keys: list[int] = field(default_factory=list)
-
-    def common_prefix(self, keys: IntArray) -> int:
-        n = min(len(self.keys), len(keys))
-        same = np.array(self.keys[:n], np.int64) == keys[:n]
-        return n if same.all() else int(np.argmin(same))
-
-    def truncate(self, n_tokens: int) -> None:
-        self.cache.truncate(n_tokens)
-        del self.keys[n_tokens:]
-
-    def has_visuals(self, start: int) -> bool:
-        """Whether an image or video lies behind the first `start` tokens."""
-        return any(key not in _TEXT_KEYS for key in self.keys[start:])
-
-    def begins(self, other: "_Conversation") -> bool:
-        """Whether the other one holds all of this one, and perhaps more."""
-        return self.keys == other.keys[: len(self.keys)]
-
-
-class _Conversations:
-    """The conversations not in use; each is lent to one answer at a time."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-        # Reentrant: the garbage collector may end a dropped answer, which then gives its
-        # conversation back, in the middle of `take` on the same thread.
-        self._lock = threading.RLock()
-        self._idle: list[_Conversation] = []
-
-    def take(self, keys: IntArray) -> _Conversation:
-        """Return a conversation that holds the longest prefix any idle one has in common.
-
-        The idle one is cut to the prefix and lent. But if it would lose a page by that (a
-        question about other pages shares the system prompt), the prefix is copied and the
-        idle one stays as it is.
-        """
-        with self._lock:
-            best = max(self._idle, key=lambda each: each.common_prefix(keys), default=None)
-            if best is None:
-                return _Conversation(self._decoder.new_cache())
-            # One token at least is run, since logits come from running it.
-            n_shared = min(best.common_prefix(keys), len(keys) - 1)
-            if best.has_visuals(n_shared):
-                return _Conversation(best.cache.copy(n_shared), best.keys[:n_shared])
-            self._idle = [each for each in self._idle if each is not best]
-        best.truncate(n_shared)
-        return best
-
-    def give_back(self, conversation: _Conversation) -> None:
-        """Keep a conversation; it takes the place of any that it continues."""
-        with self._lock:
-            if any(conversation.begins(each) for each in self._idle):
-                return
-            self._idle = [each for each in self._idle if not each.begins(conversation)]
-            self._idle.append(conversation)
-            del self._idle[:-KEPT_CONVERSATIONS]
-
-
-def _text_keys(ids: IntArray, positions: IntArray) -> IntArray:
-    """Return (L,) numbers that tokens (L,) share only at the same M-RoPE positions (3, L).
-
-    A generated token stands behind everything seen; the same token in a conversation's history
-    may stand elsewhere (after a video of more frames than it is wide), and its keys with it.
-    """
-    keys: IntArray = ids | (positions[0] << _ID_BITS)
-    return keys
-
-
-=======
->>>>>>> engine
 class Generator:
     """Answers about images and videos; safe to use from several threads."""
 
@@ -303,8 +216,8 @@ class Generator:
         positions: IntArray,
         visuals: Sequence[Patches | VisionFeatures],
     ) -> IntArray:
-        """Return `_text_keys`, and for visual pads numbers that only the same image gives."""
-        keys = _text_keys(ids, positions)
+        """Return `text_keys`, and for visual pads numbers that only the same image gives."""
+        keys = text_keys(ids, positions)
         for (start, end), visual in zip(self._spans(ids, visuals), visuals, strict=True):
             # Odd multiplier: the pads of one image differ, those of two hardly ever meet.
             places = np.arange(end - start, dtype=np.int64) * 0x5851F42D4C957F2D
@@ -437,6 +350,6 @@ class Generator:
         positions = np.full((3, 1), prompt.next_position + n_tokens - 1, np.int64)
         embedded = self._decoder.embed(ids)
         logits = self._decoder.extend(conversation.cache, embedded, positions, cancellation)
-        conversation.keys += _text_keys(ids, positions).tolist()
+        conversation.keys += text_keys(ids, positions).tolist()
         assert logits is not None
         return logits

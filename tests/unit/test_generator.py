@@ -8,9 +8,9 @@ import pytest
 
 from models import generator as generator_module
 from models.config import TextConfig
-from models.conversations import KEPT_CONVERSATIONS, Conversation
+from models.conversations import KEPT_CONVERSATIONS, Conversation, text_keys
 from models.errors import ModelNumbersError, ModelShapeError, PromptError
-from models.generator import Generator, GeneratorOptions, _text_keys
+from models.generator import Generator, GeneratorOptions
 from models.kv_cache import KVCache
 from models.positions import mrope_positions, token_types
 from models.sampling import Sampling
@@ -395,6 +395,6 @@ def test_tokens_are_reused_only_at_the_same_position():
     # were generated than when they come back as history.
     ids = np.array([5, 6, 5], np.int64)
     generated, history = (np.tile(np.array(at), (3, 1)) for at in ([7, 8, 9], [7, 6, 9]))
-    same = _text_keys(ids, generated) == _text_keys(ids, history)
+    same = text_keys(ids, generated) == text_keys(ids, history)
     assert same.tolist() == [True, False, True]
-    assert len(set(_text_keys(ids, generated).tolist())) == 3
+    assert len(set(text_keys(ids, generated).tolist())) == 3
