@@ -25,6 +25,7 @@ FREQUENT_FROM_PAGES = 20_000  # from here on, words on every fifth page are left
 FREQUENT_SHARE = 0.2
 TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
 VISUAL_POOL = 200
+BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms
 
 
 @dataclass(frozen=True)
@@ -191,19 +192,27 @@ class Finder:
         extra = np.setdiff1d(read.ranked.pages[: max(k, VISUAL_POOL)], seen.pages)
         more = self._ranker.score(query, snapshot.group(extra.tolist()))
         visual = _join(seen, more)
-        signals = self._signals(visual, read, len(query))
+        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES) / len(query)
+        signals = self._signals(visual.scores / len(query), visual.pages, read, others)
         logits = weights.logits(signals)
         fused = rank(visual.pages, logits).top(k)
         best = Ranked(fused.pages, weights.probabilities(fused.scores))
         return self._hits(best, filters, visual=visual, text=read.ranked)
 
-    def _signals(self, visual: Ranked, read: TextRanked, n_query: int) -> Signals:
+    def _signals(
+        self,
+        cosines: NDArray[np.float64],
+        pages: Ints,
+        read: TextRanked,
+        others: NDArray[np.float64],
+    ) -> Signals:
         bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
-        text = np.array([bm25.get(page, 0.0) for page in visual.pages.tolist()])
+        text = np.array([bm25.get(page, 0.0) for page in pages.tolist()])
+        middle, spread = fusion.background(others)
         return Signals(
-            visual=visual.scores / n_query,
+            visual=(cosines - middle) / spread,
             text=text / read.ideal if read.ideal else text,
-            unread=self._unread(visual.pages),
+            unread=self._unread(pages),
         )
 
     def _unread(self, pages: Ints) -> NDArray[np.float64]:

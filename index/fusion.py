@@ -4,11 +4,13 @@ A convex combination of normalised scores (Bruch et al., arXiv:2210.11934: bette
 ranks and fitted from few examples), passed through a logistic function so that the score has a
 scale: the probability that the page answers the question, with one threshold for all questions.
 
-    visual    MaxSim / Q: mean cosine of the question's vectors with their best match, in [-1, 1]
+    visual    how far MaxSim stands out of the scores of other pages, in deviations (background()).
+              Only what is beyond chance counts in full: a model that sees little then adds next to
+              nothing and the text decides, whatever the scale of its scores
     text      BM25 / the BM25 of a page that had every word of the question often, in [0, 1)
     unread    1 where the page has no readable text, so that its text score says nothing
 
-Weights belong to a model: they are fitted from measured scores by fit() and kept as JSON.
+Weights can be fitted for a model from measured scores by fit() and are kept as JSON.
 """
 
 import json
@@ -23,6 +25,8 @@ from scipy.special import expit
 from index.errors import FilterError
 
 K1 = 1.2  # FTS5's BM25: a word counts at most K1 + 1 times its rarity
+CHANCE = 2.5  # deviations; of 644 unrelated pages the best one lies about 3 out
+LEAST_SPREAD = 0.01  # mean cosine; fewer pages or equal ones say nothing about the spread
 Numbers = NDArray[np.float64]
 
 
@@ -30,28 +34,31 @@ Numbers = NDArray[np.float64]
 class Signals:
     """What both rankings say of the same n pages."""
 
-    visual: Numbers  # (n,) MaxSim / Q
+    visual: Numbers  # (n,) deviations from the middle of other pages
     text: Numbers  # (n,) BM25 / ideal
     unread: Numbers  # (n,) 0 or 1
 
     def matrix(self) -> Numbers:
-        """Lay the signals out as (n, 4) with a constant for the bias."""
-        return np.stack([self.visual, self.text, self.unread, np.ones(len(self.text))], axis=1)
+        """Lay the signals out as (n, 5) with a constant for the bias."""
+        outstanding = np.maximum(self.visual - CHANCE, 0)
+        constant = np.ones(len(self.text))
+        return np.stack([outstanding, self.visual, self.text, self.unread, constant], axis=1)
 
 
 @dataclass(frozen=True)
 class Fusion:
     """Weights of the signals, and from which probability on a page counts as an answer."""
 
-    visual: float = 12.0
+    outstanding: float = 1.0  # a deviation beyond CHANCE
+    visual: float = 0.05  # any deviation: decides between equal texts
     text: float = 8.0
     unread: float = 0.0
-    bias: float = -10.0
-    threshold: float = 0.1
+    bias: float = -3.0
+    threshold: float = 0.3
 
     def logits(self, signals: Signals) -> Numbers:
         """Log-odds (n,) that each page answers."""
-        weights = np.array([self.visual, self.text, self.unread, self.bias])
+        weights = np.array([self.outstanding, self.visual, self.text, self.unread, self.bias])
         logits: Numbers = signals.matrix() @ weights
         return logits
 
@@ -84,6 +91,17 @@ class Fusion:
 DEFAULT = Fusion()
 
 
+def background(scores: Numbers) -> tuple[float, float]:
+    """Middle and spread (in deviations of a normal distribution) of other pages' mean cosines.
+
+    Median and median distance from it: the pages that answer do not move them.
+    """
+    if not len(scores):
+        return 0.0, LEAST_SPREAD
+    middle = float(np.median(scores))
+    return middle, max(1.4826 * float(np.median(np.abs(scores - middle))), LEAST_SPREAD)
+
+
 def ideal_bm25(n_pages: int, pages_with: list[int]) -> float:
     """Upper bound of BM25 over all pages, from how many pages have each word of the question."""
     counts = np.array(pages_with, float)
@@ -102,20 +120,20 @@ def fit(questions: list[tuple[Signals, NDArray[np.bool_]]], penalty: float = 0.0
     Visual and text weights stay non-negative: a better match must never rank lower. The threshold
     is where misses and false alarms on the given questions are fewest.
     """
-    start = np.array([1.0, 1.0, 0.0, 0.0])
-    bounds = [(0, None), (0, None), (None, None), (None, None)]
+    start = np.array([1.0, 0.1, 1.0, 0.0, 0.0])
+    bounds = [(0, None), (0, None), (0, None), (None, None), (None, None)]
     data = [(signals.matrix(), relevant) for signals, relevant in questions if len(relevant)]
     found = minimize(_loss, start, args=(data, penalty), bounds=bounds, method="L-BFGS-B").x
-    visual, text, unread, bias = (float(weight) for weight in found)
+    outstanding, visual, text, unread, bias = found.tolist()
     best = []
     for matrix, relevant in data:
         logits = matrix @ found
         best.append((float(expit(logits.max())), bool(relevant[logits.argmax()])))
-    return Fusion(visual, text, unread, bias, _threshold(best))
+    return Fusion(outstanding, visual, text, unread, bias, _threshold(best))
 
 
 def _loss(weights: Numbers, data: list[tuple[Numbers, NDArray[np.bool_]]], penalty: float) -> float:
-    total = penalty * float(weights[:3] @ weights[:3])
+    total = penalty * float(weights[:4] @ weights[:4])
     for matrix, relevant in data:
         logits = matrix @ weights
         if relevant.any():

@@ -104,6 +104,12 @@ class Ranker:
             np.concatenate([*pages, np.zeros(0, np.int64)]), np.concatenate([*scores, np.zeros(0)])
         )
 
+    def sample(self, snapshot: Snapshot, query: Floats, n_pages: int) -> NDArray[np.float64]:
+        """MaxSim of pages from all over the index, the same ones for every query."""
+        shown = [(segment, snapshot.rows(segment, None)) for segment in snapshot.segments]
+        step = max(1, sum(len(rows) for _, rows in shown) // n_pages)
+        return self.score(query, [(s, rows[::step]) for s, rows in shown if len(rows)]).scores
+
     def _candidates(
         self, snapshot: Snapshot, query: Floats, rows: list[tuple[Segment, Ints]], n_best: int
     ) -> list[tuple[Segment, Ints]]:

@@ -4,7 +4,6 @@ The KV caches of the last conversations are kept. A prompt that begins like one 
 pages, then another question) pays only for what differs; its images are not even encoded again.
 """
 
-import threading
 import time
 from collections.abc import Generator as Pieces
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.conversations import Conversation, Conversations, text_keys
 from models.decoder import Decoder
 from models.errors import ModelShapeError, PromptError
 from models.images import VisualInput, preprocess
-from models.kv_cache import KVCache
 from models.sampling import Sampler, Sampling, is_looping
 from models.session import Cancellation, Cancelled
 from models.text import Message, Tokenizer, Visual
@@ -33,11 +32,6 @@ DEFAULT_MAX_NEW_TOKENS = 512
 # Tokens run in one go while reading the prompt: enough to fill the cores, few enough to keep
 # activations small.
 PREFILL_CHUNK = 512
-# Conversations whose keys and values are kept: at 2B a page of 768 tokens is 44 MB.
-KEPT_CONVERSATIONS = 2
-
-# Ids of tokens as opposed to the 64-bit keys of visual tokens, which hardly ever fall into it.
-_ID_RANGE = range(2**24)
 
 StopReason = Literal["end", "length", "repetition", "cancelled"]
 
@@ -127,68 +121,6 @@ class _Prompt:
     visuals: Sequence[Patches | VisionFeatures]
 
 
-@dataclass
-class _Conversation:
-    """A KV cache and the keys of the tokens in it."""
-
-    cache: KVCache
-    keys: list[int] = field(default_factory=list)
-
-    def common_prefix(self, keys: IntArray) -> int:
-        n = min(len(self.keys), len(keys))
-        same = np.array(self.keys[:n], np.int64) == keys[:n]
-        return n if same.all() else int(np.argmin(same))
-
-    def truncate(self, n_tokens: int) -> None:
-        self.cache.truncate(n_tokens)
-        del self.keys[n_tokens:]
-
-    def has_visuals(self, start: int) -> bool:
-        """Whether an image or video lies behind the first `start` tokens."""
-        return any(key not in _ID_RANGE for key in self.keys[start:])
-
-    def begins(self, other: "_Conversation") -> bool:
-        """Whether the other one holds all of this one, and perhaps more."""
-        return self.keys == other.keys[: len(self.keys)]
-
-
-class _Conversations:
-    """The conversations not in use; each is lent to one answer at a time."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-        self._lock = threading.Lock()
-        self._idle: list[_Conversation] = []
-
-    def take(self, keys: IntArray) -> _Conversation:
-        """Return a conversation that holds the longest prefix any idle one has in common.
-
-        The idle one is cut to the prefix and lent. But if it would lose a page by that (a
-        question about other pages shares the system prompt), the prefix is copied and the
-        idle one stays as it is.
-        """
-        with self._lock:
-            best = max(self._idle, key=lambda each: each.common_prefix(keys), default=None)
-            if best is None:
-                return _Conversation(self._decoder.new_cache())
-            # One token at least is run, since logits come from running it.
-            n_shared = min(best.common_prefix(keys), len(keys) - 1)
-            if best.has_visuals(n_shared):
-                return _Conversation(best.cache.copy(n_shared), best.keys[:n_shared])
-            self._idle.remove(best)
-        best.truncate(n_shared)
-        return best
-
-    def give_back(self, conversation: _Conversation) -> None:
-        """Keep a conversation; it takes the place of any that it continues."""
-        with self._lock:
-            if any(conversation.begins(each) for each in self._idle):
-                return
-            self._idle = [each for each in self._idle if not each.begins(conversation)]
-            self._idle.append(conversation)
-            del self._idle[:-KEPT_CONVERSATIONS]
-
-
 class Generator:
     """Answers about images and videos; safe to use from several threads."""
 
@@ -202,7 +134,7 @@ class Generator:
         self._vision = vision
         self._decoder = decoder
         self._tokenizer = tokenizer
-        self._conversations = _Conversations(decoder)
+        self._conversations = Conversations(decoder)
         self.options = options
 
     def generate(
@@ -263,7 +195,7 @@ class Generator:
                 "give fewer or smaller pages, or a shorter question"
             )
         positions, following = self._decoder.positions(ids, visuals)
-        return _Prompt(ids, self._keys(ids, visuals), positions, following, visuals)
+        return _Prompt(ids, self._keys(ids, positions, visuals), positions, following, visuals)
 
     def _patches(self, image: VisualSource, max_pixels: int | None) -> Patches | VisionFeatures:
         if isinstance(image, VisionFeatures):
@@ -278,13 +210,18 @@ class Generator:
             image = preprocess(image, min(self.options.min_pixels, limit), limit)
         return Patches.choose(image, self.options.skip_blank_blocks)
 
-    def _keys(self, ids: IntArray, visuals: Sequence[Patches | VisionFeatures]) -> IntArray:
-        """Token ids, and in place of visual pads numbers that only the same image gives."""
-        keys = ids.copy()
+    def _keys(
+        self,
+        ids: IntArray,
+        positions: IntArray,
+        visuals: Sequence[Patches | VisionFeatures],
+    ) -> IntArray:
+        """Return `text_keys`, and for visual pads numbers that only the same image gives."""
+        keys = text_keys(ids, positions)
         for (start, end), visual in zip(self._spans(ids, visuals), visuals, strict=True):
             # Odd multiplier: the pads of one image differ, those of two hardly ever meet.
             places = np.arange(end - start, dtype=np.int64) * 0x5851F42D4C957F2D
-            keys[start:end] = visual.digest ^ places
+            keys[start:end] ^= visual.digest ^ places
         return keys
 
     def _spans(
@@ -301,7 +238,7 @@ class Generator:
 
     def _prefill(
         self,
-        conversation: _Conversation,
+        conversation: Conversation,
         prompt: _Prompt,
         timings: Timings,
         cancellation: Cancellation,
@@ -372,7 +309,7 @@ class Generator:
 
     def _tokens(
         self,
-        conversation: _Conversation,
+        conversation: Conversation,
         progress: _Progress,
         prompt: _Prompt,
         sampler: Sampler,
@@ -402,16 +339,17 @@ class Generator:
 
     def _step(
         self,
-        conversation: _Conversation,
+        conversation: Conversation,
         token: int,
         prompt: _Prompt,
         n_tokens: int,
         cancellation: Cancellation,
     ) -> FloatArray:
         """Run one generated token, the `n_tokens`-th; return the logits (V,) of the next."""
-        embedded = self._decoder.embed(np.array([token]))
+        ids = np.array([token], np.int64)
         positions = np.full((3, 1), prompt.next_position + n_tokens - 1, np.int64)
+        embedded = self._decoder.embed(ids)
         logits = self._decoder.extend(conversation.cache, embedded, positions, cancellation)
-        conversation.keys.append(token)
+        conversation.keys += text_keys(ids, positions).tolist()
         assert logits is not None
         return logits

@@ -65,10 +65,6 @@ class TensorFiles:
         _, file, original = self._places[name]
         return tuple(file.get_slice(original).get_shape())
 
-    def n_bytes(self, name: str) -> int:
-        """Return the size of a tensor as float32."""
-        return 4 * int(np.prod(self.shape(name)))
-
     def read(self, name: str, rows: slice | None = None) -> FloatArray:
         """Return a tensor (or some of its rows) as float32.
 

@@ -35,11 +35,9 @@ def folders(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def col_folder(folders) -> Path:
+def col_folder(model_folder) -> Path:
     """ColQwen2 as an adapter on its base: one set of weights for both roles."""
-    base = tiny.write_colqwen2(folders / "base", with_lora=False)
-    adapter = tiny.write_adapter(folders / "adapter")
-    return built(adapter, folders / "colqwen2", base=base)
+    return model_folder("fp32")
 
 
 @pytest.fixture(scope="module")

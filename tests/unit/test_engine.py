@@ -4,13 +4,14 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import onnxruntime as ort
 import pytest
 
 import models
 from models.build.builder import Sources, build
+from models.conversations import KEPT_CONVERSATIONS
 from models.engine import EngineOptions
 from models.errors import ModelFilesError
-from models.generator import KEPT_CONVERSATIONS
 from models.sampling import Sampling
 from models.session import Cancellation
 from tests.parity import cases, tiny
@@ -100,6 +101,18 @@ def test_sampling_with_a_seed_is_repeated(engine):
         "".join(engine.generator.generate([PAGES[0]], "What?", 20, sampling=warm)) for _ in range(2)
     )
     assert first == second != ""
+
+
+def test_the_device_that_was_got_is_reported(model_folder, monkeypatch, caplog):
+    """`look --json` said cuda, whatever the graphs ran on."""
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    engine = models.load(model_folder(), device="cuda")
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        assert engine.generator.logits([], "What?").shape == (384,)
+    assert (engine.device.asked, engine.device.used) == ("cuda", "cpu")
+    assert "cuda failed to start, running on the CPU" in caplog.text
 
 
 def test_options_override_the_folder(model_folder):

@@ -8,6 +8,7 @@ import pytest
 
 from models import generator as generator_module
 from models.config import TextConfig
+from models.conversations import KEPT_CONVERSATIONS, Conversation, text_keys
 from models.errors import ModelNumbersError, ModelShapeError, PromptError
 from models.generator import Generator, GeneratorOptions
 from models.kv_cache import KVCache
@@ -340,7 +341,7 @@ def test_no_more_conversations_are_kept_than_said(make):
     generator = make([])
     for seed in range(4):
         ask(generator, [cases.picture(84, 112, seed=seed)])
-    assert len(idle(generator)) == generator_module.KEPT_CONVERSATIONS == 2
+    assert len(idle(generator)) == KEPT_CONVERSATIONS == 2
     assert ask(generator, [cases.picture(84, 112, seed=3)]).n_reused_tokens > 12, "the latest"
     n_runs = generator._vision.n_runs
     ask(generator, [cases.picture(84, 112, seed=0)])
@@ -359,6 +360,27 @@ def test_two_answers_at_once_have_a_cache_each(make):
     assert in_step(generator)
 
 
+def test_a_dropped_answer_may_end_in_the_middle_of_taking_a_conversation(make, monkeypatch):
+    """The garbage collector runs where it likes; a plain lock would wait for itself forever."""
+    generator = make([7, 8, 9])
+    ask(generator, [PAGE])
+    generator._decoder.script = [7, 8, 9]
+    dropped = [generator.generate([OTHER], "What?")]
+    next(dropped[0])
+    real = Conversation.common_prefix
+
+    def collecting(self, keys):
+        dropped.clear()
+        return real(self, keys)
+
+    monkeypatch.setattr(Conversation, "common_prefix", collecting)
+    thread = threading.Thread(target=ask, args=(generator, [PAGE]), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(idle(generator)) == 2 and in_step(generator)
+
+
 def test_features_of_another_tower_are_refused(make):
     generator = make([])
     tower = CountingTower()
@@ -366,3 +388,13 @@ def test_features_of_another_tower_are_refused(make):
     features = tower.encode(Patches.choose(generator._patches(PAGE, None).visual, False))
     with pytest.raises(ModelShapeError, match=r"come from generator-vision\.onnx"):
         generator.generate([features], "What?")
+
+
+def test_tokens_are_reused_only_at_the_same_position():
+    # After a video of more frames than it is wide, an answer's tokens stand elsewhere when they
+    # were generated than when they come back as history.
+    ids = np.array([5, 6, 5], np.int64)
+    generated, history = (np.tile(np.array(at), (3, 1)) for at in ([7, 8, 9], [7, 6, 9]))
+    same = text_keys(ids, generated) == text_keys(ids, history)
+    assert same.tolist() == [True, False, True]
+    assert len(set(text_keys(ids, generated).tolist())) == 3

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from index.errors import FilterError
-from index.fusion import DEFAULT, Fusion, Signals, fit, ideal_bm25
+from index.fusion import DEFAULT, Fusion, Signals, background, fit, ideal_bm25
+
+VISUAL, TEXT = Fusion(0, 1, 0, 0, 0), Fusion(0, 0, 1, 0, 0)
 
 
 def questions(generator, n, visual, text):
@@ -15,7 +17,7 @@ def questions(generator, n, visual, text):
     for _ in range(n):
         relevant = np.arange(30) == generator.integers(0, 30)
         scores = generator.standard_normal((2, 30)) + np.outer([visual, text], relevant)
-        signals = Signals(0.4 + scores[0] / 30, np.clip(0.2 + scores[1] / 12, 0, 1), np.zeros(30))
+        signals = Signals(scores[0], np.clip(0.2 + scores[1] / 12, 0, 1), np.zeros(30))
         made.append((signals, relevant))
     return made
 
@@ -27,9 +29,9 @@ def hits_at_1(fusion, data):
 @pytest.mark.parametrize(("visual", "text"), [(3, 0), (0, 3), (3, 3), (4, 1), (1, 4)])
 def test_fitted_fusion_is_not_worse_than_the_better_ranking(visual, text):
     generator = np.random.default_rng([visual, text])
-    fitted = fit(questions(generator, 60, visual, text))
+    fitted = fit(questions(generator, 80, visual, text))
     held_out = questions(generator, 300, visual, text)
-    alone = [hits_at_1(Fusion(*weights), held_out) for weights in ((1, 0, 0, 0), (0, 1, 0, 0))]
+    alone = [hits_at_1(weights, held_out) for weights in (VISUAL, TEXT)]
     noise = 2 * np.sqrt(300 * 0.25) * 0.5  # about two standard errors of a paired difference
     assert hits_at_1(fitted, held_out) >= max(alone) - noise
     assert fitted.visual >= 0 and fitted.text >= 0
@@ -47,6 +49,29 @@ def test_the_threshold_tells_answered_from_unanswered_questions():
 
     assert says_yes(answered[50:]) > 0.9
     assert says_yes(unanswered[50:]) < 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_sees_nothing_leaves_the_text_ranking_alone(seed):
+    """Without fitting: random visual scores, whatever their scale, cost at most noise."""
+    generator = np.random.default_rng(seed)
+    data = questions(generator, 200, 0, 4)
+    text = hits_at_1(TEXT, data)
+    assert hits_at_1(DEFAULT, data) >= text - 6
+
+
+def test_a_model_that_sees_well_finds_what_no_word_finds():
+    generator = np.random.default_rng(0)
+    data = questions(generator, 200, 7, 0)
+    assert hits_at_1(DEFAULT, data) >= hits_at_1(VISUAL, data) - 6
+
+
+def test_the_background_is_not_moved_by_the_pages_that_answer():
+    ordinary = np.linspace(0.4, 0.6, 101)
+    middle, spread = background(np.append(ordinary, [0.99, 0.98]))
+    assert middle == pytest.approx(0.5, abs=0.01)
+    assert spread == pytest.approx(0.05 * 1.4826, abs=0.005)
+    assert background(np.zeros(0))[1] > 0 and background(np.full(5, 0.3))[1] > 0
 
 
 def test_weights_survive_their_file():

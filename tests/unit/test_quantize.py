@@ -21,13 +21,13 @@ from models.session import Device, open_session
 from models.vision import Patches
 from tests.parity import cases, tiny
 
-RNG = np.random.default_rng(0)
 FP32 = BuildOptions(Precisions("fp32", "fp32", "fp32"))
 LOWER = [(p, t) for p in ("fp16", "int8", "int4") for t in ("cpu", "gpu")]
+BLOCKS = "int8 blocks"  # how lm_head is stored at int8 on a CPU: `weight_only`
 
 
 def gaussian(*shape) -> np.ndarray:
-    return RNG.standard_normal(shape, np.float32)
+    return np.random.default_rng(shape).standard_normal(shape, np.float32)
 
 
 def half(values):
@@ -56,7 +56,7 @@ def dequantised(weight, precision, target="cpu"):
     elif precision == "int8" and target == "cpu":
         flat = quantize.dequantize_int8(*quantize.quantize_int8(flat))
     else:
-        bits = 4 if precision == "int4" else 8
+        bits = 4 if precision == "int4" else 8  # int8 for a GPU, or BLOCKS
         packed, scale = quantize_blocks(flat, bits)
         scale = half(scale) if target == "gpu" else scale
         flat = dequantize_blocks(packed, scale, n_in, bits)
@@ -86,7 +86,8 @@ def product(tmp_path):
     def multiply(x, weight, precision, target="cpu"):
         save_file({"m.weight": weight}, tmp_path / "weights.safetensors")
         tensors = TensorFiles([tmp_path / "weights.safetensors"])
-        g = GraphWriter(tensors, Recipe(precision, target))
+        name, weight_only = ("int8", True) if precision == BLOCKS else (precision, False)
+        g = GraphWriter(tensors, Recipe(name, target, weight_only))
         value = ir.val("x", FLOAT, ["rows", weight.shape[1]])
         y = g.linear(value, "m", bias=False)
         y.dtype, y.shape = FLOAT, ir.Shape(["rows", len(weight)])
@@ -149,19 +150,19 @@ def test_a_value_that_float16_cannot_hold_is_refused_by_name():
 # --- products -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("precision", "target"), LOWER)
+@pytest.mark.parametrize(("precision", "target"), [*LOWER, (BLOCKS, "cpu")])
 @pytest.mark.parametrize("rows", [1, 5, 70])
 def test_a_product_differs_from_numpy_by_float32_sums_only(product, precision, target, rows):
     x, weight = gaussian(rows, 200), gaussian(48, 200)
     found = product(x, weight, precision, target)
     wanted = rounded(x, precision, target) @ dequantised(weight, precision, target).T
-    # Results of size 14 (√200); halves are exact to 2⁻¹¹ of that, and sums of halves to a few.
-    tolerance = 0.05 if target == "gpu" else 2e-4
+    # Results are of size 14 (√200), up to 60, where neighbouring halves are 0.03 apart.
+    tolerance = 0.1 if target == "gpu" else 2e-4
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("n_in", [64, 1536])
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "int4", BLOCKS])
 def test_nothing_saturates_at_the_limit_of_weights_and_activations(product, precision, n_in):
     """Two products of 8 bits each are added in 16 bits; with 8-bit weights they overflow."""
     weight = np.ones((33, n_in), np.float32)
@@ -188,14 +189,14 @@ def test_one_outlier_row_costs_the_others_nothing(product):
 def test_a_row_of_zeros_gives_zeros(product):
     x, weight = np.zeros((2, 64), np.float32), gaussian(8, 64)
     x[1, 0] = 1
-    for precision in ("int8", "int4"):
+    for precision in ("int8", "int4", BLOCKS):
         assert (product(x, weight, precision)[0] == 0).all()
 
 
 def test_a_row_does_not_depend_on_its_neighbours(product):
     """Quantised activations would turn a last-bit difference into a whole step."""
     x, weight = gaussian(33, 128), gaussian(70, 128)
-    for precision in ("int8", "int4"):
+    for precision in ("int8", "int4", BLOCKS):
         together = product(x, weight, precision)
         for rows in (slice(0, 1), slice(3, 8), slice(32, 33)):
             np.testing.assert_allclose(
@@ -243,7 +244,8 @@ def dequantised_checkpoint(folder, precision, target):
         if stored and name.endswith("weight") and values.ndim == 2:
             weights[name] = dequantised(values, precision, target)
     table = weights["model.embed_tokens.weight"]
-    weights["lm_head.weight"] = dequantised(table, precision, target)
+    head = BLOCKS if (precision, target) == ("int8", "cpu") else precision
+    weights["lm_head.weight"] = dequantised(table, head, target)
     weights["model.embed_tokens.weight"] = half(table)
     config = tiny._flat_config(tiny.replace(tiny.TINY, tied=False), "float32")
     tiny._write(folder, config, weights, "hub", "float32", 1)

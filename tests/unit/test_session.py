@@ -79,6 +79,24 @@ def test_a_device_that_fails_to_start_is_said_loudly(tmp_path, caplog):
     assert "identity.onnx: cuda failed to start, running on the CPU" in caplog.text
 
 
+def test_a_device_that_breaks_while_it_starts_leaves_stdout_alone(
+    tmp_path, monkeypatch, caplog, capsys
+):
+    """onnxruntime's own fallback prints there, into the middle of the JSON."""
+    real = ort.InferenceSession
+
+    def broken(path, options, providers, **rest):
+        if providers[0] != "CPUExecutionProvider":
+            raise RuntimeError("CUDA driver version is insufficient\nat line 3")
+        return real(path, options, providers=providers, **rest)
+
+    monkeypatch.setattr(ort, "InferenceSession", broken)
+    session = open_session(identity_graph(tmp_path / "identity.onnx"), Device("auto", "cuda"))
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert "running on the CPU (CUDA driver version is insufficient)" in caplog.text
+    assert capsys.readouterr().out == ""
+
+
 # --- graphs ---------------------------------------------------------------------------------
 
 

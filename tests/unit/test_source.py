@@ -62,7 +62,6 @@ def test_tensors_are_read_as_float32_whole_or_in_part(tmp_path, dtype, exact):
     assert found.dtype == np.float32 and (found == stored.astype(np.float32)).all()
     assert (found == values).all() == exact
     assert (tensors.read("model.norm.weight", slice(2, 4)) == found[2:4]).all()
-    assert tensors.n_bytes("model.norm.weight") == 140
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
