@@ -1,7 +1,7 @@
 """What every verb of the command line shares: options, tables, numbers for people."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -9,6 +9,9 @@ from rich.console import Console
 from rag.cli_models import JsonFlag, print_json
 from rag.errors import UsageError
 from rag.settings import ENVIRONMENT_PREFIX, Settings
+
+if TYPE_CHECKING:
+    from rag.pipeline import Pipeline
 
 __all__ = ["JsonFlag", "print_json"]
 
@@ -33,6 +36,13 @@ ThreadsOption = Annotated[int | None, setting("threads")]
 WaitOption = Annotated[
     bool, typer.Option("--wait", help="Wait for another process that writes to the index.")
 ]
+
+
+def pipeline_for(settings: Settings) -> "Pipeline":
+    """Return a pipeline; imported only now, or `--help` would wait for faiss and scipy."""
+    from rag.pipeline import Pipeline
+
+    return Pipeline(settings)
 
 
 def out() -> Console:

@@ -2,14 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from index.records import DocumentRecord, Failure, IndexStats
 from rag.cli_common import (
     DeviceOption,
     IndexOption,
@@ -18,12 +17,16 @@ from rag.cli_common import (
     WaitOption,
     human_bytes,
     out,
+    pipeline_for,
     print_json,
 )
 from rag.cli_ingest import progress_for, report_json
 from rag.errors import UsageError
-from rag.pipeline import IngestRequest, Pipeline
 from rag.settings import Settings
+
+if TYPE_CHECKING:
+    from index.records import DocumentRecord, Failure, IndexStats
+    from rag.pipeline import Pipeline
 
 
 def list_documents(
@@ -34,7 +37,7 @@ def list_documents(
     as_json: JsonFlag = False,
 ) -> None:
     """List the documents of the index, and what could not be read of them."""
-    records, failures = Pipeline(Settings.resolve(index=index)).documents(pattern)
+    records, failures = pipeline_for(Settings.resolve(index=index)).documents(pattern)
     if as_json:
         print_json(
             {
@@ -56,7 +59,7 @@ def remove(
 ) -> None:
     """Remove documents from the index: their vectors, text and page images. Files stay."""
     settings = Settings.resolve(index=index)
-    names = Pipeline(settings).remove(pattern, wait_s=-1 if wait else 0)
+    names = pipeline_for(settings).remove(pattern, wait_s=-1 if wait else 0)
     if not names:
         raise UsageError(f"no document matches {pattern!r}; `yomu list` shows the names")
     if as_json:
@@ -80,7 +83,7 @@ def verify(
     Exit code 0: nothing is damaged, or all of it was mended. 1: damage, listed.
     """
     settings = Settings.resolve(index=index, model=model, device=device)
-    pipeline = Pipeline(settings)
+    pipeline = pipeline_for(settings)
     report = pipeline.verify()
     result: dict[str, Any] = {
         "clean": report.clean,
@@ -102,7 +105,7 @@ def verify(
 
 def stats(index: IndexOption = None, as_json: JsonFlag = False) -> None:
     """Show how many documents, pages and vectors there are, and the bytes they take."""
-    numbers = stats_json(Pipeline(Settings.resolve(index=index)).stats())
+    numbers = stats_json(pipeline_for(Settings.resolve(index=index)).stats())
     if as_json:
         print_json(numbers)
         return
@@ -119,7 +122,7 @@ def stats(index: IndexOption = None, as_json: JsonFlag = False) -> None:
 def compact(index: IndexOption = None, wait: WaitOption = False, as_json: JsonFlag = False) -> None:
     """Give back the space of removed pages and renew what speeds up the search."""
     settings = Settings.resolve(index=index)
-    before, after = Pipeline(settings).compact(wait_s=-1 if wait else 0)
+    before, after = pipeline_for(settings).compact(wait_s=-1 if wait else 0)
     if as_json:
         print_json({"before": stats_json(before), "after": stats_json(after)})
     else:
@@ -127,7 +130,7 @@ def compact(index: IndexOption = None, wait: WaitOption = False, as_json: JsonFl
         out().print(f"{sizes[0]} before, {sizes[1]} now.")
 
 
-def stats_json(numbers: IndexStats) -> dict[str, Any]:
+def stats_json(numbers: "IndexStats") -> dict[str, Any]:
     """Return the object that `yomu stats --json` prints."""
     settings = numbers.settings
     return {
@@ -152,9 +155,11 @@ def stats_json(numbers: IndexStats) -> dict[str, Any]:
 
 
 def _read_again(
-    pipeline: Pipeline, settings: Settings, dropped: tuple[DocumentRecord, ...]
+    pipeline: "Pipeline", settings: Settings, dropped: "tuple[DocumentRecord, ...]"
 ) -> tuple[dict[str, Any], bool]:
     """Ingest the files of dropped documents that are still there, under the names they had."""
+    from rag.pipeline import IngestRequest
+
     sources = {each.name: Path(each.source) for each in dropped}
     present = {name: path for name, path in sources.items() if path.exists()}
     missing = [name for name in sources if name not in present]
@@ -185,12 +190,12 @@ def _print_verify(result: dict[str, Any]) -> None:
         console.print("`yomu verify --mend` reads what is damaged again.")
 
 
-def _document_json(record: DocumentRecord) -> dict[str, Any]:
+def _document_json(record: "DocumentRecord") -> dict[str, Any]:
     values = asdict(record)
     return {"document": values.pop("name"), **values, "same_as": list(record.same_as)}
 
 
-def _print_documents(records: tuple[DocumentRecord, ...], failures: list[Failure]) -> None:
+def _print_documents(records: "tuple[DocumentRecord, ...]", failures: "list[Failure]") -> None:
     console = out()
     table = Table(box=None)
     for heading in ("document", "pages", "status", "size", "date", "language"):

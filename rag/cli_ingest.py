@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich import progress as bars
@@ -22,15 +22,17 @@ from rag.cli_common import (
     ThreadsOption,
     WaitOption,
     out,
+    pipeline_for,
     print_json,
     read_lines,
     setting,
 )
 from rag.errors import UsageError
-from rag.ingest import IngestReport, PageRange, Trouble
-from rag.pipeline import IngestRequest, Pipeline
-from rag.plan import IngestPlan
 from rag.settings import Settings
+
+if TYPE_CHECKING:
+    from rag.ingest import IngestReport, PageRange, Trouble
+    from rag.plan import IngestPlan
 
 SHOWN_NOTES = 20
 PLAIN_SECONDS = 1.0
@@ -94,6 +96,8 @@ def ingest(
         max_visual_tokens=max_visual_tokens, pool_factor=pool_factor, readers=readers,
         page_seconds=page_seconds, page_megabytes=page_megabytes, commit_seconds=commit_seconds,
     )  # fmt: skip
+    from rag.pipeline import IngestRequest
+
     request = IngestRequest(
         paths=tuple(paths),
         passwords=(*(password or ()), *(read_lines(password_file) if password_file else ())),
@@ -101,7 +105,7 @@ def ingest(
         prune=prune,
         wait_s=-1 if wait else 0,
     )
-    pipeline = Pipeline(settings)
+    pipeline = pipeline_for(settings)
     if dry_run:
         failed = _show_plan(pipeline.plan(request), settings, as_json)
     else:
@@ -112,8 +116,10 @@ def ingest(
         raise typer.Exit(1)
 
 
-def parse_pages(text: str | None) -> PageRange:
+def parse_pages(text: str | None) -> "PageRange":
     """Return the range of `3`, `1-4` or `5-`; UsageError for anything else."""
+    from rag.ingest import PageRange
+
     if text is None:
         return PageRange()
     found = re.fullmatch(r"(\d+)(-(\d*))?", text.strip())
@@ -213,7 +219,7 @@ def progress_for(console: Console) -> BarProgress | LineProgress:
     return BarProgress(console) if console.is_terminal else LineProgress(console)
 
 
-def report_json(report: IngestReport, settings: Settings) -> dict[str, Any]:
+def report_json(report: "IngestReport", settings: Settings) -> dict[str, Any]:
     """Return the object that `--json` prints."""
     return {
         "documents": {name: report.documents[name] for name in OUTCOMES},
@@ -229,7 +235,7 @@ def report_json(report: IngestReport, settings: Settings) -> dict[str, Any]:
     }
 
 
-def show_report(report: IngestReport, settings: Settings, as_json: bool) -> bool:
+def show_report(report: "IngestReport", settings: Settings, as_json: bool) -> bool:
     """Print the summary; return whether anything failed."""
     if as_json:
         print_json(report_json(report, settings))
@@ -240,7 +246,7 @@ def show_report(report: IngestReport, settings: Settings, as_json: bool) -> bool
     return bool(report.failures or report.interrupted)
 
 
-def _print_summary(report: IngestReport, settings: Settings) -> None:
+def _print_summary(report: "IngestReport", settings: Settings) -> None:
     console = out()
     counts = ", ".join(f"{report.documents[name]} {name}" for name in OUTCOMES)
     rate = report.pages["added"] / report.seconds if report.seconds else 0.0
@@ -266,7 +272,7 @@ def _print_summary(report: IngestReport, settings: Settings) -> None:
 
 
 def _print_troubles(
-    console: Console, title: str, troubles: list[Trouble], most: int | None
+    console: Console, title: str, troubles: "list[Trouble]", most: int | None
 ) -> None:
     if not troubles:
         return
@@ -280,7 +286,7 @@ def _print_troubles(
         console.print(f"… and {len(troubles) - most} more; --json lists all.")
 
 
-def _show_plan(plan: IngestPlan, settings: Settings, as_json: bool) -> bool:
+def _show_plan(plan: "IngestPlan", settings: Settings, as_json: bool) -> bool:
     if as_json:
         print_json(
             {
@@ -299,5 +305,5 @@ def _show_plan(plan: IngestPlan, settings: Settings, as_json: bool) -> bool:
     return bool(plan.failures)
 
 
-def _trouble(trouble: Trouble, key: str = "reason") -> dict[str, Any]:
+def _trouble(trouble: "Trouble", key: str = "reason") -> dict[str, Any]:
     return {"document": trouble.document, "page": trouble.page, key: trouble.reason}

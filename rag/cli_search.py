@@ -2,14 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from index.page_index import by_document as documents_of
-from index.records import Filters, PageHit
 from rag.cli_common import (
     DeviceOption,
     IndexOption,
@@ -17,13 +15,17 @@ from rag.cli_common import (
     ModelOption,
     ThreadsOption,
     out,
+    pipeline_for,
     print_json,
     read_lines,
     setting,
 )
 from rag.errors import UsageError
-from rag.pipeline import Pipeline, Query, SearchResult
 from rag.settings import Mode, Settings
+
+if TYPE_CHECKING:
+    from index.records import PageHit
+    from rag.pipeline import Query, SearchResult
 
 QUERIES_AT_ONCE = 32
 
@@ -83,11 +85,13 @@ def search(
     settings = Settings.resolve(
         index=index, model=model, device=device, threads=threads, top_k=top_k, mode=mode
     )
+    from index.records import Filters
+
     filters = Filters(
         document=document, folder=folder, date_from=date_from, date_to=date_to, language=language
     )
     wanted = _queries(question, image, queries)
-    with Pipeline(settings) as pipeline:
+    with pipeline_for(settings) as pipeline:
         for start in range(0, len(wanted), QUERIES_AT_ONCE):
             for result in pipeline.search(
                 wanted[start : start + QUERIES_AT_ONCE], filters, exact=exact
@@ -98,7 +102,7 @@ def search(
                     _print_hits(result, by_document)
 
 
-def result_json(result: SearchResult) -> dict[str, Any]:
+def result_json(result: "SearchResult") -> dict[str, Any]:
     """Return the object that `--json` prints."""
     return {
         "id": result.query.id,
@@ -113,7 +117,9 @@ def result_json(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def _queries(question: str | None, image: Path | None, file: Path | None) -> list[Query]:
+def _queries(question: str | None, image: Path | None, file: Path | None) -> "list[Query]":
+    from rag.pipeline import Query
+
     if file is None:
         if question is None and image is None:
             raise UsageError("nothing to look for: give a QUESTION, --image or --queries")
@@ -123,7 +129,9 @@ def _queries(question: str | None, image: Path | None, file: Path | None) -> lis
     return [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
 
 
-def _parse(line: str, where: str) -> Query:
+def _parse(line: str, where: str) -> "Query":
+    from rag.pipeline import Query
+
     try:
         values = json.loads(line)
         text, name = values["query"], values.get("id")
@@ -134,7 +142,7 @@ def _parse(line: str, where: str) -> Query:
     return Query(text, id=None if name is None else str(name))
 
 
-def _print_hits(result: SearchResult, by_document: bool) -> None:
+def _print_hits(result: "SearchResult", by_document: bool) -> None:
     console = out()
     if not result.hits:
         console.print("Nothing found.")
@@ -152,7 +160,9 @@ def _print_hits(result: SearchResult, by_document: bool) -> None:
     console.print(f"{len(result.hits)} pages in {result.seconds * 1000:.0f} ms ({result.mode})")
 
 
-def _rows(result: SearchResult, by_document: bool) -> list[tuple[float, PageHit, str]]:
+def _rows(result: "SearchResult", by_document: bool) -> "list[tuple[float, PageHit, str]]":
+    from index.page_index import by_document as documents_of
+
     if not by_document:
         return [(hit.score, hit, str(hit.page)) for hit in result.hits]
     return [
