@@ -20,7 +20,6 @@ import shutil
 import time
 import weakref
 import zlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ Ints = NDArray[np.int64]
 MIN_POSTINGS_PAGES = 256
 CODES = ("codes.npy", "code_offsets.npy")
 DERIVED = {*CODES, "postings.faiss"}  # made again from the vectors
+NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 READERS = ThreadPoolExecutor(16, "segment-read")  # cold: 16 x pread 50 ms, one 1218 (200 pages)
 
 
@@ -239,30 +239,41 @@ class Segment:
     def records(self, rows: Ints) -> tuple[Bytes, Ints]:
         """Read pages: (N, record_bytes) uint8 of all of them, and where each starts in it.
 
-        rows ascending. Neighbouring rows are read at once, the rest by 16 threads. Raises
+        rows ascending, at least one. What is not in memory is read by 16 threads. Raises
         IndexCorrupt when a page is not what was written (checked at its first reading).
         """
         starts = np.concatenate([[0], np.cumsum(self.lengths(rows))]).astype(np.int64)
-        buffer = np.empty((starts[-1], self._codec.record_bytes), np.uint8)
-        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1)
-        if len(runs) <= 4:
-            self._read(runs, rows, starts, buffer)
-        else:
-            step = -(-len(runs) // 16)
-            parts = [runs[i : i + step] for i in range(0, len(runs), step)]
-            list(READERS.map(lambda part: self._read(part, rows, starts, buffer), parts))
+        width = self._codec.record_bytes
+        buffer = np.empty((starts[-1], width), np.uint8)
+        # One read for each run of neighbours: (place in the file, from, to in the buffer).
+        firsts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1])
+        ends = np.append(firsts[1:], len(rows))
+        places = (self._offsets[rows[firsts]] * width).tolist()
+        reads = list(
+            zip(
+                places,
+                (starts[firsts] * width).tolist(),
+                (starts[ends] * width).tolist(),
+                strict=True,
+            )
+        )
+        view = memoryview(buffer.reshape(-1).data)
+        missing = [read for read in reads if not self._read_cached(view, *read)]
+        list(READERS.map(lambda read: self._read(view, *read), missing))
+        for i in np.flatnonzero(~self._checked[rows]).tolist():
+            self._check(int(rows[i]), buffer[starts[i] : starts[i + 1]])
         return buffer, starts[:-1]
 
-    def _read(self, runs: Iterable[Ints], rows: Ints, starts: Ints, buffer: Bytes) -> None:
-        width = self._codec.record_bytes
-        for run in runs:
-            first, last = run[0], run[-1]
-            into = buffer[starts[first] : starts[last + 1]]
-            got = os.preadv(self._vectors, [into.data], int(self._offsets[rows[first]]) * width)
-            if got != into.nbytes:
-                raise IndexCorrupt(damaged(self.path / "vectors.bin", "shorter than at opening"))
-            for i in run[~self._checked[rows[run]]]:
-                self._check(int(rows[i]), buffer[starts[i] : starts[i + 1]])
+    def _read_cached(self, view: memoryview, place: int, start: int, end: int) -> bool:
+        """Read what the system has in memory; threads would only cost time for that."""
+        try:
+            return os.preadv(self._vectors, [view[start:end]], place, NOWAIT) == end - start
+        except OSError:  # not in memory, or this file system cannot say
+            return False
+
+    def _read(self, view: memoryview, place: int, start: int, end: int) -> None:
+        if os.preadv(self._vectors, [view[start:end]], place) != end - start:
+            raise IndexCorrupt(damaged(self.path / "vectors.bin", "shorter than at opening"))
 
     def _check(self, row: int, records: Bytes) -> None:
         if zlib.crc32(records.data) != self._crc[row]:

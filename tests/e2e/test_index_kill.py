@@ -92,11 +92,10 @@ def test_a_killed_ingest_goes_on_and_ends_like_a_whole_one(tmp_path, uninterrupt
 
 @pytest.mark.slow
 def test_fifty_kills(tmp_path, uninterrupted):
-    kills = sum(
-        kill_again_and_again(tmp_path / str(seed), uninterrupted, 5, 100 + seed)
-        for seed in range(14)
-    )
-    assert kills >= 50
+    kills, seed = 0, 100
+    while kills < 50:  # a run may end before its five kills
+        kills += kill_again_and_again(tmp_path / str(seed), uninterrupted, 5, seed)
+        seed += 1
 
 
 def test_unreported_leftovers_of_a_kill_are_swept(tmp_path):
