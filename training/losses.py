@@ -109,6 +109,7 @@ def match(
     return near + 0.5 * far, parts | {"word_recall": near_right, "phrase_recall": far_right}
 
 
+@torch.autocast("cuda", enabled=False)  # cosines times 20 need more digits than bf16 has
 def _words_to_cells(
     words: Tensor, cells: Tensor, batch: Batch, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -126,6 +127,7 @@ def _words_to_cells(
     return (forward[held].mean() + back.mean()) / 2, right
 
 
+@torch.autocast("cuda", enabled=False)
 def _phrases_to_windows(
     queries: Tensor, vectors: Tensor, retrieval: Tensor, batch: Batch, scale: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,7 @@ class Vision(nn.Module):
         """Return visual tokens (B, C, hidden) of patches (B, 4C, 588) at positions (B, 4C, 2)."""
         cos, sin = vision_angles(positions, self.head_dim)
         keys = None if mask is None else mask[:, None, None, :]
-        x = self.patch_embed(patches)
+        x = self.patch_embed(patches).float()  # the residual stream stays fp32 under autocast
         for block in self.blocks:
             x = block(x, cos, sin, keys)
         return self.merger(x)

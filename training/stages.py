@@ -30,7 +30,7 @@ STAGES = {
         Stage(
             "read",
             Recipe(
-                queries=2, questions=2, windows=0.7, lines=0.3, cells=600, degraded=0.2, plain=0.5
+                queries=2, questions=1, windows=0.7, lines=0.3, cells=450, degraded=0.1, plain=0.8
             ),
             match=0.5,
             read=0.5,
