@@ -1,0 +1,238 @@
+"""How well pages are found and read, on real documents: tables per language, kind and text layer.
+
+    python -m benchmarks.quality retrieval DOCUMENTS --model models/embedded
+    python -m benchmarks.quality answers DOCUMENTS --model models/embedded
+
+DOCUMENTS holds PDFs, manifest.json, queries.jsonl and qa.jsonl. Retrieval sees page images alone;
+beside it stand BM25 over the PDF's text layer and, with --tesseract, BM25 over OCR of the same
+images. Page vectors and OCR are kept in --cache, by model and resolution.
+"""
+
+import hashlib
+import json
+import random
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pymupdf
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+
+import models
+from benchmarks.metrics import ndcg_at, recall_at
+from benchmarks.text_scores import BM25, anls, answered
+
+app = typer.Typer(add_completion=False, help=__doc__)
+Key = tuple[str, int]  # document, 1-based page
+Ranks = dict[str, list[Key]]  # query id → pages, best first
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search with the pages that answer it."""
+
+    qid: str
+    text: str
+    language: str
+    kind: str
+    relevant: tuple[Key, ...]
+    layer: str
+    answers: tuple[str, ...] = ()
+
+
+def load_queries(folder: Path) -> tuple[list[Query], list[Query]]:
+    """Return (searches, questions with answers) of a documents folder."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    layers = {item["doc"]: item["has_text_layer"] for item in manifest}
+    searches, questions = [], []
+    for item in _lines(folder / "queries.jsonl"):
+        pages = tuple((item["doc"], page) for page in item["pages"])
+        layer = layers[item["doc"]]
+        searches.append(Query(item["qid"], item["query"], item["lang"], item["kind"], pages, layer))
+    for item in _lines(folder / "qa.jsonl"):
+        pages = tuple((item["doc"], p) for p in [item["page"], *item["also_pages"]])
+        wanted = (item["answer"], *item["answer_alternatives"])
+        layer = layers[item["doc"]]
+        questions.append(
+            Query(item["qid"], item["question"], item["lang"], item["kind"], pages, layer, wanted)
+        )
+    return searches, questions
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def choose_pages(folder: Path, queries: Iterable[Query], limit: int, seed: int = 0) -> list[Key]:
+    """Return every page, or all relevant ones and a seeded choice of others up to a limit."""
+    every = []
+    for path in sorted(folder.glob("*.pdf")):
+        with pymupdf.open(path) as document:
+            every += [(path.stem, number + 1) for number in range(len(document))]
+    if not limit or limit >= len(every):
+        return every
+    needed = {key for query in queries for key in query.relevant}
+    others = [key for key in every if key not in needed]
+    random.Random(seed).shuffle(others)
+    chosen = needed | set(others[: max(0, limit - len(needed))])
+    return [key for key in every if key in chosen]
+
+
+def render(folder: Path, key: Key, dpi: int) -> Image.Image:
+    """Return the image of a page."""
+    with pymupdf.open(folder / f"{key[0]}.pdf") as document:
+        pixmap = document[key[1] - 1].get_pixmap(dpi=dpi, alpha=False)
+    return Image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
+
+
+def page_vectors(
+    folder: Path, pages: list[Key], model: Path, dpi: int, cache: Path
+) -> list[NDArray[np.float32]]:
+    """Return the multi-vector of every page, from the cache where it is known."""
+    name = hashlib.sha256((model / "model.json").read_bytes()).hexdigest()[:16]
+    place = cache / f"{name}-{dpi}"
+    place.mkdir(parents=True, exist_ok=True)
+    retriever = models.load(model).retriever
+    found = []
+    for document, number in pages:
+        path = place / f"{document}-{number}.npy"
+        if not path.exists():
+            np.save(path, retriever.encode_pages([render(folder, (document, number), dpi)])[0])
+        found.append(np.load(path))
+    return found
+
+
+def rank_by_images(
+    folder: Path, pages: list[Key], queries: list[Query], model: Path, dpi: int, cache: Path
+) -> Ranks:
+    """Rank pages by MaxSim over their images (ColPali, arXiv:2407.01449)."""
+    vectors = page_vectors(folder, pages, model, dpi, cache)
+    encoded = models.load(model).retriever.encode_queries([query.text for query in queries])
+    ranks = {}
+    for query, asked in zip(queries, encoded, strict=True):
+        scores = [float((asked @ page.T).max(1).sum()) for page in vectors]
+        ranks[query.qid] = [pages[i] for i in np.argsort(scores)[::-1]]
+    return ranks
+
+
+def rank_by_text(pages: list[Key], texts: list[str], queries: list[Query]) -> Ranks:
+    """Rank pages by BM25 over a text each."""
+    index = BM25(texts)
+    return {
+        query.qid: [pages[i] for i in np.argsort(index.scores(query.text), kind="stable")[::-1]]
+        for query in queries
+    }
+
+
+def text_layer(folder: Path, key: Key) -> str:
+    """Return what PyMuPDF finds in the page's text layer."""
+    with pymupdf.open(folder / f"{key[0]}.pdf") as document:
+        return document[key[1] - 1].get_text()
+
+
+def tesseract(folder: Path, key: Key, dpi: int, cache: Path) -> str:
+    """Return Tesseract's reading of the page image, both languages on."""
+    path = cache / f"tesseract-{dpi}" / f"{key[0]}-{key[1]}.txt"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(suffix=".png") as file:
+            render(folder, key, dpi).save(file.name)
+            command = ["tesseract", file.name, "-", "-l", "eng+jpn", "--dpi", str(dpi)]
+            path.write_text(subprocess.run(command, capture_output=True, text=True).stdout)
+    return path.read_text()
+
+
+def report(queries: list[Query], systems: dict[str, Ranks], pages: list[Key]) -> dict:
+    """Print nDCG@5, recall@1 and recall@5 of each system per group, and return them."""
+    groups: dict[str, list[Query]] = {"all": queries}
+    for name, of in _GROUPINGS.items():
+        split = defaultdict(list)
+        for query in queries:
+            split[f"{name} {of(query)}"].append(query)
+        groups |= dict(sorted(split.items()))
+    print(f"{len(pages)} pages\n\n| group | n | " + " | ".join(systems) + " |")
+    print("|---|---|" + "---|" * len(systems) + "   (nDCG@5 / recall@1 / recall@5)")
+    table: dict[str, dict[str, list[float]]] = {}
+    for group, members in groups.items():
+        table[group] = {name: _scores(members, ranks) for name, ranks in systems.items()}
+        cells = " | ".join(" / ".join(f"{x:.3f}" for x in v) for v in table[group].values())
+        print(f"| {group} | {len(members)} | {cells} |")
+    return table
+
+
+_GROUPINGS: dict[str, Callable[[Query], str]] = {
+    "language": lambda query: query.language,
+    "kind": lambda query: query.kind,
+    "text layer": lambda query: "good" if query.layer == "yes" else "none, partial or broken",
+}
+
+
+def _scores(queries: list[Query], ranks: Ranks) -> list[float]:
+    each = [
+        (ndcg_at(r, q.relevant, 5), recall_at(r, q.relevant, 1), recall_at(r, q.relevant, 5))
+        for q in queries
+        for r in [ranks[q.qid]]
+    ]
+    return [float(x) for x in np.mean(each, axis=0)]
+
+
+@app.command()
+def retrieval(
+    documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
+    model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
+    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = 110,
+    limit: Annotated[int, typer.Option(help="most pages; 0: all of them")] = 0,
+    ocr: Annotated[bool, typer.Option("--tesseract", help="also Tesseract + BM25")] = False,
+    cache: Annotated[Path, typer.Option(help="folder of vectors and OCR")] = Path(".quality"),
+) -> None:
+    """Measure retrieval from page images beside BM25 over the text layer."""
+    searches, questions = load_queries(documents)
+    queries = searches + questions
+    pages = choose_pages(documents, queries, limit)
+    texts = [text_layer(documents, key) for key in pages]
+    systems = {
+        "images": rank_by_images(documents, pages, queries, model, dpi, cache),
+        "text layer, BM25": rank_by_text(pages, texts, queries),
+    }
+    if ocr:
+        read = [tesseract(documents, key, dpi, cache) for key in pages]
+        systems["Tesseract, BM25"] = rank_by_text(pages, read, queries)
+    print("## queries")
+    first = report(searches, systems, pages)
+    print("\n## questions")
+    second = report(questions, systems, pages)
+    print(json.dumps({"pages": len(pages), "queries": first, "questions": second}))
+
+
+@app.command()
+def answers(
+    documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
+    model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
+    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = 110,
+    tokens: Annotated[int, typer.Option(help="most tokens of an answer")] = 40,
+) -> None:
+    """Measure answers to the questions when the right page is given."""
+    generator = models.load(model).generator
+    results: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for query in load_queries(documents)[1]:
+        image = render(documents, query.relevant[0], dpi)
+        said = "".join(generator.generate([image], query.text, max_new_tokens=tokens))
+        pair = (float(answered(said, query.answers)), anls(said, query.answers))
+        print(f"{query.qid} [{query.kind}] {query.answers[0]!r} ← {said!r}")
+        for group in ("all", query.language, query.kind):
+            results[group].append(pair)
+    for group, pairs in results.items():
+        right, similar = np.mean(pairs, axis=0)
+        print(f"| {group} | {len(pairs)} | {right:.3f} | {similar:.3f} |")
+    print(json.dumps({group: np.mean(pairs, axis=0).tolist() for group, pairs in results.items()}))
+
+
+if __name__ == "__main__":
+    app()

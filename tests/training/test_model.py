@@ -1,0 +1,152 @@
+"""The torch model equals transformers', and a short run lowers each loss."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the dependency group `training`")
+
+from dataclasses import replace  # noqa: E402
+
+from tokenizers import Tokenizer  # noqa: E402
+
+from training import losses, tokenizer  # noqa: E402
+from training.batches import Recipe, Sampler, Tools, patch_positions  # noqa: E402
+from training.config import SIZES, ModelConfig, hub_config  # noqa: E402
+from training.model import Yomu  # noqa: E402
+from training.stages import Stage  # noqa: E402
+from training.train import optimisers, total_loss  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tools(work):
+    """Return the tools of the work folder, with a tokenizer trained on it."""
+    tokenizer.train(work / "text", 700).save(str(work / "tokenizer.json"))
+    return Tools.load(work)
+
+
+@pytest.fixture
+def config(tools):
+    tiny = SIZES["tiny"]
+    return ModelConfig(tiny.vision, replace(tiny.text, vocab_size=tools.tokenizer.get_vocab_size()))
+
+
+def _random(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_equals_transformers(tools: Tools, config):
+    transformers = pytest.importorskip("transformers", reason="the reference implementation")
+    torch.manual_seed(0)
+    ours = _random(Yomu(config))
+    ids = tokenizer.special_ids(tools.tokenizer)
+    theirs = transformers.Qwen2VLForConditionalGeneration(
+        transformers.Qwen2VLConfig(**hub_config(config, ids))
+    ).eval()
+    renamed = {
+        name.replace("visual.", "model.visual.", 1)
+        if name.startswith("visual.")
+        else name.replace("model.", "model.language_model.", 1): value
+        for name, value in ours.state_dict().items()
+        if "custom_text_proj" not in name
+    }
+    missing = theirs.load_state_dict(renamed, strict=False)
+    assert not missing.unexpected_keys
+    assert set(missing.missing_keys) <= {"lm_head.weight"}  # tied
+    rows, columns = 3, 4
+    text = f"{tokenizer.PAGE_PREFIX}{'<|image_pad|>' * 12}{tokenizer.PAGE_SUFFIX}"
+    sequence = torch.tensor([tools.tokenizer.encode(text).ids])
+    patches = torch.randn(48, 588)
+    full = patches.view(48, 3, 1, 196).expand(48, 3, 2, 196).reshape(48, 1176)
+    is_image = (sequence == ids["<|image_pad|>"]).int()
+    grid = torch.tensor([[1, 2 * rows, 2 * columns]])
+    with torch.no_grad():
+        wanted = theirs(
+            input_ids=sequence,
+            attention_mask=torch.ones_like(sequence),
+            pixel_values=full,
+            image_grid_thw=grid,
+            mm_token_type_ids=is_image,
+        ).logits
+        cells = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).numpy()
+        places = torch.from_numpy(patch_positions(cells))[None]
+        features = ours.visual(patches[None], places, None)[0]
+        embeds = ours.embed(sequence, features, ids["<|image_pad|>"])
+        position_ids, _ = theirs.model.get_rope_index(
+            sequence, is_image, image_grid_thw=grid, attention_mask=torch.ones_like(sequence)
+        )
+        got = ours.logits(ours.model(embeds, position_ids))
+    assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp_min(1)
+
+
+def test_a_continuation_is_as_if_alone(tools: Tools, config):
+    """Several questions in one row give the hidden states of one question in a row."""
+    torch.manual_seed(0)
+    model = _random(Yomu(config))
+    recipe = Recipe(cells=60, rows=3, columns=6, queries=0, questions=3, buffer=2)
+    batch = Sampler(tools, recipe, 4).batch()
+    image = tools.tokenizer.token_to_id("<|image_pad|>")
+    last = int(batch.segments[0].max())
+    assert last >= 3
+    with torch.no_grad():
+        together = losses.encode(model, batch, image, True).hidden[0]
+        keep = (batch.segments[0] == 0) | (batch.segments[0] == last)
+        alone = replace(
+            batch,
+            ids=batch.ids[:1, keep],
+            position_ids=batch.position_ids[:, :1, keep],
+            segments=batch.segments[:1, keep],
+            patches=batch.patches[:1],
+            positions=batch.positions[:1],
+            cells=batch.cells[:1],
+        )
+        single = losses.encode(model, alone, image, True).hidden[0]
+    assert (together[keep] - single).abs().max() < 1e-4
+
+
+def test_each_loss_falls(tools: Tools, config):
+    torch.manual_seed(0)
+    stage = Stage("test", Recipe(), match=1.0, read=1.0, rate=3e-3)
+    recipe = Recipe(cells=120, rows=3, columns=8, windows=0.6, lines=0.4, questions=1, buffer=3)
+    sampler = Sampler(tools, recipe, 0)
+    batches = [sampler.batch() for _ in range(3)]
+    lessons = losses.Lessons(Yomu(config), int(tools.classes.max()) + 1)
+    image = tools.tokenizer.token_to_id("<|image_pad|>")
+    both = optimisers(lessons, stage)
+    history: dict[str, list[float]] = {}
+    for step in range(60):
+        loss, parts = total_loss(lessons, batches[step % 3], stage, image)
+        for optimiser in both:
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser in both:
+            optimiser.step()
+        for name, value in parts.items():
+            history.setdefault(name, []).append(float(value))
+    for name in ("see", "words", "phrases", "read"):
+        assert sum(history[name][-3:]) < 0.8 * sum(history[name][:3]), name
+
+
+def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
+    """The exported folder becomes a model folder whose vectors and logits are torch's."""
+    builder = pytest.importorskip("models.build.builder")
+    import numpy as np
+    from PIL import Image
+
+    import models
+    from training import export
+
+    torch.manual_seed(0)
+    model = _random(Yomu(config))
+    export.write_base(model, Tokenizer.from_str(tools.tokenizer.to_str()), tmp_path / "hub/base")
+    export.write_adapter(model, tmp_path / "hub/adapter")
+    options = builder.BuildOptions(
+        precisions=builder.Precisions("fp32", "fp32", "fp32"), skip_blank_blocks=True
+    )
+    built = builder.build(builder.Sources.find(tmp_path / "hub"), tmp_path / "model", options)
+    engine = models.load(built)
+    image = np.full((112, 140, 3), 255, np.uint8)
+    image[10:60, 30:90] = np.random.default_rng(0).integers(0, 256, (50, 60, 3))
+    got = engine.retriever.encode_pages([Image.fromarray(image)])[0]
+    assert np.abs(got - export.reference_vectors(model, tools.tokenizer, image)).max() < 1e-4

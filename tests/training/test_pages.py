@@ -1,0 +1,141 @@
+"""Drawn pages: the same from the same seed, and labelled where the ink is."""
+
+import random
+
+import numpy as np
+import pytest
+
+from training.corpus import Corpus
+from training.pages import KINDS, draw
+from training.questions import ask
+from training.samples import character_classes, crop, fit, inked, patchify, window
+from training.scans import skew
+
+
+@pytest.fixture(scope="session")
+def corpus(work):
+    return Corpus(work / "text")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_gives_one_page(work, corpus, kind):
+    one, again = (draw(corpus, work / "fonts", 5, kind) for _ in range(2))
+    other = draw(corpus, work / "fonts", 6, kind)
+    assert np.array_equal(one.image, again.image)
+    assert np.array_equal(one.glyphs.boxes, again.glyphs.boxes)
+    assert one.facts == again.facts
+    assert one.image.shape != other.image.shape or (one.image != other.image).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_box_holds_ink(work, corpus, kind):
+    page = draw(corpus, work / "fonts", 11, kind, degraded=1e-9)
+    assert len(page.glyphs.codes) > 20
+    empty = 0
+    for x0, y0, x1, y1 in np.round(page.glyphs.boxes).astype(int):
+        part = page.image[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1].astype(int)
+        empty += part.size == 0 or np.ptp(part.sum(-1)) < 60
+    assert empty <= 0.01 * len(page.glyphs.codes)
+
+
+def test_text_ink_lies_inside_the_boxes(work, corpus):
+    page = draw(corpus, work / "fonts", 3, "prose", degraded=1e-9)
+    dark = page.image.min(-1) < 128
+    total = dark.sum()
+    for x0, y0, x1, y1 in np.round(page.glyphs.boxes).astype(int):
+        dark[max(y0 - 1, 0) : y1 + 2, max(x0 - 1, 0) : x1 + 2] = False
+    assert total > 1000
+    assert dark.sum() < 0.01 * total
+
+
+def test_boxes_are_right_to_the_pixel(work, corpus):
+    """Ink starts and ends where its boxes do, also at the far side of the page."""
+    page = draw(corpus, work / "fonts", 3, "prose", degraded=1e-9)
+    glyphs, dark = page.glyphs, page.image.min(-1) < 128
+    off = []
+    for line in np.unique(glyphs.lines):
+        x0, y0, x1, y1 = glyphs.boxes[np.flatnonzero(glyphs.lines == line)[-1]]
+        columns = np.flatnonzero(dark[round(y0) : round(y1), round(x0) - 6 : round(x1) + 6].any(0))
+        if x0 > 0.6 * page.image.shape[1] and len(columns):
+            off.append(columns.max() + round(x0) - 6 + 0.5 - x1)
+    assert len(off) >= 5
+    assert -3 < np.median(off) < 1  # a box ends a side bearing after its ink
+
+
+def test_boxes_turn_with_a_skewed_page():
+    image = np.full((400, 300, 3), 255, np.uint8)
+    image[50:60, 200:210] = 0
+    turned, boxes = skew(image, np.array([[200, 50, 210, 60]], np.float32), 3.0)
+    rows, columns = np.nonzero(turned.min(-1) < 100)
+    centre = (boxes[0, :2] + boxes[0, 2:]) / 2
+    assert np.allclose(centre, [columns.mean(), rows.mean()], atol=1.0)
+
+
+def test_facts_stand_on_their_page(work, corpus):
+    found = [draw(corpus, work / "fonts", seed, "form").facts for seed in range(4)]
+    assert any(found)
+    kinds = {fact.kind for facts in found for fact in facts}
+    assert kinds & {"form", "date"}
+
+
+def test_blank_cells_are_left_out_and_labels_follow(work, corpus):
+    page = fit(draw(corpus, work / "fonts", 3, "prose", degraded=1e-9), 1500)
+    classes = character_classes((work / "characters.txt").read_text(encoding="utf-8"))
+    found = window(page, classes)
+    mask = inked(page.image)
+    assert found.grid == mask.shape
+    assert len(found.positions) == mask.sum() < mask.size
+    assert len(found.patches) == 4 * len(found.positions)
+    shown = "".join(line.text for line in found.lines).replace(" ", "")
+    assert len(shown) > 100
+    assert (found.slots > 0).sum() > 0.6 * len(shown)  # small type may share a slot
+
+
+def test_patches_are_those_of_the_runtime():
+    torch = pytest.importorskip("torch", reason="normalising is torch's")
+    from PIL import Image
+
+    from models.images import preprocess
+    from training.model import normalise
+
+    pixels = np.random.default_rng(0).integers(0, 256, (84, 112, 3), np.uint8)
+    wanted = preprocess(Image.fromarray(pixels), 28 * 28, 10**6).pixel_values
+    positions = np.argwhere(np.ones((3, 4), bool))
+    ours = (
+        normalise(torch.from_numpy(patchify(pixels, positions)))
+        .numpy()
+        .reshape(-1, 3, 1, 14, 14)
+        .repeat(2, axis=2)
+    )
+    assert np.abs(ours.reshape(len(wanted), -1) - wanted).max() < 1e-5
+
+
+def test_a_crop_beyond_the_page_is_white(work, corpus):
+    page = draw(corpus, work / "fonts", 3, "prose", degraded=1e-9)
+    part = crop(page, -10_000, -10_000, 2, 3)
+    assert part.image.shape == (56, 84, 3)
+    assert (part.image == 255).all()
+
+
+def test_answers_are_on_the_page_that_is_asked(work, corpus):
+    page = fit(draw(corpus, work / "fonts", 4, "tables", degraded=1e-9), 1500)
+    found = window(page, character_classes(""))
+    asked = ask(found, random.Random(0), 12, whole=True)
+    text = "".join(chr(c) for c in page.glyphs.codes)
+    assert len(asked) == 12
+    for item in asked:
+        if item.kind != "absent":
+            assert "".join(item.answer.split()) in text
+
+
+def test_a_twin_differs_in_few_places(work, corpus):
+    page, twin = (
+        draw(corpus, work / "fonts", 4, "tables", degraded=1e-9, twin=mark) for mark in (0, 7)
+    )
+    assert page.image.shape == twin.image.shape
+    changed = (page.image != twin.image).any(-1).mean()
+    assert 0 < changed < 0.02
+    assert len(page.glyphs.codes) == len(twin.glyphs.codes)
+    different = page.glyphs.codes != twin.glyphs.codes
+    assert different.any()
+    assert all(chr(code).isdigit() for code in page.glyphs.codes[different])

@@ -1,0 +1,365 @@
+"""Batches: windows of drawn pages with their labels, queries and questions, padded to tensors.
+
+A row of tokens is one page and everything asked of it: the page prefix and its cells (segment 0),
+then any number of continuations (segments 1…), each of which sees segment 0 and itself. That is
+exactly as if each had been run alone, for the price of one pass over the cells.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training import tokenizer as templates
+from training.config import CELL_PX
+from training.corpus import Corpus, is_japanese
+from training.pages import DrawnPage, draw
+from training.questions import Asked, ask, read_line
+from training.samples import Line, Window, character_classes, crop, fit, phrase, window
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a batch holds. Shares are the odds of each kind of batch."""
+
+    cells: int = 1150  # inked cells a batch aims at: measured best on two cores
+    rows: int = 6
+    columns: int = 16
+    windows: float = 1.0  # share of batches made of windows
+    lines: float = 0.0  # share of batches made of single lines
+    pages: float = 0.0  # share of batches made of whole pages
+    queries: int = 2  # phrases looked for in each window
+    questions: int = 0  # questions asked of each window
+    max_cells: int = 1500  # of a whole page, as the runtime resizes it
+    buffer: int = 64  # drawn pages kept to cut windows from
+    degraded: float = 0.38  # share of pages that are inverted, compressed or scanned
+    english: float = 0.5  # share of pages in English
+    plain: float = 0.0  # share of pages in a common font and size
+    fresh: float = 1.0  # pages drawn anew for each batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's tensors (B rows, C cells, L tokens, Q queries, T query tokens)."""
+
+    patches: Tensor  # (B, 4C, 588) uint8
+    positions: Tensor  # (B, 4C, 2) patch row and column
+    cells: Tensor  # (B, C) True for real cells
+    slots: Tensor  # (B, C, 8) classes, IGNORED where padded
+    ids: Tensor  # (B, L) token ids
+    position_ids: Tensor  # (3, B, L)
+    segments: Tensor  # (B, L) 0 page, 1 retrieval suffix, 2… questions, -1 padding
+    targets: Tensor  # (B, L) id of the next token where an answer is learnt, else IGNORED
+    queries: Tensor  # (Q, K) token ids
+    query_mask: Tensor  # (Q, K) True for real tokens
+    query_rows: Tensor  # (Q,) the row a query belongs to
+    query_ignored: Tensor  # (Q, B) True where another row holds the query's text too
+    token_places: Tensor  # (T, 2) query and place of each token that carries ink
+    token_cells: Tensor  # (T, B, C) int8: 1 the cells it stands on, -1 cells with the same text
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory; the loader calls this where there is a GPU."""
+        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return Batch(**moved)
+
+
+@dataclass
+class Tools:
+    """Everything a worker needs to make batches."""
+
+    corpus: Corpus
+    fonts: Path
+    tokenizer: Tokenizer
+    classes: NDArray[np.int32]
+
+    @classmethod
+    def load(cls, work: Path) -> "Tools":
+        """Load the prepared text, fonts, tokenizer and characters of a work folder."""
+        return cls(
+            Corpus(work / "text"),
+            work / "fonts",
+            Tokenizer.from_file(str(work / "tokenizer.json")),
+            character_classes((work / "characters.txt").read_text(encoding="utf-8")),
+        )
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Endless batches from a seed; workers draw disjoint pages."""
+
+    def __init__(self, work: Path, recipe: Recipe, seed: int) -> None:
+        self.work, self.recipe, self.seed = work, recipe, seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches for ever."""
+        info = torch.utils.data.get_worker_info()
+        worker = info.id if info else 0
+        torch.set_num_threads(1)
+        sampler = Sampler(Tools.load(self.work), self.recipe, self.seed * 1009 + worker)
+        while True:
+            yield sampler.batch()
+
+
+class Sampler:
+    """Cuts batches from a buffer of drawn pages that is renewed all the time."""
+
+    def __init__(self, tools: Tools, recipe: Recipe, seed: int) -> None:
+        self.tools, self.recipe, self.rng = tools, recipe, random.Random(seed)
+        self.pages: list[DrawnPage] = []
+        self.twin: int | None = None  # seed of the page whose near-copy comes next
+        self.ids = templates.special_ids(tools.tokenizer)
+
+    def batch(self) -> Batch:
+        """Return the next batch."""
+        r = self.recipe
+        kind = self.rng.choices(["windows", "lines", "pages"], [r.windows, r.lines, r.pages])[0]
+        rows: list[tuple[Window, list[Asked]]] = []
+        total = 0
+        while total < r.cells and len(rows) < 64:
+            found, asked = getattr(self, f"_{kind}")()
+            if len(found.positions) >= 3:
+                rows.append((found, asked))
+                total += len(found.positions)
+        return collate(rows, self.tools, self.ids, self.rng, r.queries)
+
+    def _page(self) -> DrawnPage:
+        wanted = min(self.recipe.buffer, max(2, len(self.pages) + 1))
+        share = self.recipe.fresh * 70 / self.recipe.cells  # a window has about 70 cells
+        if len(self.pages) < wanted or self.rng.random() < share:
+            page = self._draw(self.rng.getrandbits(48))
+            if len(page.glyphs.codes) > 20:
+                self.pages.append(page)
+            if len(self.pages) > self.recipe.buffer:
+                self.pages.pop(self.rng.randrange(len(self.pages) - 1))
+        return self.rng.choice(self.pages)
+
+    def _draw(self, seed: int, twin: int = 0) -> DrawnPage:
+        r, tools = self.recipe, self.tools
+        return draw(
+            tools.corpus,
+            tools.fonts,
+            seed,
+            degraded=r.degraded,
+            english=r.english,
+            plain=r.plain,
+            twin=twin,
+        )
+
+    def _windows(self) -> tuple[Window, list[Asked]]:
+        r, rng = self.recipe, self.rng
+        page = self._page()
+        best = None
+        for _ in range(4):  # a window that shows something
+            box = page.glyphs.boxes[rng.randrange(len(page.glyphs.boxes))]
+            x = int(box[0]) - rng.randrange(r.columns * CELL_PX)
+            y = int(box[1]) - rng.randrange(r.rows * CELL_PX)
+            found = window(crop(page, x, y, r.rows, r.columns), self.tools.classes)
+            if best is None or len(found.positions) > len(best.positions):
+                best = found
+            if len(found.positions) > 0.6 * r.rows * r.columns:
+                break
+        assert best is not None
+        return best, ask(best, rng, r.questions, whole=False)
+
+    def _lines(self) -> tuple[Window, list[Asked]]:
+        rng, page = self.rng, self._page()
+        member = page.glyphs.lines == page.glyphs.lines[rng.randrange(len(page.glyphs.lines))]
+        boxes = page.glyphs.boxes[member]
+        (x0, y0), (x1, y1) = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+        margin = rng.randint(0, 8)
+        part = crop(
+            page,
+            int(x0) - margin,
+            int(y0) - margin,
+            max(1, round((y1 - y0 + 2 * margin) / CELL_PX + 0.3)),
+            min(48, max(1, int((x1 - x0 + 2 * margin) / CELL_PX) + 1)),
+        )
+        found = window(part, self.tools.classes)
+        text = "".join(line.text for line in found.lines[:1])
+        return found, read_line(text, rng) if len(found.lines) == 1 else []
+
+    def _pages(self) -> tuple[Window, list[Asked]]:
+        r, tools = self.recipe, self.tools
+        if self.twin is None:  # every other page is a near-copy of the one before it
+            self.twin = self.rng.getrandbits(48)
+            page = self._draw(self.twin)
+        else:
+            page = self._draw(self.twin, self.rng.randrange(1, 1 << 30))
+            self.twin = None
+        found = window(fit(page, r.max_cells), tools.classes)
+        return found, ask(found, self.rng, max(r.questions, 1) * 2, whole=True)
+
+
+def collate(
+    rows: list[tuple[Window, list[Asked]]],
+    tools: Tools,
+    ids: dict[str, int],
+    rng: random.Random,
+    queries: int,
+) -> Batch:
+    """Return one padded batch of windows and what is asked of them."""
+    windows = [found for found, _ in rows]
+    count, width = len(windows), max(len(w.positions) for w in windows)
+    patches = np.zeros((count, 4 * width, windows[0].patches.shape[1]), np.uint8)
+    positions = np.zeros((count, 4 * width, 2), np.int64)
+    cells = np.zeros((count, width), np.bool_)
+    slots = np.full((count, width, 8), IGNORED, np.int64)
+    for row, found in enumerate(windows):
+        n = len(found.positions)
+        patches[row, : 4 * n] = found.patches
+        positions[row, : 4 * n] = patch_positions(found.positions)
+        cells[row, :n] = True
+        slots[row, :n] = found.slots
+    tensors = {
+        "patches": torch.from_numpy(patches),
+        "positions": torch.from_numpy(positions),
+        "cells": torch.from_numpy(cells),
+        "slots": torch.from_numpy(slots),
+    }
+    sequences = [sequence(found, asked, tools.tokenizer, ids, rng) for found, asked in rows]
+    tensors |= _pad_sequences(sequences, ids["<|endoftext|>"])
+    tensors |= _queries(windows, width, tools, ids, rng, queries)
+    return Batch(**tensors)
+
+
+def patch_positions(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the (4C, 2) positions of the patches of cells (C, 2)."""
+    offsets = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    return (2 * cells[:, None] + offsets).reshape(-1, 2)
+
+
+def sequence(
+    found: Window,
+    asked: list[Asked],
+    tokenizer: Tokenizer,
+    ids: dict[str, int],
+    rng: random.Random,
+) -> NDArray[np.int64]:
+    """Return a row (6, L): id, three positions, segment, target."""
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text).ids
+
+    system = templates.SYSTEM if asked and rng.random() < 0.5 else ""
+    prefix = encode(system + templates.PAGE_PREFIX)
+    start, cells = len(prefix), len(found.positions)
+    page = np.zeros((6, start + cells), np.int64)
+    page[0] = [*prefix, *[ids["<|image_pad|>"]] * cells]
+    page[1:4, :start] = np.arange(start)
+    page[1, start:] = start
+    page[2:4, start:] = start + found.positions.T
+    page[5] = IGNORED
+    after = start + max(found.grid)
+    parts = [page, _continuation(encode(templates.PAGE_SUFFIX), [], after, 1)]
+    for number, item in enumerate(asked):
+        head = f"<|vision_end|>{item.question}<|im_end|>\n<|im_start|>assistant\n"
+        answer = encode(f"{item.answer}<|im_end|>")
+        parts.append(_continuation(encode(head), answer, after, number + 2))
+    return np.concatenate(parts, axis=1)
+
+
+def _continuation(
+    head: list[int], answer: list[int], start: int, segment: int
+) -> NDArray[np.int64]:
+    part = np.empty((6, len(head) + len(answer)), np.int64)
+    part[0] = head + answer
+    part[1:4] = start + np.arange(part.shape[1])
+    part[4] = segment
+    part[5] = IGNORED
+    if answer:
+        part[5, len(head) - 1 : -1] = answer
+    return part
+
+
+def _pad_sequences(sequences: list[NDArray[np.int64]], pad: int) -> dict[str, Tensor]:
+    length = max(s.shape[1] for s in sequences)
+    table = np.zeros((6, len(sequences), length), np.int64)
+    table[0], table[4], table[5] = pad, -1, IGNORED
+    for row, values in enumerate(sequences):
+        table[:, row, : values.shape[1]] = values
+    tensor = torch.from_numpy(table)
+    return {
+        "ids": tensor[0], "position_ids": tensor[1:4], "segments": tensor[4], "targets": tensor[5],
+    }  # fmt: skip
+
+
+def _queries(
+    windows: list[Window],
+    width: int,
+    tools: Tools,
+    ids: dict[str, int],
+    rng: random.Random,
+    count: int,
+) -> dict[str, Tensor]:
+    """Return phrases from the windows as queries, and where each of their tokens stands."""
+    texts, owners, places, stands = [], [], [], []
+    joined = [" ".join(line.text for line in w.lines).lower() for w in windows]
+    for row, found in enumerate(windows):
+        lines = [line for line in found.lines if len(line.text) > 2]
+        for line in _some_lines(lines, rng, count):
+            text, start = phrase(line, rng, is_japanese(line.text))
+            shown = text.lower() if rng.random() < 0.3 else text
+            encoded = tools.tokenizer.encode(templates.query_text(shown))
+            first = len(templates.QUERY_PREFIX)
+            for place, (a, b) in enumerate(encoded.offsets):
+                piece = text[max(a - first, 0) : max(b - first, 0)]
+                if any(c.isalnum() for c in piece):
+                    where = line.cells[start + a - first : start + b - first]
+                    places.append((len(texts), place))
+                    stands.append((row, where[where >= 0], piece.strip().lower()))
+            texts.append((encoded.ids, text.lower()))
+            owners.append(row)
+    length = max((len(e) for e, _ in texts), default=1)
+    table = np.full((max(len(texts), 1), length), ids["<|endoftext|>"], np.int64)
+    mask = np.zeros(table.shape, np.bool_)
+    for number, (encoded_ids, _) in enumerate(texts):
+        table[number, : len(encoded_ids)] = encoded_ids
+        mask[number, : len(encoded_ids)] = True
+    ignored = np.array(
+        [[row != own and text in other for row, other in enumerate(joined)]
+         for (_, text), own in zip(texts, owners, strict=True)]
+    ).reshape(-1, len(windows))  # fmt: skip
+    return {
+        "queries": torch.from_numpy(table),
+        "query_mask": torch.from_numpy(mask),
+        "query_rows": torch.tensor(owners, dtype=torch.int64),
+        "query_ignored": torch.from_numpy(ignored.astype(np.bool_)),
+        "token_places": torch.tensor(places, dtype=torch.int64).view(-1, 2),
+        "token_cells": torch.from_numpy(_stand(windows, stands, width)),
+    }
+
+
+def _some_lines(lines: list[Line], rng: random.Random, count: int) -> list[Line]:
+    """Return up to `count` lines; those with figures twice as likely, as twins differ in them."""
+    weights = [2 if any(c.isdigit() for c in line.text) else 1 for line in lines]
+    chosen = dict.fromkeys(rng.choices(range(len(lines)), weights, k=count)) if lines else {}
+    return [lines[i] for i in chosen]
+
+
+def _stand(
+    windows: list[Window], stands: list[tuple[int, NDArray[np.int64], str]], width: int
+) -> NDArray[np.int8]:
+    """Return (T, B, C): 1 on the cells of a token, -1 on other cells that show the same text."""
+    table = np.zeros((len(stands), len(windows), width), np.int8)
+    lowered = [[(line.text.lower(), line.cells) for line in w.lines] for w in windows]
+    for number, (row, where, piece) in enumerate(stands):
+        for other, lines in enumerate(lowered):
+            for text, cells in lines:
+                at = text.find(piece)
+                while at >= 0:
+                    same = cells[at : at + len(piece)]
+                    table[number, other, same[same >= 0]] = -1
+                    at = text.find(piece, at + 1)
+        table[number, row, where] = 1
+    return table

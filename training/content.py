@@ -1,0 +1,238 @@
+"""What stands on a drawn page: blocks of HTML, and the questions that each block answers."""
+
+import html
+import random
+import re
+from dataclasses import dataclass
+
+from training.corpus import Corpus, Question, Table
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A question that the page answers, and the answer as it stands on the page."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of HTML with the facts that can be asked about it."""
+
+    markup: str
+    facts: tuple[Fact, ...] = ()
+
+
+FORM_LABELS = {
+    "en": "Name,Address,Date,Invoice number,Total,Phone,Email,Customer,Order number,Department,"
+    "Amount due,Account,Reference,Country,City,Position,Signature,Quantity,Unit price,Tax,"
+    "Project,Prepared by,Approved by,Version,Status,Issue date,Due date,Postal code".split(","),
+    "ja": "氏名,住所,日付,請求番号,合計金額,電話番号,担当者,会社名,注文番号,部署,品名,数量,単価,"
+    "消費税,備考,口座番号,生年月日,発行日,支払期限,件名,所属,役職,郵便番号,納期,承認者,版".split(
+        ","
+    ),
+}
+UNITS = {
+    "en": ["%", " million", " km", " kg", "", "", " USD"],
+    "ja": ["%", "億円", "人", "件", "", "万円", "台"],
+}
+MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
+
+
+def with_digits_swapped(blocks: list[Block], rng: random.Random) -> list[Block]:
+    """Return the blocks with two digits exchanged throughout one block that shows both or one.
+
+    The result is a near-identical page: the hardest thing to tell apart by looking.
+    """
+    numbered = [i for i, block in enumerate(blocks) if re.search(r">[^<]*\d", block.markup)]
+    if not numbered:
+        return blocks
+    chosen = rng.choice(numbered)
+    shown = sorted(set(re.findall(r"\d", re.sub(r"<[^>]*>", "", blocks[chosen].markup))))
+    one = rng.choice(shown)
+    other = rng.choice([digit for digit in "0123456789" if digit != one])
+    swap = str.maketrans(one + other, other + one)
+    block = blocks[chosen]
+    markup = re.sub(r">[^<]*<", lambda text: text[0].translate(swap), block.markup)
+    facts = tuple(
+        Fact(f.kind, f.question.translate(swap), f.answer.translate(swap)) for f in block.facts
+    )
+    return [*blocks[:chosen], Block(markup, facts), *blocks[chosen + 1 :]]
+
+
+def number(rng: random.Random) -> str:
+    """Return a figure as reports print them."""
+    value = rng.choice([rng.uniform(0, 100), rng.uniform(0, 9999), rng.uniform(0, 999999)])
+    text = f"{value:,.{rng.choice([0, 0, 1, 2])}f}"
+    return rng.choice([text, text, text, f"({text})", f"-{text}"])
+
+
+def date(rng: random.Random, language: str) -> str:
+    """Return a date as it is written in the language."""
+    year, month, day = rng.randint(1960, 2029), rng.randint(1, 12), rng.randint(1, 28)
+    if language == "ja":
+        return rng.choice(
+            [
+                f"{year}年{month}月{day}日",
+                f"令和{rng.randint(1, 9)}年{month}月{day}日",
+                f"{year}/{month:02}/{day:02}",
+            ]
+        )
+    name = MONTHS[month - 1]
+    return rng.choice(
+        [f"{name} {day}, {year}", f"{day} {name} {year}", f"{year}-{month:02}-{day:02}"]
+    )
+
+
+def title(corpus: Corpus, rng: random.Random, language: str, level: int = 1) -> Block:
+    """Return a heading, asked for by name when it is the page's title."""
+    text = corpus.phrase(rng, language, rng.randint(2, 6))
+    if level > 1 and rng.random() < 0.5:
+        label = (
+            f"{rng.randint(1, 9)}.{rng.randint(1, 9)}"
+            if rng.random() < 0.6
+            else f"{rng.randint(1, 20)}."
+        )
+        text = (
+            f"{label} {text}"
+            if language == "en"
+            else rng.choice([f"{label} {text}", f"第{rng.randint(1, 9)}章 {text}"])
+        )
+    ask = {
+        "en": ["What is the title of this page?", "What is the title?"],
+        "ja": ["このページのタイトルは何ですか。", "題名は何ですか?"],
+    }[language]
+    facts = (Fact("title", rng.choice(ask), text),) if level == 1 else ()
+    return Block(f"<h{level}>{html.escape(text)}</h{level}>", facts)
+
+
+def section(corpus: Corpus, rng: random.Random, language: str) -> Block:
+    """Return a heading with its paragraph; asks which heading stands above the first words."""
+    head = title(corpus, rng, language, level=rng.choice([2, 3]))
+    body = corpus.paragraph(rng, language)
+    start = " ".join(body.split()[:4]) if language == "en" else body[:8]
+    ask = (
+        f'What is the heading above "{start}"?'
+        if language == "en"
+        else f"「{start}」の上の見出しは何ですか。"
+    )
+    answer = html.unescape(head.markup[4:-5])
+    return Block(f"{head.markup}<p>{html.escape(body)}</p>", (Fact("heading", ask, answer),))
+
+
+def paragraph(corpus: Corpus, rng: random.Random, language: str) -> Block:
+    """Return a paragraph, now and then one that has a question of its own."""
+    if rng.random() < 0.4 and corpus.questions[language]:
+        found: Question = rng.choice(corpus.questions[language])
+        return Block(
+            f"<p>{html.escape(found.context)}</p>", (Fact("text", found.question, found.answer),)
+        )
+    text = html.escape(corpus.paragraph(rng, language))
+    if rng.random() < 0.1:
+        words = text.split(" ")
+        words[0] = f"<b>{words[0]}</b>"
+        text = " ".join(words)
+    return Block(f"<p>{text}</p>")
+
+
+def bullets(corpus: Corpus, rng: random.Random, language: str) -> Block:
+    """Return a bulleted or numbered list."""
+    tag = rng.choice(["ul", "ul", "ol"])
+    items = [corpus.phrase(rng, language, rng.randint(3, 12)) for _ in range(rng.randint(3, 8))]
+    rows = "".join(f"<li>{html.escape(item)}</li>" for item in items)
+    return Block(f"<{tag}>{rows}</{tag}>")
+
+
+def form(corpus: Corpus, rng: random.Random, language: str) -> Block:
+    """Return labels with filled-in values."""
+    labels = rng.sample(FORM_LABELS[language], rng.randint(4, 10))
+    rows, facts = [], []
+    for label in labels:
+        value = _form_value(corpus, rng, language, label)
+        rows.append((label, value))
+        ask = rng.choice(
+            [f"What is the {label.lower()}?", f"{label}?"]
+            if language == "en"
+            else [f"{label}は何ですか。", f"{label}を答えてください。"]
+        )
+        kind = "date" if "date" in label.lower() or "日" in label else "form"
+        facts.append(Fact(kind, ask, value))
+    colon = rng.choice([":", "", " :"]) if language == "en" else rng.choice(["：", "", ":"])
+    if rng.random() < 0.5:
+        body = "".join(f"<tr><td>{a}{colon}</td><td>{html.escape(b)}</td></tr>" for a, b in rows)
+        return Block(
+            f'<table class="{rng.choice(["ruled", "plain"])}">{body}</table>', tuple(facts)
+        )
+    body = "".join(f"<p><b>{a}{colon}</b> {html.escape(b)}</p>" for a, b in rows)
+    return Block(body, tuple(facts))
+
+
+def _form_value(corpus: Corpus, rng: random.Random, language: str, label: str) -> str:
+    if any(word in label for word in ("date", "Date", "日", "期限", "納期")):
+        return date(rng, language)
+    if any(word in label for word in ("number", "Phone", "code", "番号", "Account", "Reference")):
+        return "-".join(str(rng.randint(10, 99999)) for _ in range(rng.randint(1, 3)))
+    if any(
+        word in label
+        for word in ("Total", "Amount", "price", "Quantity", "Tax", "金額", "単価", "数量", "税")
+    ):
+        return number(rng) + rng.choice(UNITS[language])
+    return corpus.phrase(rng, language, rng.randint(1, 3))
+
+
+def table(corpus: Corpus, rng: random.Random, language: str) -> Block:
+    """Return a table, real or made up, and questions about some of its cells."""
+    found = _made_up_table(corpus, rng, language)
+    if language == "en" and rng.random() < 0.4:
+        found = _real_table(corpus, rng)
+    style = rng.choice(["ruled", "ruled", "lines", "plain", "shaded"])
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in found.header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in found.rows
+    )
+    markup = f'<table class="{style}"><tr>{head}</tr>{body}</table>'
+    return Block(markup, tuple(_cell_facts(found, rng, language)))
+
+
+def _real_table(corpus: Corpus, rng: random.Random) -> Table:
+    chosen = rng.choice(corpus.tables)
+    width = min(len(chosen.header), 6)
+    start = rng.randrange(max(1, len(chosen.rows) - 8))
+    rows = tuple(row[:width] for row in chosen.rows[start : start + rng.randint(3, 12)])
+    return Table(chosen.header[:width], rows)
+
+
+def _made_up_table(corpus: Corpus, rng: random.Random, language: str) -> Table:
+    columns, rows = rng.randint(2, 6), rng.randint(3, 14)
+    first_year = rng.randint(1980, 2020)
+    suffix = "年" if language == "ja" and rng.random() < 0.5 else ""
+    if rng.random() < 0.5:
+        heads = [f"{first_year + i}{suffix}" for i in range(columns)]
+    else:
+        heads = [corpus.phrase(rng, language, rng.randint(1, 2))[:16] for _ in range(columns)]
+    unit = rng.choice(UNITS[language]) if rng.random() < 0.3 else ""
+    body = tuple(
+        (corpus.phrase(rng, language, rng.randint(1, 3))[:24], *(number(rng) + unit for _ in heads))
+        for _ in range(rows)
+    )
+    return Table(("" if rng.random() < 0.5 else corpus.phrase(rng, language, 1)[:12], *heads), body)
+
+
+def _cell_facts(found: Table, rng: random.Random, language: str) -> list[Fact]:
+    facts = []
+    for row in rng.sample(found.rows, min(4, len(found.rows))):
+        column = rng.randrange(1, len(found.header))
+        head, name, value = found.header[column], row[0], row[column]
+        if head and name and value:
+            ask = rng.choice(
+                [f"What is {head} of {name}?", f"{name}: {head}?"]
+                if language == "en"
+                else [f"{name}の{head}はいくつですか。", f"{name}の{head}は?"]
+            )
+            facts.append(Fact("table", ask, value))
+    return facts

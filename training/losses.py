@@ -1,0 +1,163 @@
+"""What the model is taught, one function a lesson. All of them share one pass over the cells.
+
+see     which character stands in each slot of a cell (dense, moves first)
+match   which cells show this word (dense, both ways), then which window holds this phrase (MaxSim,
+        ColPali arXiv:2407.01449)
+read    the next token of an answer
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.batches import IGNORED, Batch
+from training.model import Yomu, normalise
+from training.samples import BLANK, SLOTS
+
+SLOT_DIM = 64
+GROUP = 32  # rows whose phrases are looked for in one another
+BLANK_KEPT = 0.05  # of the blank slots: the classifier over 3,700 characters is not free
+BLANK_SHARE = 0.15  # of the seeing loss: blank slots are many and easy
+
+
+class Lessons(nn.Module):
+    """The model with the heads that only training needs."""
+
+    def __init__(self, model: Yomu, classes: int) -> None:
+        super().__init__()
+        hidden = model.config.text.hidden_size
+        self.yomu = model
+        self.slots = nn.Linear(hidden, SLOTS * SLOT_DIM)
+        self.characters = nn.Linear(SLOT_DIM, classes)
+        self.log_scale = nn.Parameter(torch.tensor(3.0))  # of cosine similarities: exp(3) = 20
+
+    def slot_logits(self, features: Tensor) -> Tensor:
+        """Return class scores (n, 8, classes) of visual tokens (n, hidden)."""
+        return self.characters(F.gelu(self.slots(features)).unflatten(-1, (SLOTS, SLOT_DIM)))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch after one pass: visual tokens (n, hidden) and hidden states (B, L, hidden)."""
+
+    features: Tensor
+    hidden: Tensor | None
+
+
+def encode(model: Yomu, batch: Batch, image_token: int, decode: bool) -> Encoded:
+    """Run the vision tower, and the decoder where a loss needs it."""
+    patch_mask = batch.cells.repeat_interleave(4, dim=1)
+    full = bool(batch.cells.all())
+    features = model.visual(normalise(batch.patches), batch.positions, None if full else patch_mask)
+    features = features[batch.cells]
+    if not decode:
+        return Encoded(features, None)
+    embeds = model.embed(batch.ids, features, image_token)
+    return Encoded(features, model.model(embeds, batch.position_ids, segment_mask(batch.segments)))
+
+
+def segment_mask(segments: Tensor) -> Tensor:
+    """Return (B, 1, L, L): causal, every continuation seeing the page and itself only."""
+    length = segments.shape[1]
+    keys, asks = segments[:, None, :], segments[:, :, None]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    own = torch.eye(length, dtype=torch.bool, device=segments.device)
+    return (((keys == asks) | (keys == 0)) & causal | own)[:, None]
+
+
+def see(lessons: Lessons, features: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the slot loss, and the accuracy on slots that hold a character."""
+    labels = batch.slots[batch.cells]  # (n, 8)
+    inked = labels != BLANK
+    empty = ~inked & (torch.rand_like(labels, dtype=torch.float32) < BLANK_KEPT)
+    chosen = inked | empty
+    hidden = F.gelu(lessons.slots(features)).unflatten(-1, (SLOTS, SLOT_DIM))[chosen]
+    logits = lessons.characters(hidden).float()
+    truth = labels[chosen]
+    losses = F.cross_entropy(logits, truth, reduction="none")
+    ink = truth != BLANK
+    loss = (1 - BLANK_SHARE) * losses[ink].mean() + BLANK_SHARE * losses[~ink].mean()
+    right = (logits.argmax(-1) == truth)[ink].float().mean()
+    return loss, {"see": loss.detach(), "slot_accuracy": right}
+
+
+def query_vectors(model: Yomu, batch: Batch) -> Tensor:
+    """Return unit vectors (Q, K, 128) of the batch's queries; right padding is never seen."""
+    embeds = model.embed(batch.queries, None, -1)
+    length = batch.queries.shape[1]
+    places = torch.arange(length, device=embeds.device).expand(3, len(batch.queries), length)
+    return model.project(model.model(embeds, places))
+
+
+def match(
+    lessons: Lessons, hidden: Tensor, batch: Batch, image_token: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the word-to-cell and phrase-to-window losses with their accuracies."""
+    model = lessons.yomu
+    queries = query_vectors(model, batch)
+    retrieval = batch.segments.clamp_max(2) < 2
+    retrieval &= batch.segments >= 0
+    vectors = model.project(hidden)  # (B, L, 128)
+    cells = vectors[batch.ids == image_token]  # (n, 128), row-major like batch.cells
+    scale = lessons.log_scale.exp().clamp_max(100)
+    words = queries[batch.token_places[:, 0], batch.token_places[:, 1]]
+    near, near_right = _words_to_cells(words, cells, batch, scale)
+    far, far_right = _phrases_to_windows(queries, vectors, retrieval, batch, scale)
+    parts = {"words": near.detach(), "phrases": far.detach()}
+    return near + 0.5 * far, parts | {"word_recall": near_right, "phrase_recall": far_right}
+
+
+@torch.autocast("cuda", enabled=False)  # cosines times 20 need more digits than bf16 has
+def _words_to_cells(
+    words: Tensor, cells: Tensor, batch: Batch, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    stand = batch.token_cells[:, batch.cells]  # (T, n)
+    scores = scale * (words @ cells.T)
+    scores = scores.masked_fill(stand == -1, -1e4)
+    on = stand == 1
+    held = on.any(1)
+    off_score = scores.masked_fill(~on, -1e4)
+    forward = scores.logsumexp(1) - off_score.logsumexp(1)
+    shown = on.any(0)
+    back = (scores.logsumexp(0) - off_score.logsumexp(0))[shown]
+    best = scores.argmax(1, keepdim=True)
+    right = on.gather(1, best)[held].float().mean()
+    return (forward[held].mean() + back.mean()) / 2, right
+
+
+@torch.autocast("cuda", enabled=False)
+def _phrases_to_windows(
+    queries: Tensor, vectors: Tensor, retrieval: Tensor, batch: Batch, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rank the windows of each group of rows: all pairs of a large batch would not fit."""
+    found, right = [], []
+    for start in range(0, len(vectors), GROUP):
+        rows = slice(start, start + GROUP)
+        asked = (batch.query_rows >= start) & (batch.query_rows < start + GROUP)
+        mask = batch.query_mask[asked]
+        scores = maxsim(queries[asked], mask, vectors[rows], retrieval[rows])  # (q, b)
+        logits = scale * scores / mask.sum(1, keepdim=True)
+        logits = logits.masked_fill(batch.query_ignored[asked, rows], -1e4)
+        truth = batch.query_rows[asked] - start
+        found.append(F.cross_entropy(logits, truth, reduction="none"))
+        right.append(logits.argmax(1) == truth)
+    return torch.cat(found).mean(), torch.cat(right).float().mean()
+
+
+def maxsim(queries: Tensor, query_mask: Tensor, pages: Tensor, page_mask: Tensor) -> Tensor:
+    """Return late-interaction scores (Q, B) of queries (Q, K, D) against pages (B, L, D)."""
+    similar = torch.einsum("qkd,bld->qbkl", queries, pages)
+    similar = similar.masked_fill(~page_mask[None, :, None], -1e4)
+    return (similar.amax(-1) * query_mask[:, None]).sum(-1)
+
+
+def read(model: Yomu, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the next-token loss on answers, and the share of tokens that come first."""
+    asked = batch.targets != IGNORED
+    logits = model.logits(hidden[asked]).float()
+    truth = batch.targets[asked]
+    loss = F.cross_entropy(logits, truth)
+    right = (logits.argmax(-1) == truth).float().mean()
+    return loss, {"read": loss.detach(), "read_tokens": right}

@@ -1,0 +1,160 @@
+"""Turns a drawn page, or a window of it, into what the losses need: cells, labels, words.
+
+A cell is 28×28 px, four patches, one visual token. A cell whose pixels are all one colour is blank
+and left out; the others keep the positions of the full grid.
+"""
+
+import random
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import CELL_PX, PATCH_PX
+from training.pages import DrawnPage, Glyphs
+
+SLOTS = 8  # a cell's slots of 7×14 px: 2 rows of 4
+BLANK, UNKNOWN = 0, 1  # classes of a slot; known characters follow
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text inside a window: its string, and for every character its cell (-1: none)."""
+
+    text: str
+    cells: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The inked cells of a window.
+
+    patches    (4C, 588) uint8, channels first, cell-major
+    positions  (C, 2) row and column of each cell
+    grid       rows and columns of the full window
+    slots      (C, 8) class of the character whose centre lies in each slot
+    """
+
+    patches: NDArray[np.uint8]
+    positions: NDArray[np.int64]
+    grid: tuple[int, int]
+    slots: NDArray[np.int64]
+    lines: tuple[Line, ...]
+    page: DrawnPage
+
+
+def inked(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return (rows, columns) True where a cell of the image is not one uniform colour."""
+    rows, columns = image.shape[0] // CELL_PX, image.shape[1] // CELL_PX
+    cells = image.reshape(rows, CELL_PX, columns, CELL_PX, 3)
+    differs = cells != cells[:, :1, :, :1]  # from the cell's first pixel
+    return differs.reshape(rows, CELL_PX, columns, -1).any(-1).any(1)
+
+
+def patchify(image: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the patches (4C, 588) of the cells at positions (C, 2), channels first."""
+    rows, columns = image.shape[0] // CELL_PX, image.shape[1] // CELL_PX
+    cells = image.reshape(rows, 2, PATCH_PX, columns, 2, PATCH_PX, 3)
+    cells = cells.transpose(0, 3, 1, 4, 6, 2, 5)  # row, column, patch row, patch column, C, h, w
+    return cells[positions[:, 0], positions[:, 1]].reshape(-1, 3 * PATCH_PX * PATCH_PX)
+
+
+def fit(page: DrawnPage, max_cells: int) -> DrawnPage:
+    """Return the page resized as the runtime does: to whole cells, at most `max_cells`."""
+    from PIL import Image
+
+    height, width = page.image.shape[:2]
+    rows, columns = round(height / CELL_PX), round(width / CELL_PX)
+    if rows * columns > max_cells:
+        shrink = (height * width / (max_cells * CELL_PX**2)) ** 0.5
+        rows = max(1, int(height / shrink / CELL_PX))
+        columns = max(1, int(width / shrink / CELL_PX))
+    size = (columns * CELL_PX, rows * CELL_PX)
+    image = np.asarray(Image.fromarray(page.image).resize(size, Image.Resampling.BICUBIC))
+    scale = np.array([size[0] / width, size[1] / height] * 2, np.float32)
+    return _moved(page, image, page.glyphs.boxes * scale)
+
+
+def _moved(page: DrawnPage, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> DrawnPage:
+    from dataclasses import replace
+
+    return replace(page, image=image, glyphs=replace(page.glyphs, boxes=boxes))
+
+
+def crop(page: DrawnPage, x: int, y: int, rows: int, columns: int) -> DrawnPage:
+    """Return a part of the page; what lies outside the page is white."""
+    height, width = rows * CELL_PX, columns * CELL_PX
+    part = page.image[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
+    image = np.full((height, width, 3), 255, np.uint8)
+    top, left = max(-y, 0), max(-x, 0)
+    image[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return _moved(page, image, page.glyphs.boxes - np.array([x, y, x, y], np.float32))
+
+
+def window(page: DrawnPage, classes: NDArray[np.int32]) -> Window:
+    """Return the inked cells and labels of a page whose size is whole cells.
+
+    classes  (0x110000,) slot class of every code point
+    """
+    mask = inked(page.image)
+    positions = np.argwhere(mask).astype(np.int64)
+    number = np.full(mask.shape, -1, np.int64)
+    number[mask] = np.arange(len(positions))
+    glyphs = page.glyphs
+    middle = (glyphs.boxes[:, :2] + glyphs.boxes[:, 2:]) / 2
+    inside = ((middle >= 0) & (middle < (page.image.shape[1], page.image.shape[0]))).all(1)
+    column, row = np.where(inside[:, None], middle, 0).astype(np.int64).T
+    cells = np.where(inside, number[row // CELL_PX, column // CELL_PX], -1)
+    slots = np.full((len(positions), SLOTS), BLANK, np.int64)
+    seen = cells >= 0
+    slot = (row // PATCH_PX % 2) * 4 + column // (PATCH_PX // 2) % 4
+    slots[cells[seen], slot[seen]] = classes[glyphs.codes[seen]]
+    return Window(
+        patchify(page.image, positions),
+        positions,
+        mask.shape,
+        slots,
+        tuple(_lines(glyphs, cells)),
+        page,
+    )
+
+
+def _lines(glyphs: Glyphs, cells: NDArray[np.int64]) -> list[Line]:
+    """Return the lines of which at least two characters lie in inked cells."""
+    found = []
+    seen = cells >= 0
+    for number in np.unique(glyphs.lines[seen]):
+        members = np.flatnonzero((glyphs.lines == number) & seen)
+        if len(members) < 2:
+            continue
+        text, where = [], []
+        for position, index in enumerate(members):
+            if glyphs.spaced[index] and position:
+                text.append(" ")
+                where.append(-1)
+            text.append(chr(glyphs.codes[index]))
+            where.append(cells[index])
+        found.append(Line("".join(text), np.array(where, np.int64)))
+    return found
+
+
+def character_classes(characters: str) -> NDArray[np.int32]:
+    """Return the slot class of every code point, given the known characters in order."""
+    classes = np.full(0x110000, UNKNOWN, np.int32)
+    for number, character in enumerate(characters):
+        classes[ord(character)] = number + 2
+    return classes
+
+
+def phrase(line: Line, rng: random.Random, japanese: bool) -> tuple[str, int]:
+    """Return a few words of the line and where they start in it."""
+    if japanese:
+        length = rng.randint(2, 12)
+        start = rng.randrange(max(1, len(line.text) - length + 1))
+        return line.text[start : start + length], start
+    words = list(re.finditer(r"\S+", line.text))
+    first = rng.randrange(len(words))
+    last = min(first + rng.randint(0, 5), len(words) - 1)
+    start, end = words[first].start(), words[last].end()
+    return line.text[start:end], start

@@ -1,0 +1,46 @@
+"""The stages of training: what each batch holds and how much each lesson weighs."""
+
+from dataclasses import dataclass
+
+from training.batches import Recipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Weights of the losses, learning rate, and the recipe of the batches."""
+
+    name: str
+    recipe: Recipe
+    see: float = 1.0
+    match: float = 0.0
+    read: float = 0.0
+    rate: float = 8e-4
+    warmup: int = 50
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        # three fonts a language at one size, clean, small steps: what reading is, is learnt here
+        Stage("first", Recipe(queries=0, cells=400, degraded=0.01, english=0.7, plain=1.0)),
+        Stage("see", Recipe(queries=0, cells=600, degraded=0.2, plain=0.5)),
+        Stage(
+            "match", Recipe(queries=2, cells=450, degraded=0.02, english=0.7, plain=0.95), match=0.5
+        ),
+        Stage(
+            "read",
+            Recipe(
+                queries=2, questions=1, windows=0.7, lines=0.3, cells=450, degraded=0.1, plain=0.8
+            ),
+            match=0.5,
+            read=0.5,
+        ),
+        Stage(
+            "pages",
+            Recipe(queries=6, questions=4, windows=0.5, lines=0.2, pages=0.3),
+            match=0.5,
+            read=0.5,
+            rate=5e-4,
+        ),
+    )
+}

@@ -1,0 +1,254 @@
+"""Trains the embedded model: from nothing, or on from a checkpoint.
+
+    python -m training.train prepare CORPORA WORK                 text, fonts, tokenizer, characters
+    python -m training.train run WORK --stage see                 from nothing
+    python -m training.train run WORK --stage match               goes on from WORK/latest.pt
+
+Losses and measurements go to WORK/log.jsonl, a line each; `training/plot.py` draws them.
+"""
+
+import json
+import math
+import signal
+import sys
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from training import corpus, fonts, losses, tokenizer
+from training.batches import Batch, Stream, Tools
+from training.config import SIZES, from_dict, to_dict
+from training.evaluate import Held
+from training.model import Yomu, normalise, whiten_patches
+from training.muon import Muon
+from training.stages import STAGES, Stage
+
+app = typer.Typer(add_completion=False, help=__doc__)
+EMA = 0.998  # of the weights: about the last 500 steps, in place of a falling learning rate
+
+
+class Trainer:
+    """Model, optimisers and where they stand."""
+
+    def __init__(
+        self, work: Path, size: str, stage: Stage, device: torch.device, seed: int = 1
+    ) -> None:
+        self.work, self.stage, self.device, self.seed = work, stage, device, seed
+        tools = Tools.load(work)
+        self.image_token = tools.tokenizer.token_to_id("<|image_pad|>")
+        self.classes = int(tools.classes.max()) + 1
+        latest = work / "latest.pt"
+        saved = torch.load(latest, map_location="cpu") if latest.exists() else None
+        config = from_dict(saved["config"]) if saved else SIZES[size]
+        self.lessons = losses.Lessons(Yomu(config), self.classes).to(device)
+        self.average = AveragedModel(self.lessons, multi_avg_fn=_average)
+        self.step, self.seconds = 0, 0.0
+        self.optimisers = optimisers(self.lessons, stage)
+        if saved:
+            self._restore(saved)
+        self.started = time.monotonic()
+
+    def _restore(self, saved: dict) -> None:
+        self.lessons.load_state_dict(saved["lessons"])
+        self.average.load_state_dict(saved["average"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+            rates = [group["lr"] for group in optimiser.param_groups]
+            optimiser.load_state_dict(state)
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = group["initial_lr"] = rate
+
+    def save(self) -> None:
+        """Write WORK/latest.pt, replacing the last one only when complete."""
+        state = {
+            "config": to_dict(self.lessons.yomu.config),
+            "lessons": self.lessons.state_dict(),
+            "average": self.average.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "step": self.step,
+            "seconds": self.seconds + time.monotonic() - self.started,
+            "stage": self.stage.name,
+            "seed": self.seed,
+        }
+        partial = self.work / "latest.part"
+        torch.save(state, partial)
+        partial.replace(self.work / "latest.pt")
+
+    def train_on(self, batch: Batch, warm: int) -> dict[str, Tensor]:
+        """Take one step and return its measurements."""
+        scale = min(1.0, (warm + 1) / self.stage.warmup)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * scale
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss, parts = total_loss(self.lessons, batch, self.stage, self.image_token)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.lessons.parameters(), 1.0)
+        if not torch.isfinite(norm):
+            return {"skipped": torch.ones(())}
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.average.update_parameters(self.lessons)
+        self.step += 1
+        return parts
+
+
+@torch.no_grad()
+def _average(averages: list[Tensor], currents: list[Tensor], taken: Tensor) -> None:
+    """Move averages towards the weights: over all steps at first, over the last 500 later."""
+    share = max(1 - EMA, 10 / (10 + float(taken)))
+    torch._foreach_lerp_(averages, currents, share)
+
+
+def optimisers(lessons: nn.Module, stage: Stage) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks' and layers' matrices and AdamW for everything else.
+
+    The merger's 640×640 alone would take as long to orthogonalise as all blocks together.
+    """
+    hidden = [
+        p for name, p in lessons.named_parameters()
+        if p.ndim == 2 and (".blocks." in name or ".layers." in name)
+    ]  # fmt: skip
+    chosen = {id(p) for p in hidden}
+    rest = [p for p in lessons.parameters() if id(p) not in chosen]
+    both = [
+        Muon(hidden, lr=stage.rate),
+        torch.optim.AdamW(rest, lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    for optimiser in both:
+        for group in optimiser.param_groups:
+            group["initial_lr"] = group["lr"]
+    return both
+
+
+def total_loss(
+    lessons: losses.Lessons, batch: Batch, stage: Stage, image_token: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum of the stage's losses and what was measured on the way."""
+    encoded = losses.encode(lessons.yomu, batch, image_token, stage.match + stage.read > 0)
+    loss, parts = losses.see(lessons, encoded.features, batch)
+    loss = loss * stage.see
+    if stage.match and len(batch.token_places):
+        found, more = losses.match(lessons, encoded.hidden, batch, image_token)
+        loss, parts = loss + stage.match * found, parts | more
+    if stage.read and bool((batch.targets >= 0).any()):
+        found, more = losses.read(lessons.yomu, encoded.hidden, batch)
+        loss, parts = loss + stage.read * found, parts | more
+    return loss, parts
+
+
+@app.command("prepare")
+def prepare_folder(
+    corpora: Annotated[Path, typer.Argument(help="folder of text archives, see README.md")],
+    work: Annotated[Path, typer.Argument(help="folder to make")],
+    vocabulary: Annotated[int, typer.Option(help="tokens of the tokenizer")] = 10240,
+) -> None:
+    """Write what training draws from: text, tokenizer, characters and subset fonts."""
+    corpus.prepare(corpora, work / "text")
+    tokenizer.train(work / "text", vocabulary).save(str(work / "tokenizer.json"))
+    known, drawn = corpus.characters(work / "text")
+    (work / "characters.txt").write_text(known, encoding="utf-8")
+    families = fonts.pack(work / "fonts", drawn)
+    print(f"{len(families)} font families, {len(known)} characters")
+
+
+@app.command()
+def run(
+    work: Annotated[Path, typer.Argument(help="folder made by `prepare`; checkpoints go here")],
+    stage: Annotated[str, typer.Option(help=f"one of {', '.join(STAGES)}")] = "see",
+    size: Annotated[str, typer.Option(help=f"one of {', '.join(SIZES)}, when starting")] = "small",
+    minutes: Annotated[float, typer.Option(help="stop after this long")] = math.inf,
+    steps: Annotated[int, typer.Option(help="stop after this many more steps")] = sys.maxsize,
+    workers: Annotated[int, typer.Option(help="processes that draw pages")] = 1,
+    cells: Annotated[int, typer.Option(help="cells a step; 0: as the stage says")] = 0,
+    threads: Annotated[int, typer.Option(help="torch threads")] = 2,
+    seed: Annotated[int, typer.Option(help="of pages and weights")] = 1,
+) -> None:
+    """Train a stage, from nothing or from WORK/latest.pt, until told to stop."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = STAGES[stage]
+    recipe = replace(chosen.recipe, cells=cells) if cells else chosen.recipe
+    trainer = Trainer(work, size, chosen, device, seed)
+    stream = Stream(work, recipe, seed + trainer.step)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=device.type == "cuda",
+    )
+    _loop(trainer, loader, time.monotonic() + 60 * minutes, steps)
+
+
+def _loop(trainer: Trainer, loader: DataLoader, deadline: float, steps: int) -> None:
+    """Train until the deadline, the step count or a signal; always leave a checkpoint."""
+    stopping = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.append(True))
+    log = _Log(trainer)
+    held = Held(trainer.work, trainer.device)
+    batches = iter(loader)
+    saved = measured = time.monotonic()
+    for done in range(steps):
+        waiting = time.monotonic()
+        batch = next(batches)
+        waited = time.monotonic() - waiting
+        if trainer.step == 0:
+            sample = normalise(batch.patches[batch.cells.repeat_interleave(4, dim=1)])
+            whiten_patches(trainer.lessons.yomu.visual.patch_embed, sample)
+            trainer.average.module.load_state_dict(trainer.lessons.state_dict())
+        parts = trainer.train_on(batch.to(trainer.device), done)
+        log.add(parts | {"waited": torch.tensor(waited)})
+        if time.monotonic() - saved > 180:
+            trainer.save()
+            saved = time.monotonic()
+        if time.monotonic() - measured > 600:
+            log.write("held", held.measure(trainer.average.module, trainer.stage))
+            measured = time.monotonic()
+        if stopping or time.monotonic() > deadline:
+            break
+    trainer.save()
+    if not stopping:  # whoever asked to stop is not kept waiting
+        log.write("held", held.measure(trainer.average.module, trainer.stage))
+
+
+class _Log:
+    """Running means, written every 25 steps."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.sums: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        """Take one step's measurements."""
+        for name, value in parts.items():
+            self.sums[name].append(value)  # read later: reading waits for the GPU
+        if self.trainer.step % 25 == 0:
+            self.write("train", {n: sum(map(float, v)) / len(v) for n, v in self.sums.items()})
+            self.sums.clear()
+
+    def write(self, what: str, values: dict[str, float]) -> None:
+        """Append a line to log.jsonl and show it."""
+        now = self.trainer.seconds + time.monotonic() - self.trainer.started
+        line = {"what": what, "stage": self.trainer.stage.name, "step": self.trainer.step}
+        line |= {"minutes": round(now / 60, 2)}
+        line |= {name: round(value, 4) for name, value in values.items()}
+        with (self.trainer.work / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    app()
