@@ -47,7 +47,7 @@ class Tuning:
     n_probe: int = 32  # centroids looked up for every query vector
     n_candidates: int = 500  # pages that get an exact score: benchmarks/index.md
     train_pages: int = 4096  # from here on there is a codebook
-    retrain_growth: int = 8  # a new one when the index has grown so many times
+    retrain_growth: int = 4  # a new one when the index has grown so many times
     merge_factor: int = 10  # segments of one size class that become one
     merge_now_pages: int = 10_000  # larger merges wait for maintain()
     max_segment_pages: int = 262_144  # 4.3 GB at 128 vectors a page
