@@ -356,7 +356,7 @@ class Pipeline:
         self,
         question: Question,
         options: AnswerOptions = ANSWER_DEFAULTS,
-        filters: Filters = EVERYTHING,
+        filters: Filters | None = None,
         cancellation: "Cancellation | None" = None,
     ) -> AnswerStream:
         """Find the pages that answer; reading them and writing happen while the stream is iterated.
@@ -365,6 +365,7 @@ class Pipeline:
         what the model raises; while iterated, DocumentError if no page can be read, PromptError if
         the question does not fit the model's context.
         """
+        filters = filters or EVERYTHING
         self._require_documents(filters)
         n_pages = options.pages or Manner.load(self.encoder.folder).pages
         top_k = max(n_pages, self.settings.top_k)
