@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
+from rag.cli_ask import ask
 from rag.cli_house import compact, list_documents, remove, stats, verify
 from rag.cli_ingest import ingest
 from rag.cli_models import look, models_app
@@ -27,6 +28,7 @@ app = typer.Typer(
 
 app.command("ingest")(ingest)
 app.command("search")(search)
+app.command("ask")(ask)
 app.command("list")(list_documents)
 app.command("remove")(remove)
 app.command("verify")(verify)

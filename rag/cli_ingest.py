@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rag.cli_ask import answer_json, answered
 from rag.cli_common import (
     DeviceOption,
     IndexOption,
@@ -27,11 +29,12 @@ from rag.cli_common import (
     read_lines,
     setting,
 )
-from rag.errors import UsageError
+from rag.errors import ExpectedError, UsageError
 from rag.settings import Settings
 
 if TYPE_CHECKING:
     from rag.ingest import IngestReport, PageRange, Trouble
+    from rag.pipeline import IngestRequest, Pipeline
     from rag.plan import IngestPlan
 
 SHOWN_NOTES = 20
@@ -81,13 +84,18 @@ def ingest(
     page_megabytes: Annotated[int | None, setting("page_megabytes")] = None,
     commit_seconds: Annotated[float | None, setting("commit_seconds")] = None,
     wait: WaitOption = False,
+    ask: Annotated[
+        str | None,
+        typer.Option(metavar="QUESTION", help="Then answer this, as `yomu ask` does."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Read documents into the index.
 
     Adds what is new, replaces what changed (told by content, not by name or date), skips what is
     unchanged and goes on where an interrupted run stopped. A file or page that cannot be read is
-    listed with its reason and tried again next time; the rest goes on.
+    listed with its reason and tried again next time; the rest goes on. With --ask and --json, the
+    object of `yomu ask` stands under "ask" (null where the question failed).
 
     Exit code 0: all done. 1: done, but something failed and is listed. 2: nothing done.
     """
@@ -105,15 +113,39 @@ def ingest(
         prune=prune,
         wait_s=-1 if wait else 0,
     )
-    pipeline = pipeline_for(settings)
-    if dry_run:
-        failed = _show_plan(pipeline.plan(request), settings, as_json)
-    else:
-        with progress_for(Console(stderr=True)) as progress:
-            report = pipeline.ingest(request, progress)
-        failed = show_report(report, settings, as_json)
+    if ask is not None and (dry_run or not ask.strip()):
+        raise UsageError(
+            "--ask needs an index: leave out --dry-run"
+            if dry_run
+            else "--ask: the question is empty"
+        )
+    with pipeline_for(settings) as pipeline:
+        if dry_run:
+            failed = _show_plan(pipeline.plan(request), settings, as_json)
+        else:
+            failed = _ingest(pipeline, request, ask, as_json)
     if failed:
         raise typer.Exit(1)
+
+
+def _ingest(pipeline: "Pipeline", request: "IngestRequest", ask: str | None, as_json: bool) -> bool:
+    """Ingest, show the report, answer the question if there is one; return if any of it failed."""
+    from rag.answer import AnswerOptions, Question
+
+    with progress_for(Console(stderr=True)) as progress:
+        report = pipeline.ingest(request, progress)
+    failed = False if as_json else show_report(report, pipeline.settings, as_json)
+    more: dict[str, Any] = {} if ask is None else {"ask": None}
+    if ask is not None and not report.interrupted:
+        try:
+            answer = answered(pipeline, Question(ask), AnswerOptions(), as_json=as_json)
+            more["ask"] = answer_json(answer)
+        except ExpectedError as error:  # the documents are in the index all the same
+            sys.stderr.write(f"yomu: {error}\n")
+            failed = True
+    if as_json:
+        failed |= show_report(report, pipeline.settings, as_json, more)
+    return failed
 
 
 def parse_pages(text: str | None) -> "PageRange":
@@ -235,10 +267,15 @@ def report_json(report: "IngestReport", settings: Settings) -> dict[str, Any]:
     }
 
 
-def show_report(report: "IngestReport", settings: Settings, as_json: bool) -> bool:
-    """Print the summary; return whether anything failed."""
+def show_report(
+    report: "IngestReport",
+    settings: Settings,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
+) -> bool:
+    """Print the summary, with `more` in its JSON; return whether anything failed."""
     if as_json:
-        print_json(report_json(report, settings))
+        print_json(report_json(report, settings) | dict(more or {}))
     else:
         _print_summary(report, settings)
     if report.interrupted:

@@ -6,6 +6,7 @@ new, a text search and `yomu list` never wait for it.
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -25,6 +26,14 @@ class Encoder(Protocol):
     """Pages, questions and images to multi-vectors of unit length."""
 
     name: str
+
+    @property
+    def engine(self) -> "Engine":
+        """The loaded model, whose generator answers."""
+
+    @property
+    def folder(self) -> Path:
+        """The model's folder."""
 
     @property
     def digest(self) -> str:
@@ -71,6 +80,13 @@ class ModelEncoder:
 
         options = EngineOptions(n_threads=self._n_threads, max_visual_tokens=self._asked)
         return models.load(self.name, self._device, options)
+
+    @property
+    def folder(self) -> Path:
+        """The model's folder; says so without loading anything. Raises ModelFilesError."""
+        from models.folder import find_folder
+
+        return find_folder(self.name)
 
     @cached_property
     def digest(self) -> str:

@@ -5,14 +5,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from PIL import Image
 
-from index.errors import IndexFull, IndexMissing
+from index.errors import DocumentUnknown, IndexFull, IndexMissing
 from index.fusion import DEFAULT as DEFAULT_FUSION
 from index.page_index import PageIndex
 from index.records import (
@@ -26,18 +25,25 @@ from index.records import (
     VectorSettings,
     VerifyReport,
 )
+from rag.answer import AnswerOptions, AnswerStream, Evidence, Manner, PageImage, Question
 from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
 from rag.errors import DocumentError, UsageError
 from rag.ingest import Ingest, IngestOptions, IngestReport, PageRange, Progress
 from rag.ocr import Tesseract
 from rag.ocr_pass import OcrPass, unread_pages
 from rag.office import OfficeConverter
+from rag.page_choice import PageRef, choose_pages
+from rag.page_images import PageImages
 from rag.plan import IngestPlan, plan_ingest
 from rag.reader import Limits, PageReader
 from rag.settings import DEFAULT_DPI, DEFAULT_MODEL, Mode, Settings
 from rag.sources import Discovery, discover
 
+if TYPE_CHECKING:
+    from models.session import Cancellation
+
 EVERYTHING = Filters()
+ANSWER_DEFAULTS = AnswerOptions()
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class SearchResult:
     is_answered  whether the best page is good enough to be an answer (mode hybrid; in the other
                  modes scores have no scale, and any hit counts)
     seconds      encoding and searching
+    encode_s     the part of `seconds` that encoding took
     """
 
     query: Query
@@ -77,6 +84,7 @@ class SearchResult:
     vectors: Floats | None
     is_answered: bool
     seconds: float
+    encode_s: float = 0.0
 
 
 class Pipeline:
@@ -86,6 +94,7 @@ class Pipeline:
         self.settings = settings
         self._given_encoder = encoder
         self._reader: PageReader | None = None
+        self._images: PageImages | None = None
         self._opened: PageIndex | None = None
         self._is_checked = False
 
@@ -103,6 +112,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Close the index and end the render worker."""
+        if self._images is not None:
+            self._images.close()
         if self._reader is not None:
             self._reader.close()
         if self._opened is not None:
@@ -142,6 +153,7 @@ class Pipeline:
                 raise
             run.report.interrupted = str(error)
         run.report.seconds = time.monotonic() - started
+        self.__dict__.pop("stored", None)  # an index there is now
         return run.report
 
     def plan(self, request: IngestRequest) -> IngestPlan:
@@ -233,8 +245,9 @@ class Pipeline:
         filters: Filters = EVERYTHING,
         *,
         exact: bool = False,
+        top_k: int | None = None,
     ) -> list[SearchResult]:
-        """Return the best pages of each query, in the order given.
+        """Return the best pages of each query, in the order given; top_k None: as the settings say.
 
         Questions are encoded together. Mode text needs no model; an image alone is searched for by
         its looks. Raises UsageError for an empty query, IndexMissing, IndexMismatch, and what the
@@ -250,7 +263,7 @@ class Pipeline:
             started = time.perf_counter()
             fusion = DEFAULT_FUSION if mode == "text" else self.encoder.fusion
             hits = page_index.search(
-                self.settings.top_k,
+                top_k or self.settings.top_k,
                 vectors=own,
                 text=query.text or None,
                 mode=mode,
@@ -260,7 +273,7 @@ class Pipeline:
             )
             seconds = encoding + time.perf_counter() - started
             is_answered = bool(hits) and (mode != "hybrid" or fusion.answers(hits[0].score))
-            found.append(SearchResult(query, mode, hits, own, is_answered, seconds))
+            found.append(SearchResult(query, mode, hits, own, is_answered, seconds, encoding))
         return found
 
     def _mode_of(self, query: Query) -> Mode:
@@ -328,14 +341,76 @@ class Pipeline:
         Raises DocumentUnknown, or DocumentError when neither can be had.
         """
         page_index = self._searchable(with_model=False)
-        record = page_index.page(document, page)
-        source = page_index.documents(document)[0].source
+        return self._drawn(page_index, document, page, dpi, max_pixels).image
+
+    def _drawn(
+        self, page_index: PageIndex, document: str, page: int, dpi: int, max_pixels: int
+    ) -> PageImage:
+        if self._images is None:
+            self._images = PageImages(self.reader)
+        return self._images.read(page_index, document, page, dpi=dpi, max_pixels=max_pixels)
+
+    # -- ask -------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        question: Question,
+        options: AnswerOptions = ANSWER_DEFAULTS,
+        filters: Filters | None = None,
+        cancellation: "Cancellation | None" = None,
+    ) -> AnswerStream:
+        """Find the pages that answer; reading them and writing happen while the stream is iterated.
+
+        Raises UsageError (empty question, no document to look at), IndexMissing, IndexMismatch and
+        what the model raises; while iterated, DocumentError if no page can be read, PromptError if
+        the question does not fit the model's context.
+        """
+        filters = filters or EVERYTHING
+        self._require_documents(filters)
+        n_pages = options.pages or Manner.load(self.encoder.folder).pages
+        top_k = max(n_pages, self.settings.top_k)
+        (found,) = self.search([Query(question.text, id=question.id)], filters, top_k=top_k)
+        page_index = self._searchable(with_model=False)
+
+        def is_stored(document: str, page: int) -> bool:
+            try:
+                return bool(page_index.page(document, page))
+            except DocumentUnknown:
+                return False
+
+        pages = choose_pages(
+            found.hits if found.is_answered else (),
+            n_pages,
+            options.neighbours,
+            is_stored,
+            question.kept,
+        )
+        encode_s = found.encode_s
+        evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s)
+        return AnswerStream(
+            evidence, lambda: self.encoder.engine, self._page_as_indexed, options, cancellation
+        )
+
+    def _require_documents(self, filters: Filters) -> None:
+        """Raise UsageError where there is nothing to look at: say so, rather than "not found"."""
+        page_index = self._searchable(with_model=False)
+        if not page_index.documents(filters.document or "*"):
+            which = (
+                f"no document matches {filters.document!r}"
+                if filters.document
+                else (f"the index {self.settings.index} holds no document")
+            )
+            raise UsageError(f"{which}; `yomu list` shows all, `yomu ingest` adds some")
+
+    def _page_as_indexed(self, page: PageRef) -> PageImage:
+        """Draw a page as it was when it was indexed: at that resolution and that many tokens."""
+        page_index = self._searchable(with_model=False)
+        pixels = self.encoder.max_visual_tokens * PIXELS_PER_TOKEN
         try:
-            return self.reader.read(Path(source), page, dpi=dpi, max_pixels=max_pixels).image
-        except DocumentError:
-            if record.thumbnail is None:
-                raise
-        return Image.open(BytesIO(Path(record.thumbnail).read_bytes())).convert("RGB")
+            dpi = page_index.settings.dpi
+            return self._drawn(page_index, page.document, page.page, dpi, pixels)
+        except DocumentUnknown as error:
+            raise DocumentError(str(error)) from None
 
     # -- keeping house ---------------------------------------------------------------------------
 

@@ -1,0 +1,229 @@
+"""`yomu ask`: a question in, the pages that answer it and a streamed answer out."""
+
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from models.errors import PromptError
+from rag.cli_common import (
+    DeviceOption,
+    IndexOption,
+    JsonFlag,
+    ModelOption,
+    ThreadsOption,
+    pipeline_for,
+    print_json,
+    read_lines,
+    setting,
+)
+from rag.errors import DocumentError, ExpectedError, UsageError
+from rag.settings import Mode, Settings
+
+if TYPE_CHECKING:
+    from index.records import Filters, PageHit
+    from rag.answer import Answer, AnswerOptions, AnswerStream, Question
+    from rag.page_choice import PageRef
+    from rag.pipeline import Pipeline
+
+# The question is too long, or the pages that answer it are gone; the next one may well succeed.
+OF_ONE_QUESTION = (PromptError, DocumentError)
+
+
+def ask(
+    question: Annotated[
+        str | None, typer.Argument(metavar="[QUESTION]", help="What to answer.")
+    ] = None,
+    index: IndexOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    pages: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Pages the model reads, best first; by default as suits the model.",
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Read as well the N pages before and after each of them, where an answer runs on.",
+        ),
+    ] = 0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")
+    ] = None,
+    top_k: Annotated[int | None, setting("top_k", "--top-k", "-k")] = None,
+    mode: Annotated[Mode | None, setting("mode")] = None,
+    document: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Only documents whose name matches: 'reports/*2024*'."),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help='Many questions, a line {"id": …, "question": …} each; prints a JSON line each.',
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer a question from the pages, and say which pages.
+
+    The pages go to stderr as soon as they are found, then the answer streams to stdout, then the
+    pages it was read from. Where nothing in the index answers, it says so and names the nearest
+    pages.
+
+    Exit code 0, also when nothing was found; 1: some of --questions failed and are listed; 2: the
+    question could not be asked.
+    """
+    settings = Settings.resolve(
+        index=index, model=model, device=device, threads=threads, top_k=top_k, mode=mode
+    )
+    from index.records import Filters
+    from rag.answer import AnswerOptions
+
+    options = AnswerOptions(pages, neighbours, max_new_tokens)
+    filters = Filters(document=document)
+    wanted = _questions(question, questions)
+    with pipeline_for(settings) as pipeline:
+        if questions is not None:
+            failed = _ask_all(pipeline, wanted, options, filters)
+        else:
+            failed = False
+            answer = answered(pipeline, wanted[0], options, filters, as_json=as_json)
+            if as_json:
+                print_json(answer_json(answer))
+    if failed:
+        raise typer.Exit(1)
+
+
+def answered(
+    pipeline: "Pipeline",
+    question: "Question",
+    options: "AnswerOptions",
+    filters: "Filters | None" = None,
+    *,
+    as_json: bool,
+) -> "Answer":
+    """Answer to the end, for people while it comes; what went wrong on the way goes to stderr."""
+    stream = pipeline.ask(question, options, filters)
+    if as_json:
+        deque(stream, maxlen=0)
+    else:
+        _show(stream)
+    for note in stream.notes:
+        sys.stderr.write(f"yomu: {printable(note)}\n")
+    return stream.result()
+
+
+def _show(stream: "AnswerStream") -> None:
+    """Write the pages to stderr, the text to stdout as it comes, and the pages it is read from."""
+    if not stream.abstained:
+        sys.stderr.write(f"Reading {_listed(stream.pages)} …\n")
+        sys.stderr.flush()
+    for piece in stream:
+        sys.stdout.write(printable(piece))
+        sys.stdout.flush()
+    answer = stream.result()
+    sys.stdout.write("\n")
+    if not answer.abstained:
+        sys.stdout.write(f"\nRead from: {_listed(answer.pages)}\n")
+    elif answer.hits:
+        sys.stdout.write(f"\nThe nearest pages: {_listed(answer.hits)}\n")
+    sys.stdout.flush()
+
+
+def answer_json(answer: "Answer") -> dict[str, Any]:
+    """Return the object that `--json` prints.
+
+    Beyond the contract: pages (all the model was given, neighbours included), stop_reason, notes
+    and timings.read_pages.
+    """
+    timings = asdict(answer.timings)
+    return {
+        "id": answer.question.id,
+        "question": answer.question.text,
+        "answer": answer.text,
+        "abstained": answer.abstained,
+        "citations": [_page_json(page) for page in answer.citations],
+        "hits": [
+            {"document": hit.document, "page": hit.page, "score": round(hit.score, 6)}
+            for hit in answer.hits
+        ],
+        "timings": {name: round(value, 4) for name, value in timings.items()},
+        "pages": [_page_json(page) for page in answer.pages],
+        "stop_reason": answer.stop_reason,
+        "notes": list(answer.notes),
+    }
+
+
+def printable(text: str) -> str:
+    """Text without control characters: neither a model nor a file name steers the terminal."""
+    return "".join(char for char in text if char.isprintable() or char in "\n\t")
+
+
+def _ask_all(
+    pipeline: "Pipeline", wanted: "list[Question]", options: "AnswerOptions", filters: "Filters"
+) -> bool:
+    """Print a JSON line for each question; one that fails has an `error`. Return if any did."""
+    failed = False
+    for n, question in enumerate(wanted):
+        try:
+            answer = answered(pipeline, question, options, filters, as_json=True)
+            print_json(answer_json(answer))
+        except ExpectedError as error:
+            if n == 0 and not isinstance(error, OF_ONE_QUESTION):
+                raise  # no index, no model, no such document: every question would fail
+            failed = True
+            print_json({"id": question.id, "question": question.text, "error": str(error)})
+            sys.stderr.write(f"yomu: question {question.id or n + 1}: {error}\n")
+        sys.stdout.flush()
+    return failed
+
+
+def _questions(question: str | None, file: Path | None) -> "list[Question]":
+    from rag.answer import Question
+
+    if file is None:
+        if question is None:
+            raise UsageError("nothing to answer: give a QUESTION or --questions")
+        return [Question(question)]
+    if question is not None:
+        raise UsageError("--questions brings its own questions; leave out QUESTION")
+    found = [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
+    if not found:
+        raise UsageError(f"{file}: holds no question")
+    return found
+
+
+def _parse(line: str, where: str) -> "Question":
+    from rag.answer import Question
+
+    try:
+        values = json.loads(line)
+        text, name = values["question"], values.get("id")
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        raise UsageError(
+            f'{where}: wanted {{"id": …, "question": "…"}}, found {line[:60]}'
+        ) from None
+    if not isinstance(text, str) or not text.strip():
+        raise UsageError(f"{where}: the question is empty or not text")
+    return Question(text, id=None if name is None else str(name))
+
+
+def _page_json(page: "PageRef") -> dict[str, Any]:
+    return {"document": page.document, "page": page.page}
+
+
+def _listed(pages: "Iterable[PageRef | PageHit]") -> str:
+    return "; ".join(f"{printable(page.document)}, p. {page.page}" for page in pages)

@@ -1,0 +1,85 @@
+"""Images of indexed pages: drawn from their files again, or the small ones the index keeps."""
+
+import threading
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from index.errors import DocumentUnknown
+from index.page_index import PageIndex
+from index.records import DocumentRecord, PageRecord
+from rag.answer import PageImage
+from rag.errors import DocumentError
+from rag.office import OfficeConverter
+from rag.reader import PageReader
+from rag.sources import Source, file_sha256
+
+
+class PageImages:
+    """Draws pages one at a time; safe to use from several threads."""
+
+    def __init__(self, reader: PageReader) -> None:
+        self._reader = reader
+        self._office = OfficeConverter()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Delete what Office files were turned into; the reader belongs to the caller."""
+        self._office.__exit__(None, None, None)
+
+    def read(
+        self, page_index: PageIndex, document: str, number: int, *, dpi: float, max_pixels: int
+    ) -> PageImage:
+        """Return a page as RGB, drawn from its file; where that is gone, the stored thumbnail.
+
+        A file that has changed since it was read counts as gone: the page that was found is not
+        in it any more. Raises DocumentUnknown, or DocumentError when neither can be had.
+        """
+        page = page_index.page(document, number)
+        record = _record(page_index, document)
+        try:
+            with self._lock:
+                file = self._file(record)
+                drawn = self._reader.read(file, number, dpi=dpi, max_pixels=max_pixels)
+        except DocumentError as error:
+            return _from_thumbnail(page, error)
+        return PageImage(drawn.image)
+
+    def _file(self, record: DocumentRecord) -> Path:
+        _require_unchanged(record)
+        source = Source(record.name, Path(record.source))
+        if not source.is_office:
+            return source.path
+        return self._office.to_pdf(source.path, record.sha256 or "")
+
+
+def _record(page_index: PageIndex, document: str) -> DocumentRecord:
+    """Return the document of this very name; a name may look like a glob that others match."""
+    for each in page_index.documents(document):
+        if each.name == document:
+            return each
+    raise DocumentUnknown(f"{document!r} is not in the index")
+
+
+def _require_unchanged(record: DocumentRecord) -> None:
+    """Raise DocumentError if the file is gone or holds something else than what was read."""
+    try:
+        state = Path(record.source).stat()
+    except OSError as error:
+        raise DocumentError(f"its file cannot be read: {error.strerror}") from None
+    if (state.st_size, state.st_mtime) == (record.size_bytes, record.modified):
+        return
+    if file_sha256(Path(record.source)) != record.sha256:
+        raise DocumentError("its file has changed since; `yomu ingest` reads it anew")
+
+
+def _from_thumbnail(page: PageRecord, error: DocumentError) -> PageImage:
+    if page.thumbnail is None:
+        raise error
+    try:
+        data = Path(page.thumbnail).read_bytes()
+    except OSError:
+        raise error from None
+    image = Image.open(BytesIO(data)).convert("RGB")
+    return PageImage(image, f"only its small stored image could be used: {error}")

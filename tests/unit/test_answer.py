@@ -1,0 +1,230 @@
+"""From evidence to a streamed answer: what the model is given, what is cited, what is said."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image, ImageDraw
+
+from index.records import PageHit
+from models.errors import ModelFilesError, PromptError
+from rag.answer import (
+    SYSTEM,
+    Answer,
+    AnswerOptions,
+    AnswerStream,
+    Evidence,
+    Manner,
+    PageImage,
+    Question,
+    not_found,
+)
+from rag.errors import DocumentError, UsageError
+from rag.page_choice import PageRef
+
+HITS = (PageHit("a.pdf", 2, 0.9, 1), PageHit("b.pdf", 1, 0.4, 2))
+FOUND = (PageRef("a.pdf", 2), PageRef("b.pdf", 1), PageRef("a.pdf", 3, found=False))
+
+
+def draw(page: PageRef) -> PageImage:
+    """A page of 112 × 112 px that looks like no other: 16 visual tokens."""
+    image = Image.new("RGB", (112, 112), "white")
+    ImageDraw.Draw(image).text((4, 40), f"{page.document} {page.page}", fill="black")
+    return PageImage(image)
+
+
+def stream(engine, pages=FOUND, question="How many?", read=draw, **options) -> AnswerStream:
+    asked = question if isinstance(question, Question) else Question(question)
+    options = AnswerOptions(**({"max_new_tokens": 3} | options))
+    return AnswerStream(Evidence(asked, HITS, pages, 0.25, 0.5), lambda: engine, read, options)
+
+
+def finished(made: AnswerStream) -> Answer:
+    pieces = list(made)
+    answer = made.result()
+    assert "".join(pieces).strip() == answer.text
+    return answer
+
+
+@pytest.fixture
+def given(engine, monkeypatch) -> dict:
+    """What the generator was given."""
+    seen, generate = {}, engine.generator.generate
+
+    def spy(images, prompt, max_new_tokens, **more):
+        seen.update(images=images, prompt=prompt, max_new_tokens=max_new_tokens, **more)
+        return generate(images, prompt, max_new_tokens, **more)
+
+    monkeypatch.setattr(engine.generator, "generate", spy)
+    return seen
+
+
+def shrink_context(engine, n_tokens: int) -> None:
+    text = replace(engine.config.text, max_positions=n_tokens)
+    engine.config = replace(engine.config, text=text)
+
+
+def test_evidence_is_there_before_the_text(engine):
+    made = stream(engine)
+    assert [page.key for page in made.pages] == [("a.pdf", 2), ("a.pdf", 3), ("b.pdf", 1)]
+    assert made.result().text == ""
+    assert made.result().hits == HITS
+    answer = finished(made)
+    assert answer.timings.tokens == 3
+    assert answer.stop_reason in ("length", "end")
+    assert (answer.timings.encode_query, answer.timings.search) == (0.25, 0.5)
+    assert min(answer.timings.prefill, answer.timings.decode, answer.timings.read_pages) > 0
+
+
+def test_citations_are_the_given_pages_that_retrieval_found(engine):
+    answer = finished(stream(engine))
+    assert [page.key for page in answer.pages] == [("a.pdf", 2), ("a.pdf", 3), ("b.pdf", 1)]
+    assert [page.key for page in answer.citations] == [("a.pdf", 2), ("b.pdf", 1)]
+
+
+def test_pages_then_the_question_with_the_models_manner(engine, given):
+    history = (("Earlier?", "Yes."),)
+    finished(stream(engine, question=Question("And now?", history=history)))
+    assert given["prompt"] == "And now?"
+    assert given["system"] == SYSTEM
+    assert given["history"] == history
+    assert given["max_new_tokens"] == 3
+    assert len(given["images"]) == 3
+    first, second = given["images"][:2]
+    assert (first.pixel_values != second.pixel_values).any()
+
+
+def test_pages_are_seen_in_the_order_they_are_listed(engine, given):
+    read = []
+
+    def noting(page: PageRef) -> PageImage:
+        read.append(page)
+        return PageImage(Image.new("RGB", (56 * page.page, 56), "red"))
+
+    made = stream(engine, read=noting)
+    finished(made)
+    assert read == list(FOUND)  # by importance
+    assert [each.size_px[1] for each in given["images"]] == [56 * page.page for page in made.pages]
+
+
+def test_abstaining_needs_no_model():
+    def never():
+        pytest.fail("the model was opened")
+
+    evidence = Evidence(Question("What?"), HITS, ())
+    made = AnswerStream(evidence, never, draw, AnswerOptions())
+    answer = finished(made)
+    assert answer.abstained
+    assert answer.text == "Not found in these documents."
+    assert answer.citations == answer.pages == ()
+    assert answer.hits == HITS
+    assert answer.timings.tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "language"),
+    [("売上は?", "ja"), ("カタカナ", "ja"), ("How much?", "en"), ("¿Cuánto?", "en")],
+)
+def test_not_found_is_said_in_the_language_of_the_question(question, language):
+    assert ("これらの文書" in not_found(question)) == (language == "ja")
+
+
+def test_what_does_not_fit_the_context_is_left_out_and_said(engine):
+    n_text = len(engine.tokenizer.encode(SYSTEM)) + len(engine.tokenizer.encode("How many?"))
+    two_pages = n_text + 30 + 3 + 2 * (16 + 2)  # template, answer, 16 tokens and 2 around them
+    shrink_context(engine, two_pages)
+    answer = finished(stream(engine))
+    assert [page.key for page in answer.pages] == [("a.pdf", 2), ("b.pdf", 1)]
+    assert answer.notes == (
+        f"a.pdf, p. 3 is left out: the model's context of {two_pages} tokens is full",
+    )
+    shrink_context(engine, two_pages - 1)
+    answer = finished(stream(engine))
+    assert [page.key for page in answer.pages] == [("a.pdf", 2)]
+    assert len(answer.notes) == 2
+
+
+def test_earlier_turns_take_room_too(engine):
+    n_text = len(engine.tokenizer.encode(SYSTEM)) + len(engine.tokenizer.encode("How many?"))
+    shrink_context(engine, n_text + 30 + 3 + 2 * 18)
+    asked = Question("How many?", history=(("Why?", "So."),))
+    assert len(finished(stream(engine, question=asked)).pages) == 1
+
+
+def test_a_question_longer_than_the_context_is_refused(engine):
+    with pytest.raises(PromptError, match="context"):
+        list(stream(engine, question="why " * engine.config.text.max_positions))
+
+
+def test_a_page_that_cannot_be_read_is_left_out_and_said(engine):
+    def read(page: PageRef) -> PageImage:
+        if page.document == "a.pdf":
+            raise DocumentError("is gone")
+        return replace(draw(page), note="only a small image")
+
+    answer = finished(stream(engine, read=read))
+    assert [page.key for page in answer.pages] == [("b.pdf", 1)]
+    assert answer.notes == (
+        "a.pdf, p. 2 is left out: is gone",
+        "b.pdf, p. 1: only a small image",
+        "a.pdf, p. 3 is left out: is gone",
+    )
+
+
+def test_no_page_can_be_read(engine):
+    def read(page: PageRef) -> PageImage:
+        raise DocumentError("is gone")
+
+    with pytest.raises(DocumentError, match=r"no page can be read.*a\.pdf, p\. 2.*is gone"):
+        list(stream(engine, read=read))
+
+
+def test_stopping_keeps_what_was_written(engine):
+    made = stream(engine, max_new_tokens=200)
+    first = next(made)
+    made.close()
+    assert list(made) == []
+    answer = made.result()
+    assert answer.text == first.strip()
+    assert answer.timings.tokens < 200
+
+
+def test_a_follow_up_about_the_same_pages_reads_none_of_them_again(engine):
+    first = stream(engine, pages=FOUND[:2])
+    text = finished(first).text
+    kept = first.pages
+    asked = Question("And then?", history=(("How many?", text),), kept=kept)
+    made = stream(engine, question=asked, pages=(*kept, PageRef("c.pdf", 1)))
+    finished(made)
+    assert [page.key for page in made.pages] == [*(page.key for page in kept), ("c.pdf", 1)]
+    reused = made._generated.timings.n_reused_tokens
+    assert reused >= 2 * 16  # both pages
+
+
+def test_a_model_folder_says_how_it_is_asked(engine, given, tmp_path):
+    assert Manner.load(tmp_path) == Manner()
+    (tmp_path / "answer.json").write_text('{"pages": 1, "system": null, "max_new_tokens": 2}')
+    assert Manner.load(tmp_path) == Manner(1, None, 2)
+    engine.folder = tmp_path
+    finished(stream(engine, max_new_tokens=None))
+    assert given["system"] is None
+    assert given["max_new_tokens"] == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"page": 1}', '{"pages": 0}', '{"pages": "two"}'])
+def test_a_damaged_manner_names_its_file(tmp_path, text):
+    (tmp_path / "answer.json").write_text(text)
+    with pytest.raises(ModelFilesError, match=r"answer\.json"):
+        Manner.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pages": 0}, "--pages is 0"),
+        ({"neighbours": -1}, "--neighbours is -1"),
+        ({"max_new_tokens": 0}, "--max-new-tokens is 0"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(options, says):
+    with pytest.raises(UsageError, match=says):
+        AnswerOptions(**options)
