@@ -375,7 +375,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=sizes_of, help="pages, e.g. 1000,20000")
     parser.add_argument("--work", type=Path, default=Path("build/bench-index"))
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--tunings", default="32:500", help="n_probe:n_candidates,…")
+    parser.add_argument("--tunings", default="128:1000", help="n_probe:n_candidates,…")
     parser.add_argument("--noise", type=float, default=0.39, help="0.57: much harder pages")
     parser.add_argument("--codecs", action="store_true")
     parser.add_argument("--peers", type=int, help="pages to give to other engines")
