@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from index.records import PageHit
 from models.errors import ModelFilesError
+from rag.encoder import PIXELS_PER_TOKEN
 from rag.errors import DocumentError, UsageError
 from rag.page_choice import PageRef, fitting, in_reading_order
 
@@ -268,7 +269,8 @@ class AnswerStream(Iterator[str]):
         engine = self._open_engine()
         manner = Manner.load(engine.folder)
         longest = self._options.max_new_tokens or manner.max_new_tokens
-        budget = text_budget(engine, question, manner, longest)
+        question = self._shortened(engine, manner, longest)
+        budget = image_budget(engine, question, manner, longest)
         images = self._images(engine, budget)
         self._state.read_s = time.perf_counter() - started
         self._generated = engine.generator.generate(
@@ -280,6 +282,22 @@ class AnswerStream(Iterator[str]):
             cancellation=self._cancellation,
         )
         yield from self._generated
+
+    def _shortened(self, engine: "Engine", manner: Manner, max_new_tokens: int) -> Question:
+        """Drop the earliest turns of a conversation that would leave no room for one page."""
+        question = self.evidence.question
+        page = engine.generator.options.max_pixels // PIXELS_PER_TOKEN + 2
+        history = question.history
+        while history and (
+            image_budget(engine, replace(question, history=history), manner, max_new_tokens) < page
+        ):
+            history = history[1:]
+        if n_dropped := len(question.history) - len(history):
+            self._state.notes.append(
+                f"the earliest {n_dropped} of {len(question.history)} turns are left out: the "
+                f"model's context of {engine.config.text.max_positions} tokens is full"
+            )
+        return replace(question, history=history)
 
     def _images(self, engine: "Engine", budget: int) -> "list[VisualInput]":
         """Read the pages, drop what cannot be read or does not fit, set `pages` to the rest."""
@@ -319,7 +337,7 @@ def not_found(question: str) -> str:
     return NOT_FOUND["ja" if has_japanese else "en"]
 
 
-def text_budget(engine: "Engine", question: Question, manner: Manner, max_new_tokens: int) -> int:
+def image_budget(engine: "Engine", question: Question, manner: Manner, max_new_tokens: int) -> int:
     """Tokens of the model's context left for page images after all words and the answer."""
     words: Sequence[str] = (
         manner.system or "", question.text, *(part for turn in question.history for part in turn),

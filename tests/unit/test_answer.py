@@ -58,8 +58,12 @@ def given(engine, monkeypatch) -> dict:
     return seen
 
 
-def shrink_context(engine, n_tokens: int) -> None:
-    text = replace(engine.config.text, max_positions=n_tokens)
+def n_tokens(engine, *texts: str) -> int:
+    return sum(len(engine.tokenizer.encode(each)) for each in texts)
+
+
+def shrink_context(engine, size: int) -> None:
+    text = replace(engine.config.text, max_positions=size)
     engine.config = replace(engine.config, text=text)
 
 
@@ -129,7 +133,7 @@ def test_not_found_is_said_in_the_language_of_the_question(question, language):
 
 
 def test_what_does_not_fit_the_context_is_left_out_and_said(engine):
-    n_text = len(engine.tokenizer.encode(SYSTEM)) + len(engine.tokenizer.encode("How many?"))
+    n_text = n_tokens(engine, SYSTEM, "How many?")
     two_pages = n_text + 30 + 3 + 2 * (16 + 2)  # template, answer, 16 tokens and 2 around them
     shrink_context(engine, two_pages)
     answer = finished(stream(engine))
@@ -144,10 +148,34 @@ def test_what_does_not_fit_the_context_is_left_out_and_said(engine):
 
 
 def test_earlier_turns_take_room_too(engine):
-    n_text = len(engine.tokenizer.encode(SYSTEM)) + len(engine.tokenizer.encode("How many?"))
-    shrink_context(engine, n_text + 30 + 3 + 2 * 18)
+    """A context that holds a page of any size, this conversation and half a page more."""
+    page = engine.generator.options.max_pixels // 28**2 + 2
     asked = Question("How many?", history=(("Why?", "So."),))
-    assert len(finished(stream(engine, question=asked)).pages) == 1
+    n_text = sum(
+        len(engine.tokenizer.encode(each)) for each in (SYSTEM, "How many?", "Why?", "So.")
+    )
+    shrink_context(engine, n_text + 30 + 10 + 3 + page)
+
+    def large(ref: PageRef) -> PageImage:
+        return PageImage(draw(ref).image.resize((28 * 24, 28 * 16)))
+
+    answer = finished(stream(engine, pages=FOUND[:2], question=asked, read=large))
+    assert answer.pages == FOUND[:1]
+    answer = finished(stream(engine, pages=FOUND[:2], read=draw))
+    assert len(answer.pages) == 2
+
+
+def test_the_earliest_turns_make_room_for_a_page(engine, given):
+    page = engine.generator.options.max_pixels // 28**2 + 2
+    history = (("First " * 30, "One."), ("Why?", "So."))
+    n_text = sum(
+        len(engine.tokenizer.encode(each)) for each in (SYSTEM, "How many?", "Why?", "So.")
+    )
+    shrink_context(engine, n_text + 30 + 10 + 3 + page)
+    answer = finished(stream(engine, question=Question("How many?", history=history)))
+    assert given["history"] == history[1:]
+    assert "the earliest 1 of 2 turns are left out" in answer.notes[0]
+    assert answer.question.history == history
 
 
 def test_a_question_longer_than_the_context_is_refused(engine):
