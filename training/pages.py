@@ -122,7 +122,7 @@ def read_glyphs(page: pymupdf.Page, scale: float) -> Glyphs:
                 spaced.append(space)
                 space = False
             number += 1
-    places = np.array(boxes, np.float32).reshape(-1, 4)
+    places = _share_ligatures(np.array(boxes, np.float32).reshape(-1, 4))
     # text that did not fit is left above the page by the layout
     middle = (places[:, :2] + places[:, 2:]) / 2
     shown = ((middle >= 0) & (middle < (page.rect.width, page.rect.height))).all(1)
@@ -132,6 +132,18 @@ def read_glyphs(page: pymupdf.Page, scale: float) -> Glyphs:
         np.array(lines, np.int32)[shown],
         np.array(spaced, np.bool_)[shown],
     )
+
+
+def _share_ligatures(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Divide a ligature's box (n, 4) among its characters; MuPDF gives the first all of it."""
+    shared = boxes.copy()
+    has_width = boxes[:, 2] - boxes[:, 0] > 0.01
+    starts = np.flatnonzero(has_width)
+    for start, end in zip(starts, [*starts[1:], len(boxes)], strict=True):
+        if end - start > 1:
+            edges = np.linspace(boxes[start, 0], boxes[start, 2], end - start + 1)
+            shared[start:end, 0], shared[start:end, 2] = edges[:-1], edges[1:]
+    return shared
 
 
 def _compose(
