@@ -102,7 +102,7 @@ class Database:
 
     def _connect(self, writable: bool) -> sqlite3.Connection:
         if writable:
-            connection = self._open(self.path.as_uri() + "?mode=rwc")
+            connection = self._open(self.path.absolute().as_uri() + "?mode=rwc")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA secure_delete=ON")

@@ -1,6 +1,7 @@
 """Documents in and out of the index: resumed, replaced, shared, removed, failed."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -347,3 +348,13 @@ def test_vectors_take_at_most_a_tenth_more_than_130_bytes(tmp_path):
         stats = page_index.compact()
     assert stats.codebook is not None
     assert stats.bytes["total"] <= 1.1 * 130 * stats.vectors
+
+
+def test_an_index_is_found_by_a_relative_path(tmp_path, monkeypatch):
+    # The default, `.yomu`, is relative: SQLite's URI needs the whole path.
+    monkeypatch.chdir(tmp_path)
+    with PageIndex.open(Path(".yomu"), SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+        page_index.commit()
+    with PageIndex.open(Path(".yomu")) as reader:
+        assert best(reader, 0) == ("a.pdf", 1)
