@@ -22,7 +22,14 @@ STAGES = {
     stage.name: stage
     for stage in (
         # three fonts a language at one size, clean, small steps: what reading is, is learnt here
-        Stage("first", Recipe(queries=0, cells=400, degraded=0.01, english=0.7, plain=1.0)),
+        Stage(
+            "first",
+            Recipe(
+                queries=0, cells=400, rows=4, columns=12, degraded=0.01, english=0.7, plain=1.0,
+                fresh=0.4,
+            ),
+            rate=2e-3,
+        ),
         Stage("see", Recipe(queries=0, cells=600, degraded=0.2, plain=0.5)),
         Stage(
             "match", Recipe(queries=2, cells=450, degraded=0.02, english=0.7, plain=0.95), match=0.5
