@@ -39,6 +39,15 @@ SYSTEM = (
 # generously, 30 tokens are 1 % of the smallest context in use.
 TEMPLATE_TOKENS = 30
 TURN_TOKENS = 10
+QUOTED = "quoted"  # stop reason of an answer that is the page's own words
+QUOTED_NOTE = (
+    "these are the words of the page, not an answer of the model: the model in use finds pages but "
+    "does not read answers off them"
+)
+NOTHING_TO_QUOTE = {
+    "en": "See the page: it has no text that speaks of this.",
+    "ja": "ページをご覧ください。これについて引用できる文字情報がありません。",
+}
 NOT_FOUND = {
     "en": "Not found in these documents.",
     "ja": "これらの文書には見つかりませんでした。",
@@ -52,6 +61,7 @@ class AnswerOptions:
     pages: int | None = None  # hits given to the model
     neighbours: int = 0  # pages before and after each of them
     max_new_tokens: int | None = None
+    generate: bool = False  # let the model write, also where its folder says that pages be quoted
 
     def __post_init__(self) -> None:
         """Raise UsageError for a number that cannot be meant."""
@@ -82,12 +92,14 @@ class Manner:
     """How a model is best asked: `answer.json` of its folder, or these values for a Qwen2-VL.
 
     A small model that was trained on a bare question about one page has never seen instructions:
-    its file says `{"pages": 1, "system": null}`.
+    its file says `{"pages": 1, "system": null}`. One that cannot answer at all says `"quotes":
+    true`: the words of the page are shown instead of made-up ones (`rag/quote.py`).
     """
 
     pages: int = 3
     system: str | None = SYSTEM
     max_new_tokens: int = 256
+    quotes: bool = False
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -174,6 +186,7 @@ class _State:
     notes: list[str] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     read_s: float = 0.0
+    stop_reason: str | None = None
 
 
 class AnswerStream(Iterator[str]):
@@ -191,16 +204,19 @@ class AnswerStream(Iterator[str]):
         read_page: Callable[[PageRef], PageImage],
         options: AnswerOptions,
         cancellation: "Cancellation | None" = None,
+        read_rows: Callable[[PageRef], Sequence[str]] | None = None,
     ) -> None:
         """Prepare; nothing is read yet.
 
         open_engine  called when the model is first needed, which is not when abstaining
         read_page    draws a page; DocumentError if it cannot
+        read_rows    the text of a page, where the model's manner is to quote; then neither of the
+                     others is called
         """
         from models.session import Cancellation
 
         self.evidence = evidence
-        self._open_engine, self._read_page = open_engine, read_page
+        self._open_engine, self._read_page, self._read_rows = open_engine, read_page, read_rows
         self._options, self._cancellation = options, cancellation or Cancellation()
         self._state = _State(pages=in_reading_order(evidence.pages, evidence.question.kept))
         self._generated: Generated | None = None
@@ -242,7 +258,7 @@ class AnswerStream(Iterator[str]):
             hits=self.evidence.hits,
             pages=state.pages,
             timings=self._timings(),
-            stop_reason=generated.stop_reason if generated else None,
+            stop_reason=generated.stop_reason if generated else state.stop_reason,
             notes=tuple(state.notes),
         )
 
@@ -265,6 +281,9 @@ class AnswerStream(Iterator[str]):
         if self.abstained:
             yield not_found(question.text)
             return
+        if self._read_rows is not None:
+            yield self._quoted(question.text, self._read_rows)
+            return
         started = time.perf_counter()
         engine = self._open_engine()
         manner = Manner.load(engine.folder)
@@ -282,6 +301,21 @@ class AnswerStream(Iterator[str]):
             cancellation=self._cancellation,
         )
         yield from self._generated
+
+    def _quoted(self, question: str, read_rows: Callable[[PageRef], Sequence[str]]) -> str:
+        """Quote the best page that has words of the question, and set `pages` to it."""
+        from rag.quote import quote
+
+        started = time.perf_counter()
+        state, pages = self._state, self.evidence.pages
+        state.stop_reason = QUOTED
+        quotes = ((page, quote(question, read_rows(page))) for page in pages)
+        page, text = next(((page, text) for page, text in quotes if text), (pages[0], ""))
+        state.pages = (page,)
+        if text:
+            state.notes.append(QUOTED_NOTE)
+        state.read_s = time.perf_counter() - started
+        return text or in_language_of(question, NOTHING_TO_QUOTE)
 
     def _shortened(self, engine: "Engine", manner: Manner, max_new_tokens: int) -> Question:
         """Drop the earliest turns of a conversation that would leave no room for one page."""
@@ -333,8 +367,13 @@ class AnswerStream(Iterator[str]):
 
 def not_found(question: str) -> str:
     """Say that nothing was found, in the language of the question."""
+    return in_language_of(question, NOT_FOUND)
+
+
+def in_language_of(question: str, texts: dict[str, str]) -> str:
+    """Choose the text, `en` or `ja`, that goes with a question."""
     has_japanese = re.search(r"[\u3040-\u30ff\u3400-\u9fff]", question)
-    return NOT_FOUND["ja" if has_japanese else "en"]
+    return texts["ja" if has_japanese else "en"]
 
 
 def image_budget(engine: "Engine", question: Question, manner: Manner, max_new_tokens: int) -> int:

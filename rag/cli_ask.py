@@ -62,6 +62,14 @@ def ask(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")
     ] = None,
+    generate: Annotated[
+        bool,
+        typer.Option(
+            "--generate",
+            help="Let the model write the answer, also where its folder says that it should rather "
+            "quote the page.",
+        ),
+    ] = False,
     top_k: Annotated[int | None, setting("top_k", "--top-k", "-k")] = None,
     mode: Annotated[Mode | None, setting("mode")] = None,
     document: Annotated[
@@ -92,7 +100,7 @@ def ask(
     from index.records import Filters
     from rag.answer import AnswerOptions
 
-    options = AnswerOptions(pages, neighbours, max_new_tokens)
+    options = AnswerOptions(pages, neighbours, max_new_tokens, generate)
     filters = Filters(document=document)
     wanted = _questions(question, questions)
     with pipeline_for(settings) as pipeline:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import DecompressionBombError
 
 from rag.errors import DocumentError
+from rag.rows import PlacedLine, join_rows
 from rag.text_quality import judge
 
 # pymupdf loads an onnxruntime layout model when this module is importable: 0.9 s and 350 MB of
@@ -87,6 +88,9 @@ class OpenDocument(Protocol):
 
     def find(self, number: int, words: Sequence[str]) -> list[Box]:
         """Return where page `number` has these words in its text layer."""
+
+    def rows(self, number: int) -> list[str]:
+        """Return the text layer of page `number` as rows, cells at one height together."""
 
     def close(self) -> None:
         """Release the file."""
@@ -185,6 +189,12 @@ class PdfDocument:
             shown = [_share(page, box) for box in boxes[:MOST_BOXES]]
         return list(dict.fromkeys(shown))
 
+    def rows(self, number: int) -> list[str]:
+        """Return the lines of page `number`, cells at one height side by side."""
+        with _mupdf_errors("cannot be read"):
+            page = self._pdf.load_page(number - 1)
+            return join_rows(_placed_lines(page))
+
     def close(self) -> None:
         """Release the file."""
         self._pdf.close()
@@ -230,9 +240,23 @@ class ImageDocument:
         """Return nothing: an image has no text layer."""
         return []
 
+    def rows(self, number: int) -> list[str]:
+        """Return nothing: an image has no text layer."""
+        return []
+
     def close(self) -> None:
         """Release the file."""
         self._image.close()
+
+
+def _placed_lines(page: pymupdf.Page) -> list[PlacedLine]:
+    found = []
+    for block in page.get_text("dict", flags=pymupdf.TEXTFLAGS_TEXT)["blocks"]:
+        for line in block["lines"]:
+            left, top, right, bottom = line["bbox"]
+            text = _printable("".join(span["text"] for span in line["spans"]))
+            found.append(PlacedLine(left, top, right, bottom, text))
+    return found
 
 
 def _bare(word: str) -> str:

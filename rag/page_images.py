@@ -59,6 +59,22 @@ class PageImages:
         except DocumentError:
             return []
 
+    def rows(self, page_index: PageIndex, document: str, number: int) -> list[str]:
+        """Return what a page says, a row each: its text layer, or else what was read of it.
+
+        Raises DocumentUnknown.
+        """
+        page = page_index.page(document, number)
+        if page.text_class == "healthy":
+            try:
+                with self._lock:
+                    rows = self._reader.rows(self._file(_record(page_index, document)), number)
+            except DocumentError:
+                rows = []  # the file is gone; the index still has its words
+            if rows:
+                return rows
+        return page.text.splitlines()
+
     def image_of(self, path: Path, *, dpi: float, max_pixels: int) -> Image.Image:
         """Return the first page of a file that is no part of the index. Raises DocumentError."""
         with self._lock:

@@ -409,7 +409,8 @@ class Pipeline:
         """
         filters = filters or EVERYTHING
         self._require_documents(filters)
-        n_pages = options.pages or Manner.load(self.encoder.folder).pages
+        manner = Manner.load(self.encoder.folder)
+        n_pages = options.pages or manner.pages
         top_k = max(n_pages, top_k or self.settings.top_k)
         query = Query(question.text, id=question.id)
         (found,) = self.search([query], filters, top_k=top_k, mode=mode)
@@ -431,8 +432,21 @@ class Pipeline:
         encode_s = found.encode_s
         evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s)
         return AnswerStream(
-            evidence, lambda: self.encoder.engine, self._page_as_indexed, options, cancellation
+            evidence,
+            lambda: self.encoder.engine,
+            self._page_as_indexed,
+            options,
+            cancellation,
+            self._rows if manner.quotes and not options.generate else None,
         )
+
+    def _rows(self, page: PageRef) -> list[str]:
+        """Return what a page says, a row each; none where it is gone from the index."""
+        try:
+            page_index = self._searchable(with_model=False)
+            return self.images.rows(page_index, page.document, page.page)
+        except DocumentUnknown:
+            return []
 
     def _require_documents(self, filters: Filters) -> None:
         """Raise UsageError where there is nothing to look at: say so, rather than "not found"."""

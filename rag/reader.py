@@ -86,7 +86,7 @@ class PageReader:
 
     def page_count(self, path: Path) -> int:
         """Open a file and return its number of pages, at least 1; DocumentError if it has none."""
-        message, _ = self._ask(path, None, 0.0, 0, False)
+        message, _ = self._ask(path, page=None)
         return int(message["n_pages"])
 
     def read(
@@ -96,7 +96,9 @@ class PageReader:
 
         Raises DocumentError: the page cannot be read, or reading it crashed, hung or ate too much.
         """
-        message, parts = self._ask(path, number, dpi, max_pixels, thumbnail)
+        message, parts = self._ask(
+            path, page=number, dpi=dpi, max_pixels=max_pixels, thumbnail=thumbnail
+        )
         return ReadPage(
             number=number,
             image=Image.frombytes("RGB", tuple(message["size"]), parts[0]),
@@ -111,8 +113,13 @@ class PageReader:
         self, path: Path, number: int, words: Sequence[str]
     ) -> list[tuple[float, float, float, float]]:
         """Return where the text layer of a page has these words, as shares of the page."""
-        message, _ = self._ask(path, number, 0.0, 0, False, tuple(words))
+        message, _ = self._ask(path, page=number, words=tuple(words))
         return [tuple(box) for box in message["boxes"]]
+
+    def rows(self, path: Path, number: int) -> list[str]:
+        """Return the text layer of a page as rows from top to bottom, cells of a row together."""
+        message, _ = self._ask(path, page=number, rows=True)
+        return list(message["rows"])
 
     def close(self) -> None:
         """End the worker for good, also from another thread while it reads."""
@@ -130,21 +137,9 @@ class PageReader:
     def _ask(
         self,
         path: Path,
-        page: int | None,
-        dpi: float,
-        max_pixels: int,
-        thumbnail: bool,
-        words: Sequence[str] | None = None,
+        **wanted: int | float | bool | Sequence[str] | None,
     ) -> tuple[dict[str, Any], list[bytes]]:
-        request = {
-            "path": str(path.resolve()),
-            "passwords": self._passwords,
-            "page": page,
-            "dpi": dpi,
-            "max_pixels": max_pixels,
-            "thumbnail": thumbnail,
-            "words": words,
-        }
+        request = {"path": str(path.resolve()), "passwords": self._passwords} | wanted
         if self._pipe is None:
             self._start()
         was_fresh = self._n_answers == 0

@@ -41,6 +41,8 @@ class RenderWorker:
                 return {"n_pages": document.n_pages}, []
             if request.get("words") is not None:
                 return {"boxes": document.find(request["page"], request["words"])}, []
+            if request.get("rows"):
+                return {"rows": document.rows(request["page"])}, []
             size = RasterSize(request["dpi"], request["max_pixels"])
             return _page_message(document.read(request["page"], size), request["thumbnail"])
         except DocumentError as error:

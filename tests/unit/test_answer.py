@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 from index.records import PageHit
 from models.errors import ModelFilesError, PromptError
 from rag.answer import (
+    QUOTED,
+    QUOTED_NOTE,
     SYSTEM,
     Answer,
     AnswerOptions,
@@ -226,6 +228,33 @@ def test_a_follow_up_about_the_same_pages_reads_none_of_them_again(engine):
     assert [page.key for page in made.pages] == [*(page.key for page in kept), ("c.pdf", 1)]
     reused = made._generated.timings.n_reused_tokens
     assert reused >= 2 * 16  # both pages
+
+
+def _quoting(rows, question="How many visitors?", pages=FOUND) -> AnswerStream:
+    def never(*_):
+        pytest.fail("the model was opened or a page drawn")
+
+    evidence = Evidence(Question(question), HITS, pages)
+    return AnswerStream(evidence, never, never, AnswerOptions(), read_rows=lambda page: rows[page])
+
+
+def test_a_model_that_cannot_answer_quotes_the_best_page_with_such_words():
+    rows = {FOUND[0]: ["Nothing of it"], FOUND[1]: ["Visitors 4,500"], FOUND[2]: ["visitors: few"]}
+    answer = finished(_quoting(rows))
+    assert answer.text == "Visitors 4,500"
+    assert answer.pages == answer.citations == (FOUND[1],)
+    assert answer.stop_reason == QUOTED
+    assert answer.notes == (QUOTED_NOTE,)
+
+
+@pytest.mark.parametrize(
+    ("question", "says"), [("How many visitors?", "See the page"), ("何人ですか", "ページをご覧")]
+)
+def test_without_such_words_the_page_itself_is_pointed_at(question, says):
+    answer = finished(_quoting({page: [] for page in FOUND}, question))
+    assert answer.text.startswith(says)
+    assert answer.pages == FOUND[:1]
+    assert not answer.abstained
 
 
 def test_a_model_folder_says_how_it_is_asked(engine, given, tmp_path):

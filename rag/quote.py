@@ -1,0 +1,93 @@
+"""Question and the rows of a page → the few rows that speak of it, word for word.
+
+For a model that finds pages but cannot read answers off them: what the page says is quoted, nothing
+is made up. Rows are chosen one by one, each for the question's words that are not covered yet, rare
+words counting more (as in BM25), near ones preferred: a table's row, then its heading.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from index.text_layer import words
+
+MOST_ROWS = 3
+MOST_CHARS = 240
+LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
+RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
+FIGURES_HELP = 1.2  # most questions to a report ask for a number
+# Words that say nothing of what a sentence is about, and endings in hiragana.
+EMPTY = frozenset(
+    "a an and are as at be by did do does for from had has have how in is it its many much of on "
+    "or that the their there these they this to was were what when where which who whom why will "
+    "with".split()
+)
+HIRAGANA = re.compile(r"[\u3041-\u309f\u30fc]+")
+KANJI = re.compile(r"[\u3400-\u9fff]")
+SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
+
+
+def quote(question: str, rows: Sequence[str]) -> str:
+    """Return up to three rows that say most of the question's words, in the page's order.
+
+    "" if no row has any of them. Rows left out between two are shown as " … ".
+    """
+    texts = [" ".join(row.split()) for row in rows if row.strip()]
+    found = [_terms(text) for text in texts]
+    count = Counter(word for row in found for word in row)
+    weight = {
+        word: math.log(1 + len(texts) / count[word]) for word in _terms(question) & set(count)
+    }
+    chosen: list[int] = []
+    missing, least = set(weight), LEAST_SHARE * sum(weight.values())
+    while missing and len(chosen) < MOST_ROWS:
+        gains = [
+            sum(weight[word] for word in row & missing) * (FIGURES_HELP if _has_figure(text) else 1)
+            for row, text in zip(found, texts, strict=True)
+        ]
+        best = max(range(len(texts)), key=lambda at: (gains[at], _nearness(at, chosen)))
+        gain = gains[best]
+        if not gain or (chosen and gain < least):
+            break
+        chosen.append(best)
+        missing -= found[best]
+    return _joined(texts, sorted(set(chosen) | _continued(texts, chosen)))
+
+
+def _terms(text: str) -> frozenset[str]:
+    """Words and bigrams that mean something, and single kanji: in tables they stand alone."""
+    full = (each for each in words(text) if each not in EMPTY and not HIRAGANA.fullmatch(each))
+    return frozenset((*full, *KANJI.findall(text)))
+
+
+def _has_figure(text: str) -> bool:
+    return any(char.isdigit() for char in text)
+
+
+def _nearness(at: int, chosen: Sequence[int]) -> float:
+    """How near a row is to the first; above is nearer: what explains a table's row is over it."""
+    if not chosen:
+        return 0.0
+    return chosen[0] - at if at > chosen[0] else (at - chosen[0]) / 2
+
+
+def _continued(texts: Sequence[str], chosen: Sequence[int]) -> set[int]:
+    """Rows in which a sentence of the chosen ones goes on."""
+    return {
+        at + 1
+        for at in chosen
+        if at + 1 < len(texts)
+        and len(texts[at]) >= RUNNING_CHARS
+        and not SENTENCE_END.search(texts[at])
+    }
+
+
+def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
+    parts = []
+    for n, at in enumerate(chosen):
+        if n:
+            parts.append("\n" if at == chosen[n - 1] + 1 else " …\n")
+        text = texts[at]
+        parts.append(text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 2].rstrip() + " …")
+    return "".join(parts)

@@ -1,0 +1,67 @@
+"""Rows of a page put together by place, and the rows that speak of a question."""
+
+from rag.quote import MOST_CHARS, quote
+from rag.rows import PlacedLine, join_rows
+
+TABLE = ["Sales by region", "Region 2022 2023", "North 410 455", "South 380 362", "Total 790 817"]
+
+
+def _line(left: float, top: float, text: str, width: float = 40) -> PlacedLine:
+    return PlacedLine(left, top, left + width, top + 10, text)
+
+
+def test_cells_at_one_height_become_a_row():
+    lines = [_line(0, 0, "Total"), _line(200, 1, "1,420"), _line(100, 0, "1,300")]
+    assert join_rows(lines) == ["Total 1,300 1,420"]
+
+
+def test_lines_of_neighbouring_columns_stay_apart():
+    left = "A sentence that fills the left column of the page"
+    right = "and another sentence that fills the right column"
+    assert join_rows([_line(0, 0, left, 90), _line(100, 0, right, 90)]) == [left, right]
+
+
+def test_what_lies_over_another_line_is_no_cell_beside_it():
+    assert join_rows([_line(0, 0, "12"), _line(10, 1, "34")]) == ["12", "34"]
+
+
+def test_rows_keep_their_order_and_empty_lines_go():
+    lines = [_line(0, 0, "one"), _line(0, 20, "  "), _line(0, 40, "two")]
+    assert join_rows(lines) == ["one", "two"]
+
+
+def test_a_table_is_quoted_by_its_row_and_its_heading():
+    found = quote("What were the sales of the South in 2023?", TABLE)
+    assert found.splitlines()[-1] == "South 380 362"
+    assert "Region 2022 2023" in found
+
+
+def test_rows_left_out_are_marked():
+    assert quote("South 2023", TABLE) == "Region 2022 2023 …\nSouth 380 362"
+
+
+def test_japanese_is_found_by_pairs_and_single_kanji():
+    rows = ["季節 来訪者(人)", "春 12,400", "夏 28,900", "来年も開きます。"]
+    assert "夏 28,900" in quote("夏の来訪者は何人ですか。", rows)
+
+
+def test_no_word_of_the_question_no_quote():
+    assert quote("What is the capacity?", TABLE) == ""
+    assert quote("ですか", TABLE) == ""
+    assert quote("anything", []) == ""
+
+
+def test_words_that_mean_nothing_choose_nothing():
+    assert quote("What is the height?", ["what is the", "height 3 m"]) == "height 3 m"
+
+
+def test_a_sentence_goes_on_in_the_next_row():
+    rows = ["The festival of the harbour town is", "on 12 August.", "Bring a chair."]
+    assert (
+        quote("When is the festival?", rows) == "The festival of the harbour town is\non 12 August."
+    )
+
+
+def test_a_very_long_row_is_cut():
+    found = quote("festival", ["festival " + "x" * 1000])
+    assert len(found) <= MOST_CHARS and found.endswith("…")
