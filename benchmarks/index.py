@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -93,12 +94,15 @@ def truth(corpus: Corpus, queries: list[Floats], n_pages: int) -> NDArray[np.flo
     scores = np.empty((len(queries), n_pages))
     stacked = np.concatenate(queries)
     bounds = np.cumsum([0, *map(len, queries)])[:-1]
-    for first in range(0, n_pages, BLOCK):
+
+    def score(first: int) -> None:
         pages = corpus.block(first).reshape(-1, DIM)
         for start in range(0, BLOCK, 50):
             part = pages[start * N_VECTORS : (start + 50) * N_VECTORS]
             best = (stacked @ part.T).reshape(len(stacked), 50, N_VECTORS).max(axis=2)
             scores[:, first + start : first + start + 50] = np.add.reduceat(best, bounds, axis=0)
+
+    list(workers().map(score, range(0, n_pages, BLOCK)))
     return scores
 
 
@@ -119,23 +123,44 @@ def brute_force_cost(corpus: Corpus, queries: list[Floats]) -> float:
 # -- building ----------------------------------------------------------------------------------
 
 
+class Blocks:
+    """Blocks of pages, each made in a thread while the one before is used."""
+
+    def __init__(self, corpus: Corpus, start: int, end: int) -> None:
+        self._corpus, self._range = corpus, range(start, end, BLOCK)
+        self.cpu_s = 0.0  # what making them took
+
+    def _make(self, first: int) -> Floats:
+        began = time.thread_time()
+        block = self._corpus.block(first)
+        self.cpu_s += time.thread_time() - began
+        return block
+
+    def __iter__(self) -> Iterator[tuple[int, Floats]]:
+        with ThreadPoolExecutor(1) as maker:
+            waiting = maker.submit(self._make, self._range[0])
+            for first in self._range:
+                block = waiting.result()
+                if first + BLOCK in self._range:
+                    waiting = maker.submit(self._make, first + BLOCK)
+                yield first, block
+
+
 def grow(folder: Path, corpus: Corpus, start: int, end: int) -> dict[str, float]:
     """Add pages start … end - 1; returns wall and CPU seconds, making the pages not counted."""
-    wall = cpu = 0.0
+    blocks, wall, began_cpu = Blocks(corpus, start, end), 0.0, time.process_time()
     with PageIndex.open(folder, SETTINGS, writable=True) as page_index:
-        for first in range(start, end, BLOCK):
-            pages = corpus.block(first)
-            began, used = time.perf_counter(), time.process_time()
+        for first, pages in blocks:
+            began = time.perf_counter()
             for row in range(BLOCK):
                 add(page_index, first + row, pages[row])
             if (first + BLOCK) % COMMIT_PAGES == 0:
                 page_index.commit()
             wall += time.perf_counter() - began
-            cpu += time.process_time() - used
-        began, used = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         page_index.maintain()
         wall += time.perf_counter() - began
-        cpu += time.process_time() - used
+    cpu = time.process_time() - began_cpu - blocks.cpu_s
     return {"build_s": round(wall, 1), "build_cpu_s": round(cpu, 1)}
 
 
@@ -375,7 +400,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=sizes_of, help="pages, e.g. 1000,20000")
     parser.add_argument("--work", type=Path, default=Path("build/bench-index"))
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--tunings", default="128:1000", help="n_probe:n_candidates,…")
+    parser.add_argument("--tunings", default="128:300", help="n_probe:n_candidates,…")
     parser.add_argument("--noise", type=float, default=0.39, help="0.57: much harder pages")
     parser.add_argument("--codecs", action="store_true")
     parser.add_argument("--peers", type=int, help="pages to give to other engines")

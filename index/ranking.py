@@ -19,6 +19,11 @@ from index.threads import workers
 Ints = NDArray[np.int64]
 BLOCK_VECTORS = 4096  # records compared at once: 26 CPU-ms a 1000 pages; 512: 27, 8192: 30
 TASK_VECTORS = 2 * BLOCK_VECTORS  # records that one thread reads and compares: 64 pages
+# A page's centroids miss part of it (Codebook.page_codes). Recall@10 of the first 200 of 20 k pages
+# went from 0.91 to 1.00 with it, on much noisier ones from 0.65 to 0.95; a weight of 1 helped as
+# much there and cost on 644 real pages what 0.75 did not.
+RESIDUAL_WEIGHT = 0.75
+POOL_FACTOR = 32  # pages by their centroids, for each one that gets an exact score
 DECIMALS = 5  # scores that agree so far are ties: float32 sums differ by 1e-6 with their order
 
 
@@ -125,13 +130,30 @@ class Ranker:
         scores = np.concatenate(
             [_centroid_scores(segment, part, probes) for segment, part in known]
         )
-        best = _largest(scores, n_best)
-        ends = np.cumsum([len(part) for _, part in known])[:-1]
-        chosen = [
-            (segment, part[keep])
-            for (segment, part), keep in zip(known, np.split(best, ends), strict=True)
-        ]
-        return unknown + [(segment, part) for segment, part in chosen if len(part)]
+        pool = _largest(scores, POOL_FACTOR * n_best)
+        known, scores = _kept(known, pool), scores[pool]
+        total = query.sum(axis=0)
+        scores += np.concatenate([self._residual_scores(each, total) for each in known])
+        return unknown + _kept(known, _largest(scores, n_best))
+
+    def _residual_scores(self, at: tuple[Segment, Ints], total: Floats) -> Floats:
+        """Estimate what the centroid scores of pages miss, from the sum of the query vectors."""
+        segment, rows = at
+        if segment.residuals is None:
+            return np.zeros(len(rows), np.float32)
+        products: Floats = self._codec.similarities(total[None], segment.residuals[rows])[0]
+        products *= RESIDUAL_WEIGHT
+        return products
+
+
+def _kept(rows: list[tuple[Segment, Ints]], marks: NDArray[np.bool_]) -> list[tuple[Segment, Ints]]:
+    """Leave the marked rows; segments without any are left out."""
+    ends = np.cumsum([len(part) for _, part in rows])[:-1]
+    kept = [
+        (segment, part[keep])
+        for (segment, part), keep in zip(rows, np.split(marks, ends), strict=True)
+    ]
+    return [(segment, part) for segment, part in kept if len(part)]
 
 
 def _largest(scores: Floats, n: int) -> NDArray[np.bool_]:
