@@ -127,16 +127,23 @@ def in_child(
     return result
 
 
+def n_stored(folder: Path) -> int:
+    """Pages of an index that an earlier run made (with the same noise), or 0."""
+    if not (folder / "index.db").exists():
+        return 0
+    with PageIndex.open(folder) as page_index:
+        return page_index.stats().pages
+
+
 def at_sizes(
     sizes: list[int], work: Path, n_queries: int, tunings: list[Tuning], noise: float
 ) -> list[object]:
-    """Grow one index through the sizes and measure it at each."""
-    corpus, rows, start = Corpus(noise), [], 0
+    """Grow one index through the sizes and measure it at each; goes on with one that is there."""
+    corpus, rows = Corpus(noise), []
     cost = brute_force_cost(corpus, corpus.queries(5, 2000))
     folder = work / "index"
     for size in sizes:
-        built = grow(folder, corpus, start, size)
-        start = size
+        built = grow(folder, corpus, n_stored(folder), size)
         n = n_queries if size <= 20_000 else max(20, n_queries // 4)
         scores = truth(corpus, corpus.queries(n, size), size)
         with PageIndex.open(folder) as page_index:

@@ -125,7 +125,8 @@ class Blocks:
 
     def __iter__(self) -> Iterator[tuple[int, Floats]]:
         with ThreadPoolExecutor(1) as maker:
-            waiting = maker.submit(self._make, self._range[0])
+            if self._range:
+                waiting = maker.submit(self._make, self._range[0])
             for first in self._range:
                 block = waiting.result()
                 if first + BLOCK in self._range:

@@ -128,7 +128,7 @@ class Ranker:
         if not known:
             return unknown
         scores = np.concatenate(
-            [_centroid_scores(segment, part, probes) for segment, part in known]
+            list(workers().map(lambda at: _centroid_scores(at[0], at[1], probes), known))
         )
         pool = _largest(scores, POOL_FACTOR * n_best)
         known, scores = _kept(known, pool), scores[pool]
