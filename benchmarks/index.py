@@ -30,8 +30,8 @@ from benchmarks.index_corpus import (
     Corpus,
     brute_force_cost,
     grow,
+    kept_truth,
     recall,
-    truth,
 )
 from benchmarks.index_peers import peers
 from index.page_index import PageIndex
@@ -136,16 +136,21 @@ def n_stored(folder: Path) -> int:
 
 
 def at_sizes(
-    sizes: list[int], work: Path, n_queries: int, tunings: list[Tuning], noise: float
+    sizes: list[int],
+    work: Path,
+    n_queries: int,
+    tunings: list[Tuning],
+    noise: float,
+    growing: Tuning,
 ) -> list[object]:
     """Grow one index through the sizes and measure it at each; goes on with one that is there."""
     corpus, rows = Corpus(noise), []
     cost = brute_force_cost(corpus, corpus.queries(5, 2000))
     folder = work / "index"
     for size in sizes:
-        built = grow(folder, corpus, n_stored(folder), size)
+        built = grow(folder, corpus, n_stored(folder), size, growing)
         n = n_queries if size <= 20_000 else max(20, n_queries // 4)
-        scores = truth(corpus, corpus.queries(n, size), size)
+        scores = kept_truth(corpus, n, size, work)
         with PageIndex.open(folder) as page_index:
             stats = page_index.stats()
         common = {
@@ -202,6 +207,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/bench-index"))
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--tunings", default="128:300", help="n_probe:n_candidates,…")
+    parser.add_argument(
+        "--retrain-growth", type=int, default=Tuning.retrain_growth, help="1000: as for a bulk load"
+    )
     parser.add_argument("--noise", type=float, default=0.39, help="0.57: much harder pages")
     parser.add_argument("--codecs", action="store_true")
     parser.add_argument("--peers", type=sizes_of, help="pages to give to other engines")
@@ -220,8 +228,9 @@ def main() -> None:
         ]
     if options.sizes:
         tunings = list(tunings_of(options.tunings))
+        growing = Tuning(retrain_growth=options.retrain_growth)
         result["sizes"] = at_sizes(
-            options.sizes, options.work, options.queries, tunings, options.noise
+            options.sizes, options.work, options.queries, tunings, options.noise, growing
         )
     print(json.dumps(result))
 

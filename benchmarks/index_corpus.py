@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.maxsim import maxsim_ragged
 from index.page_index import PageIndex
-from index.records import DocumentInput, PageInput, PatchGrid, VectorSettings
+from index.records import DocumentInput, PageInput, PatchGrid, Tuning, VectorSettings
 from index.threads import workers
 
 Floats = NDArray[np.float32]
@@ -20,6 +20,7 @@ BLOCK = 500  # pages made at once: 33 MB
 SETTINGS = VectorSettings("0" * 64, "synthetic", dpi=0, max_visual_tokens=N_VECTORS)
 DOCUMENT_PAGES = 100
 COMMIT_PAGES = 1000
+DEFAULT = Tuning()
 GRID = PatchGrid.full(8, 16)
 
 
@@ -110,6 +111,15 @@ def recall(found: list[list[int]], scores: NDArray[np.float64], k: int = 10) -> 
     return float(np.mean([len(set(a[:k]) & set(b)) / len(b) for a, b in pairs]))
 
 
+def kept_truth(corpus: Corpus, n_queries: int, n_pages: int, work: Path) -> NDArray[np.float64]:
+    """truth(), kept in a file: at a million pages it takes longer than all searches."""
+    path = work / f"truth-{corpus.noise}-{n_queries}-{n_pages}.npy"
+    if not path.exists():
+        np.save(path, truth(corpus, corpus.queries(n_queries, n_pages), n_pages))
+    scores: NDArray[np.float64] = np.load(path)
+    return scores
+
+
 class Blocks:
     """Blocks of pages, each made in a thread while the one before is used."""
 
@@ -134,10 +144,12 @@ class Blocks:
                 yield first, block
 
 
-def grow(folder: Path, corpus: Corpus, start: int, end: int) -> dict[str, float]:
+def grow(
+    folder: Path, corpus: Corpus, start: int, end: int, tuning: Tuning = DEFAULT
+) -> dict[str, float]:
     """Add pages start … end - 1; returns wall and CPU seconds, making the pages not counted."""
     blocks, wall, began_cpu = Blocks(corpus, start, end), 0.0, time.process_time()
-    with PageIndex.open(folder, SETTINGS, writable=True) as page_index:
+    with PageIndex.open(folder, SETTINGS, writable=True, tuning=tuning) as page_index:
         for first, pages in blocks:
             began = time.perf_counter()
             for row in range(BLOCK):

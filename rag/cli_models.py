@@ -101,7 +101,8 @@ def build_command(
     from models.text import QUERY_TEMPLATES
 
     try:
-        from models.build.builder import BuildOptions, Sources, build
+        from models.build.builder import BuildOptions, build
+        from models.build.inputs import Sources
     except ModuleNotFoundError as error:
         raise UsageError(
             f"building needs {error.name}, which is not installed: `uv sync --extra build`, "
