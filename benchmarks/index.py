@@ -191,7 +191,7 @@ def tunings_of(text: str) -> Iterator[Tuning]:
     """Read '32:300,16:200' as n_probe:n_candidates."""
     for part in text.split(","):
         n_probe, n_candidates = map(int, part.split(":"))
-        yield Tuning(n_probe=n_probe or None, n_candidates=n_candidates)
+        yield Tuning(n_probe=n_probe or None, n_candidates=n_candidates or None)
 
 
 def main() -> None:
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=sizes_of, help="pages, e.g. 1000,20000")
     parser.add_argument("--work", type=Path, default=Path("build/bench-index"))
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--tunings", default="0:300", help="n_probe:n_candidates,… (0: one in 32)")
+    parser.add_argument("--tunings", default="0:0", help="n_probe:n_candidates,… (0: as it comes)")
     parser.add_argument(
         "--retrain-growth", type=int, default=Tuning.retrain_growth, help="1000: as for a bulk load"
     )
