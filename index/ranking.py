@@ -28,7 +28,7 @@ RESIDUAL_WEIGHT = 0.75
 PROBE_SHARE, LEAST_PROBE = 32, 32
 # The better the best pages of a larger index, the more others are nearly as good: 300 gave a
 # recall@10 of 0.99, 0.98 and 0.955 at 20, 100 and 300 thousand pages, 1000 gave 0.985 at the last.
-LEAST_CANDIDATES = 200
+LEAST_CANDIDATES = 200  # what 1.5 sqrt(pages) is at 18 k
 POOL_FACTOR = 32  # pages by their centroids, for each one that gets an exact score
 DECIMALS = 5  # scores that agree so far are ties: float32 sums differ by 1e-6 with their order
 
@@ -143,7 +143,7 @@ class Ranker:
         return unknown + _kept(known, _largest(scores, n_best))
 
     def _n_candidates(self, n_pages: int) -> int:
-        return self._tuning.n_candidates or max(LEAST_CANDIDATES, round(2 * np.sqrt(n_pages)))
+        return self._tuning.n_candidates or max(LEAST_CANDIDATES, round(1.5 * np.sqrt(n_pages)))
 
     def _n_probe(self, n_centroids: int) -> int:
         return self._tuning.n_probe or max(LEAST_PROBE, n_centroids // PROBE_SHARE)
