@@ -238,7 +238,8 @@ def build_folder(work: Path, precision: str) -> tuple[Path, float, float]:
 
 def build_child(work: Path, precision: str) -> dict[str, Any]:
     """Build in this process; memory counts the mapped input's pages too."""
-    from models.build.builder import BuildOptions, Precisions, Sources, build
+    from models.build.builder import BuildOptions, Precisions, build
+    from models.build.inputs import Sources
 
     sources = Sources.find(work, projection=work / "projection.safetensors")
     each: Any = precision

@@ -4,16 +4,27 @@ Each takes blocks of pages (n, 128, 128), queries and a folder, and returns
 (found pages of each query, build seconds, median search ms, median search CPU-ms, bytes a page).
 """
 
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.index_corpus import (
+    BLOCK,
+    DOCUMENT_PAGES,
+    Corpus,
+    Floats,
+    grow,
+    recall,
+    truth,
+)
 from index.maxsim import maxsim_ragged
+from index.page_index import PageIndex
 
-Floats = NDArray[np.float32]
 Blocks = Iterator[Floats]
 Result = tuple[list[list[int]], float, float, float, float]
 
@@ -113,8 +124,83 @@ def lancedb_exact(blocks: Blocks, queries: list[Floats], work: Path) -> Result:
     return found, round(built, 1), wall, cpu, size_of(work / "lancedb") / number
 
 
+def qdrant_local_exact(blocks: Blocks, queries: list[Floats], work: Path) -> Result:
+    """Qdrant's Python client in local mode: numpy in memory, SQLite on disk."""
+    from qdrant_client import QdrantClient, models
+
+    client = QdrantClient(path=str(work / "qdrant-local"))
+    vectors = models.VectorParams(
+        size=128,
+        distance=models.Distance.DOT,
+        multivector_config=models.MultiVectorConfig(
+            comparator=models.MultiVectorComparator.MAX_SIM
+        ),
+    )
+    client.create_collection("pages", vectors_config=vectors)
+    began, number = time.perf_counter(), 0
+    for block in blocks:
+        for start in range(0, len(block), 50):
+            part = block[start : start + 50]
+            points = [
+                models.PointStruct(id=number + i, vector=page.tolist())
+                for i, page in enumerate(part)
+            ]
+            client.upsert("pages", points)
+            number += len(part)
+    built = time.perf_counter() - began
+
+    def search(query: Floats) -> list[int]:
+        found = client.query_points("pages", query=query.tolist(), limit=10)
+        return [int(point.id) for point in found.points]
+
+    found, wall, cpu = timed(search, queries)
+    client.close()
+    return found, round(built, 1), wall, cpu, size_of(work / "qdrant-local") / number
+
+
 ENGINES: dict[str, Callable[[Blocks, list[Floats], Path], Result]] = {
     "numpy, exact fp32": numpy_exact,
     "qdrant-edge, exact fp16": qdrant_edge_exact,
+    "qdrant-client in local mode, exact fp32": qdrant_local_exact,
     "lancedb, exact fp32": lancedb_exact,
 }
+
+
+def this_index(corpus: Corpus, n_pages: int, queries: list[Floats], work: Path) -> Result:
+    """Search the page index as it comes: exact up to 3000 pages, then by candidates."""
+    folder = work / "index"
+    built = grow(folder, corpus, 0, n_pages)["build_s"]
+    with PageIndex.open(folder) as page_index:
+
+        def search(query: Floats) -> list[int]:
+            hits = page_index.search(10, vectors=query, mode="visual")
+            return [int(hit.document[:6]) * DOCUMENT_PAGES + hit.page - 1 for hit in hits]
+
+        for query in queries:  # every page these queries touch has been read and checked once
+            search(query)
+        found, wall, cpu = timed(search, queries)
+    return found, built, wall, cpu, size_of(folder) / n_pages
+
+
+def peers(n_pages: int, work: Path, n_queries: int, noise: float) -> list[object]:
+    """All engines on the same pages; those that are not installed are said to be so."""
+    corpus = Corpus(noise)
+    queries = corpus.queries(n_queries, n_pages)
+    exact = truth(corpus, queries, n_pages)
+    work.mkdir(parents=True)
+    engines: dict[str, Callable[[], Result]] = {
+        name: partial(engine, (corpus.block(at) for at in range(0, n_pages, BLOCK)), queries, work)
+        for name, engine in ENGINES.items()
+    }
+    engines["this index"] = partial(this_index, corpus, n_pages, queries, work)
+    rows: list[object] = []
+    for name, run in engines.items():
+        row: dict[str, object] = {"engine": name, "pages": n_pages}
+        try:
+            found, row["build_s"], row["p50_ms"], row["cpu_ms"], row["bytes_per_page"] = run()
+            row["recall_at_10"] = round(recall(found, exact), 3)
+        except ImportError as error:
+            row["skipped"] = str(error)
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows

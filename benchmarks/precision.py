@@ -52,7 +52,8 @@ def compare(
 
 def main() -> None:
     """Build each precision, compare, print a table and one JSON line."""
-    from models.build.builder import BuildOptions, Precisions, Sources, build
+    from models.build.builder import BuildOptions, Precisions, build
+    from models.build.inputs import Sources
     from tests.parity import tiny
 
     parser = argparse.ArgumentParser(description=__doc__)

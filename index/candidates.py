@@ -1,10 +1,10 @@
 """Which pages deserve an exact score: centroids and the pages near them (PLAID, arXiv:2205.09707).
 
-FAISS clusters a sample of vectors (spherical k-means); a page is known by the set of centroids its
-vectors are nearest to. A query vector scores a page by the best centroid in the page's set: only
-the nearest `n_probe` centroids are looked up, and a page that has none of them is given the score
-of the last one looked up, an upper bound of what its centroids can reach (as XTR imputes,
-2304.01982). Q query vectors, C centroids, n pages of a segment.
+A page is known by the set of centroids its vectors are nearest to (index/codebook.py). A query
+vector scores a page by the best centroid in the page's set: only the nearest `n_probe` centroids
+are looked up, and a page that has none of them is given the score of the last one looked up, an
+upper bound of what its centroids can reach (as XTR imputes, 2304.01982). Q query vectors,
+C centroids, n pages of a segment.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,20 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.records import Floats
-from index.threads import faiss_threads
 
 Ints = NDArray[np.int64]
-
-HNSW_CENTROIDS = 8192  # from here a graph finds the nearest one: 3.3 ms a page against 12.8 (16 k)
-POINTS_PER_CENTROID = 48  # k-means needs no more, and every point costs time and memory
-ITERATIONS = 8
-MAX_CENTROIDS = 16384  # ids are uint16
-
-
-def suitable_centroids(n_vectors: int) -> int:
-    """Centroids for so many vectors: a power of two near 2.56 sqrt(n); 4096 for 20 k pages."""
-    wanted = 2 ** round(np.log2(max(1.0, 2.56 * np.sqrt(n_vectors))))
-    return int(min(max(wanted, 16), MAX_CENTROIDS))
+NO_ROWS: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -49,65 +38,6 @@ class PageCodes:
     def page(self, row: int) -> NDArray[np.uint16]:
         """Ids of one page."""
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
-
-
-class Codebook:
-    """Centroids of one version, and which of them is nearest to a vector."""
-
-    def __init__(self, version: int, quantizer: faiss.Index) -> None:
-        self.version = version
-        self._quantizer = quantizer
-        self.n_centroids = int(quantizer.ntotal)
-        self.centroids: Floats = quantizer.reconstruct_n(0, self.n_centroids)  # (C, D)
-
-    @classmethod
-    def train(cls, version: int, sample: Floats, n_centroids: int, seed: int = 0) -> Self:
-        """Cluster a sample (n, D) of unit vectors into unit centroids."""
-        n_centroids = min(n_centroids, len(sample))
-        kmeans = faiss.Kmeans(
-            sample.shape[1],
-            n_centroids,
-            niter=ITERATIONS,
-            spherical=True,
-            seed=seed,
-            min_points_per_centroid=1,
-            max_points_per_centroid=POINTS_PER_CENTROID,
-        )
-        with faiss_threads(len(sample)):
-            kmeans.train(np.ascontiguousarray(sample, np.float32))
-        quantizer: faiss.Index
-        if n_centroids >= HNSW_CENTROIDS:
-            graph = faiss.IndexHNSWFlat(sample.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-            graph.hnsw.efSearch = 64
-            quantizer = graph
-        else:
-            quantizer = faiss.IndexFlatIP(sample.shape[1])
-        with faiss_threads(n_centroids):
-            quantizer.add(kmeans.centroids)
-        return cls(version, quantizer)
-
-    @classmethod
-    def load(cls, version: int, data: bytes) -> Self:
-        """Read what save() wrote; the caller has checked the bytes."""
-        return cls(version, faiss.deserialize_index(np.frombuffer(data, np.uint8)))
-
-    def save(self) -> bytes:
-        """Serialize for codebook-N.faiss."""
-        data: bytes = faiss.serialize_index(self._quantizer).tobytes()
-        return data
-
-    def page_codes(self, vectors: Floats) -> NDArray[np.uint16]:
-        """Return the sorted set of centroids nearest to the vectors (P, D) of a page."""
-        with faiss_threads(len(vectors)):
-            _, nearest = self._quantizer.search(np.ascontiguousarray(vectors), 1)
-        return np.unique(nearest).astype(np.uint16)
-
-    def probe(self, query: Floats, n_probe: int) -> "Probe":
-        """Find the nearest centroids of every query vector (Q, D)."""
-        similarities = query @ self.centroids.T  # (Q, C)
-        n_probe = min(n_probe, self.n_centroids)
-        lists = np.argpartition(-similarities, n_probe - 1, axis=1)[:, :n_probe]
-        return Probe(similarities, lists, np.take_along_axis(similarities, lists, 1).min(axis=1))
 
 
 @dataclass(frozen=True)
@@ -134,12 +64,12 @@ class Probe:
         ):
             # Nearest last: where a page is in several lists, the last assignment stays.
             ordered = lists[np.argsort(similarities[lists])]
-            rows = [postings.rows(int(number)) for number in ordered]
-            touched = np.concatenate(rows)
-            best[touched] = np.repeat(similarities[ordered] - floor, [len(r) for r in rows])
-            # A row that occurs twice is read once and written twice with the same sum.
-            total[touched] += best[touched]
-            best[touched] = 0
+            rows = [postings.rows(number) for number in ordered.tolist()]
+            best[np.concatenate(rows)] = np.repeat(
+                similarities[ordered] - floor, [len(part) for part in rows]
+            )
+            total += best  # all pages: adding to those touched alone costs more (fancy indices)
+            best.fill(0)
         return total
 
 
@@ -151,14 +81,26 @@ class Postings:
         ivf: Any = faiss.read_index(str(path), flags)
         self._ivf = ivf  # owns the lists
         self._lists = ivf.invlists
+        self.n_centroids = int(ivf.nlist)
+        self._views: dict[int, Ints] = {}  # making one takes 3 us, a search needs some thousand
 
     def rows(self, number: int) -> Ints:
         """Rows of the pages that have this centroid; a view into the mapped file."""
-        size = self._lists.list_size(number)
-        if not size:
-            return np.zeros(0, np.int64)
-        rows: Ints = faiss.rev_swig_ptr(self._lists.get_ids(number), size)
-        return rows
+        if number not in self._views:
+            size = self._lists.list_size(number)
+            ids = faiss.rev_swig_ptr(self._lists.get_ids(number), size) if size else NO_ROWS
+            self._views[number] = ids
+        return self._views[number]
+
+
+def invert(postings: Postings, n_pages: int) -> PageCodes:
+    """Return the sets of centroid ids that the inverted lists were made from."""
+    lists = [postings.rows(number) for number in range(postings.n_centroids)]
+    ids = np.repeat(np.arange(len(lists), dtype=np.uint16), [len(rows) for rows in lists])
+    rows = np.concatenate(lists)
+    counts = np.bincount(rows, minlength=n_pages)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return PageCodes(ids[np.argsort(rows, kind="stable")], offsets)
 
 
 def write_postings(path: Path, codes: PageCodes, n_centroids: int) -> None:

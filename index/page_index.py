@@ -27,14 +27,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 from filelock import FileLock
 
-from index import catalogue, opening
-from index.buffer import unpack_cells
+from index import catalogue, opening, pages
 from index.codec import store_codec
-from index.database import Database, unpack_text
-from index.errors import DocumentUnknown, IndexMissing, IndexReadOnly, PageIndexError
+from index.database import Database
+from index.errors import IndexMissing, IndexReadOnly, PageIndexError
 from index.finder import Finder
 from index.fusion import DEFAULT, Fusion
 from index.mend import forget_damaged
@@ -58,9 +56,8 @@ from index.records import (
     VectorSettings,
     VerifyReport,
 )
-from index.segment import Segment
 from index.statistics import measure
-from index.store import Thumbnails, disk_errors, lock_for_writing
+from index.store import disk_errors, lock_for_writing
 from index.upkeep import Upkeep
 from index.verify import Verifier
 from index.writer import Writer
@@ -274,10 +271,7 @@ class PageIndex:
     def _merge_due(self, most_pages: int) -> None:
         snapshot = self._finder.snapshot()
         for group in self._upkeep.due(snapshot, most_pages):
-            self._merge(group)
-
-    def _merge(self, group: list[Segment]) -> None:
-        self._upkeep.merge(self._finder.snapshot(), group)
+            self._upkeep.merge(self._finder.snapshot(), group)
 
     @property
     def n_uncommitted(self) -> int:
@@ -290,7 +284,7 @@ class PageIndex:
         if self._upkeep.renew_codebook(self._finder.snapshot()):
             self._writer.codebook = self._upkeep.codebook
         for group in self._upkeep.everything(self._finder.snapshot()):
-            self._merge(group)
+            self._upkeep.merge(self._finder.snapshot(), group)
         snapshot = self._finder.snapshot()
         self._upkeep.forget_deletions(snapshot)
         self._upkeep.sweep_codebooks(snapshot)
@@ -303,7 +297,7 @@ class PageIndex:
         self.commit()
         self._tidy(self._tuning.max_segment_pages)
         for group in self._upkeep.outdated(self._finder.snapshot()):
-            self._merge(group)
+            self._upkeep.merge(self._finder.snapshot(), group)
         snapshot = self._finder.snapshot()
         self._upkeep.forget_deletions(snapshot)
         self._upkeep.sweep_codebooks(snapshot)
@@ -361,13 +355,9 @@ class PageIndex:
     def patch_scores(self, vectors: Floats, document: str, page: int) -> PatchScores:
         """Where on the page each query vector finds its match; raises DocumentUnknown."""
         with self._database.view():
-            row = self._page_row(document, page)
+            row = pages.row_of(self._database, document, page)
         similarities = self._finder.similarities(vectors, row.id)  # (Q, P)
-        cells, owners = unpack_cells(row.cells)
-        on_page = cells >= 0
-        scores = np.full((len(vectors), row.rows * row.cols), np.nan, np.float32)
-        scores[:, cells[on_page]] = similarities[:, owners[on_page]]
-        return PatchScores(document, page, scores.reshape(-1, row.rows, row.cols))
+        return PatchScores(document, page, pages.over_cells(similarities, row))
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -386,43 +376,18 @@ class PageIndex:
         with self._database.view() as sql:
             content = catalogue.content_of(sql, document)
             rows = catalogue.page_rows(self._database, content)
-        return tuple(self._page_record(document, row) for row in rows)
+        return tuple(pages.record_of(self.folder, document, row) for row in rows)
 
     def page(self, document: str, number: int) -> PageRecord:
         """One stored page; raises DocumentUnknown."""
         with self._database.view():
-            row = self._page_row(document, number)
-        return self._page_record(document, row)
-
-    def _page_row(self, document: str, number: int) -> catalogue.PageRow:
-        content = catalogue.content_of(self._database.sql, document)
-        rows = catalogue.page_rows(self._database, content, number)
-        if not rows:
-            raise DocumentUnknown(f"page {number} of {document!r} is not in the index")
-        return rows[0]
-
-    def _page_record(self, document: str, row: catalogue.PageRow) -> PageRecord:
-        thumbnails = Thumbnails(self.folder)
-        return PageRecord(
-            document=document,
-            number=row.number,
-            n_vectors=row.n_vectors,
-            text=unpack_text(row.text),
-            text_class=row.text_class,
-            thumbnail=str(thumbnails.path(row.thumbnail)) if row.thumbnail else None,
-            rows=row.rows,
-            cols=row.cols,
-        )
+            row = pages.row_of(self._database, document, number)
+        return pages.record_of(self.folder, document, row)
 
     def pages_by_text_class(self, *classes: TextClass) -> tuple[tuple[str, int], ...]:
         """(document, page) of the pages whose text layer is of these classes, for OCR."""
-        marks = ", ".join("?" * len(classes))
-        query = (
-            "SELECT min(d.name), p.number FROM pages p JOIN documents d ON d.content = p.content"
-            f" WHERE p.text_class IN ({marks}) GROUP BY p.id ORDER BY 1, 2"
-        )
         with self._database.view() as sql:
-            return tuple(sql.execute(query, classes).fetchall())
+            return pages.with_text_class(sql, classes)
 
     def stats(self) -> IndexStats:
         """Count and weigh everything."""

@@ -4,11 +4,13 @@
     pages.npy        (n,) int64 page ids, ascending; contents.npy (n,) int64 what file they are of
     offsets.npy      (n + 1,) int64 first record of each page; crc.npy (n,) uint32 CRC-32 of its
                      records, checked when a page is first read
-    codes.npy        uint16 centroid ids of each page, sorted, each once; code_offsets.npy (n + 1,)
-    postings.faiss   FAISS inverted lists centroid -> row (index/candidates.py)
+    postings.faiss   FAISS inverted lists centroid -> row (index/candidates.py); in a small segment
+                     codes.npy instead: uint16 centroid ids of each page, sorted, each once, and
+                     code_offsets.npy (n + 1,)
+    residuals.npy    (n, record) what the centroids of a page miss on average, as one record
     manifest.json    counts, and size and sha256 of every file; its own sha256 is in the database
 
-The last three of the data files exist once the index has a codebook. n pages, N records.
+The files from postings.faiss on exist once the index has a codebook. n pages, N records.
 """
 
 import hashlib
@@ -30,7 +32,8 @@ from typing import Any, BinaryIO, Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from index.candidates import Codebook, PageCodes, Postings, write_postings
+from index.candidates import PageCodes, Postings, invert, write_postings
+from index.codebook import Codebook
 from index.codec import Bytes, StoreCodec
 from index.errors import IndexCorrupt
 from index.records import FORMAT_VERSION
@@ -42,7 +45,9 @@ Ints = NDArray[np.int64]
 # weigh more than what they find.
 MIN_POSTINGS_PAGES = 256
 CODES = ("codes.npy", "code_offsets.npy")
-DERIVED = {*CODES, "postings.faiss"}  # made again from the vectors
+RESIDUALS = "residuals.npy"
+DERIVED = {*CODES, RESIDUALS, "postings.faiss"}  # made again from the vectors
+CODE_VECTORS = 65_536  # 34 MB as float32
 NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 READERS = ThreadPoolExecutor(16, "segment-read")  # cold: 16 x pread 50 ms, one 1218 (200 pages)
 
@@ -66,6 +71,14 @@ class SegmentInfo:
     manifest_sha256: str
 
 
+@dataclass(frozen=True)
+class PageCode:
+    """What the candidate stage knows of a page: see Codebook.page_codes."""
+
+    ids: NDArray[np.uint16]
+    residual: Bytes  # (record_bytes,)
+
+
 class SegmentWriter:
     """Write pages into a new segment; finish() makes it durable under its final name.
 
@@ -81,7 +94,9 @@ class SegmentWriter:
         self._pages: list[int] = []
         self._contents: list[int] = []
         self._crc: list[int] = []
-        self._codes: list[NDArray[np.uint16]] = []
+        self._codes: dict[int, PageCode] = {}  # by row
+        self._uncoded: dict[int, Bytes] = {}  # looked up many at a time, which is quicker
+        self._n_uncoded = 0  # their vectors
         self._digest = hashlib.sha256()
         self._vectors: BinaryIO
 
@@ -94,10 +109,8 @@ class SegmentWriter:
         self._vectors.close()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def add(
-        self, page: int, content: int, records: Bytes, codes: NDArray[np.uint16] | None = None
-    ) -> None:
-        """Append a page; its centroid ids are looked up unless they are given."""
+    def add(self, page: int, content: int, records: Bytes, code: PageCode | None = None) -> None:
+        """Append a page; its code is looked up unless it is given."""
         data = records.tobytes()
         self._vectors.write(data)
         self._digest.update(data)
@@ -105,22 +118,39 @@ class SegmentWriter:
         self._pages.append(page)
         self._contents.append(content)
         self._crc.append(zlib.crc32(data))
-        if self._codebook is not None:
-            if codes is None:
-                codes = self._codebook.page_codes(self._codec.decode(records))
-            self._codes.append(codes)
+        row = len(self._pages) - 1
+        if code is not None:
+            self._codes[row] = code
+        elif self._codebook is not None:
+            self._uncoded[row] = records
+            self._n_uncoded += len(records)
+            if self._n_uncoded >= CODE_VECTORS:
+                self._look_up()
+
+    def _look_up(self) -> None:
+        """Find the codes of the pages that wait for theirs."""
+        if self._codebook is not None and self._uncoded:
+            records = list(self._uncoded.values())
+            ids, residuals = self._codebook.page_codes(
+                self._codec.decode(np.concatenate(records)),
+                np.array([len(each) for each in records]),
+            )
+            codes = map(PageCode, ids, self._codec.encode(residuals))
+            self._codes |= zip(self._uncoded, codes, strict=True)
+            self._uncoded, self._n_uncoded = {}, 0
 
     def finish(self) -> SegmentInfo:
         """Write the rest, fsync every file, rename, fsync the folder."""
+        self._look_up()
         self._vectors.flush()
         os.fsync(self._vectors.fileno())
         size = self._vectors.tell()
         files = {"vectors.bin": FileInfo(bytes=size, sha256=self._digest.hexdigest())}
         for name, array in self._arrays().items():
             files[name] = self._write(name, _npy(array))
-        if self._codebook is not None and len(self._pages) >= MIN_POSTINGS_PAGES:
+        if self._codebook is not None and self._has_postings:
             path = self._temporary / "postings.faiss"
-            write_postings(path, PageCodes.of(self._codes), self._codebook.n_centroids)
+            write_postings(path, self._page_codes(), self._codebook.n_centroids)
             fsync_file(path)
             files[path.name] = FileInfo(bytes=path.stat().st_size, sha256=sha256_of(path))
         version = self._codebook.version if self._codebook is not None else None
@@ -148,9 +178,19 @@ class SegmentWriter:
             "crc.npy": np.array(self._crc, np.uint32),
         }
         if self._codebook is not None:
-            codes = PageCodes.of(self._codes)
-            arrays |= {"codes.npy": codes.ids, "code_offsets.npy": codes.offsets}
+            if not self._has_postings:
+                codes = self._page_codes()
+                arrays |= {"codes.npy": codes.ids, "code_offsets.npy": codes.offsets}
+            residuals = [self._codes[row].residual for row in range(len(self._pages))]
+            arrays[RESIDUALS] = np.stack(residuals)
         return arrays
+
+    @property
+    def _has_postings(self) -> bool:
+        return len(self._pages) >= MIN_POSTINGS_PAGES
+
+    def _page_codes(self) -> PageCodes:
+        return PageCodes.of([self._codes[row].ids for row in range(len(self._pages))])
 
     def _write(self, name: str, data: bytes) -> FileInfo:
         path = self._temporary / name
@@ -222,8 +262,23 @@ class Segment:
     @cached_property
     def codes(self) -> PageCodes:
         """Centroid ids of every page; only for segments with a codebook."""
+        if self.postings is not None:
+            return invert(self.postings, self.info.n_pages)
         ids, offsets = (np.load(self._checked_path(name)) for name in CODES)
         return PageCodes(ids, offsets)
+
+    @cached_property
+    def residuals(self) -> Bytes | None:
+        """(n, record_bytes) what the centroids of each page miss; None in a segment of old."""
+        if RESIDUALS not in self._derived:
+            return None
+        residuals: Bytes = np.load(self._checked_path(RESIDUALS))
+        return residuals
+
+    def code(self, row: int) -> PageCode:
+        """Return what was looked up for a page; only for segments with residuals."""
+        assert self.residuals is not None
+        return PageCode(self.codes.page(row), self.residuals[row])
 
     @cached_property
     def postings(self) -> Postings | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.candidates import Codebook
+from index.codebook import Codebook
 from index.codec import StoreCodec
 from index.database import Database
 from index.errors import IndexCorrupt

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import catalogue
-from index.candidates import POINTS_PER_CENTROID, Codebook, suitable_centroids
+from index.codebook import POINTS_PER_CENTROID, Codebook, suitable_centroids
 from index.codec import StoreCodec
 from index.database import Database
 from index.errors import IndexCorrupt
 from index.records import Floats, Tuning
-from index.segment import Segment, SegmentInfo, SegmentWriter
+from index.segment import RESIDUALS, Segment, SegmentInfo, SegmentWriter
 from index.snapshot import Snapshot, codebook_path, contains, load_codebook
 from index.store import TEMPORARY, Thumbnails, disk_errors, sha256_of, write_durably
 from index.writer import insert_segment
@@ -128,17 +128,21 @@ class Upkeep:
 
     def outdated(self, snapshot: Snapshot) -> list[list[Segment]]:
         """Every segment that knows another codebook than the newest, in groups of fair size."""
-        version = self.codebook.version if self.codebook else None
-        return self._pack([s for s in snapshot.segments if s.info.codebook != version])
+        return self._pack([s for s in snapshot.segments if not self._coded(s)])
+
+    def _coded(self, segment: Segment) -> bool:
+        """Tell whether a segment knows the newest codebook, residuals included."""
+        if self.codebook is None:
+            return segment.info.codebook is None
+        return segment.info.codebook == self.codebook.version and RESIDUALS in segment.files
 
     def everything(self, snapshot: Snapshot) -> list[list[Segment]]:
         """Choose groups that leave as few segments as may be, and no removed page in any."""
-        version = self.codebook.version if self.codebook else None
         groups = self._pack(list(snapshot.segments))
         return [
             group
             for group in groups
-            if len(group) > 1 or group[0].info.codebook != version or snapshot.n_deleted(group[0])
+            if len(group) > 1 or not self._coded(group[0]) or snapshot.n_deleted(group[0])
         ]
 
     def _pack(self, segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -186,12 +190,11 @@ class Upkeep:
     def _copy_rows(self, writer: SegmentWriter, segment: Segment, rows: Ints, derive: bool) -> None:
         records, starts = segment.records(rows)
         ends = starts + segment.lengths(rows)
-        version = self.codebook.version if self.codebook else None
-        keep = not derive and version is not None and segment.info.codebook == version
+        keep = not derive and self.codebook is not None and self._coded(segment)
         for row, start, end in zip(rows.tolist(), starts, ends, strict=True):
-            codes = segment.codes.page(row) if keep else None
+            code = segment.code(row) if keep else None
             writer.add(
-                int(segment.pages[row]), int(segment.contents[row]), records[start:end], codes
+                int(segment.pages[row]), int(segment.contents[row]), records[start:end], code
             )
 
     # -- leftovers -------------------------------------------------------------------------

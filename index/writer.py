@@ -12,7 +12,7 @@ from pathlib import Path
 
 from index import catalogue
 from index.buffer import Buffer, prepare
-from index.candidates import Codebook
+from index.codebook import Codebook
 from index.codec import StoreCodec
 from index.database import Database, pack_text
 from index.errors import DocumentUnknown, FilterError, PageIndexError

@@ -27,7 +27,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented 
     build_hf_headers,
 )
 
-from models.build.builder import BuildOptions, Progress, Sources, build
+from models.build.builder import BuildOptions, Progress, build
+from models.build.inputs import Sources
 from models.build.names import canonical
 from models.build.source import PROJECTION_BIAS, PROJECTION_WEIGHT
 from models.config import Json

@@ -10,7 +10,8 @@ import typer
 from rag.cli_ask import ask
 from rag.cli_house import compact, list_documents, remove, stats, verify
 from rag.cli_ingest import ingest
-from rag.cli_models import look, models_app
+from rag.cli_look import look
+from rag.cli_models import models_app
 from rag.cli_search import search
 from rag.cli_serve import serve
 from rag.errors import ExpectedError, UsageError

@@ -1,9 +1,7 @@
-"""`yomu models …` and `yomu look`: model folders, and Qwen2-VL on its own."""
+"""`yomu models …`: list, download, build and check model folders."""
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,11 +14,7 @@ from models.errors import ModelDownloadError, ModelFilesError
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from models.build.builder import Precisions
-    from models.grounding import Box
-    from models.images import VisualInput
 
 models_app = typer.Typer(
     help="Model folders: list, download, build from checkpoints, check.", no_args_is_help=True
@@ -101,7 +95,8 @@ def build_command(
     from models.text import QUERY_TEMPLATES
 
     try:
-        from models.build.builder import BuildOptions, Sources, build
+        from models.build.builder import BuildOptions, build
+        from models.build.inputs import Sources
     except ModuleNotFoundError as error:
         raise UsageError(
             f"building needs {error.name}, which is not installed: `uv sync --extra build`, "
@@ -288,119 +283,3 @@ def list_command(as_json: JsonFlag = False) -> None:
     for row in rows:
         table.add_row(row["name"], ", ".join(row.get("roles", [])) or "unusable", row["folder"])
     Console().print(table)
-
-
-def look(
-    inputs: Annotated[
-        list[Path] | None, typer.Option("--input", help="Image to look at; may be repeated.")
-    ] = None,
-    more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="More images.")
-    ] = None,
-    video: Annotated[
-        Path | None, typer.Option(help="Video to look at (needs the extra `video`).")
-    ] = None,
-    prompt: Annotated[str, typer.Option(help="What to do with them.")] = "Describe this image.",
-    model: Annotated[str, typer.Option(help="Model folder or name.")] = "embedded",
-    precision: Annotated[
-        PrecisionName, typer.Option(help="Use the folder of MODEL built at this precision.")
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, coreml, directml or openvino.")
-    ] = "auto",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
-    min_pixels: Annotated[
-        int | None, typer.Option(min=784, help="Enlarge smaller images, or frames, to this area.")
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=784, help="Shrink larger images, or frames, to this area.")
-    ] = None,
-    fps: Annotated[float, typer.Option(min=0.01, help="Frames taken a second of video.")] = 2.0,
-    as_json: JsonFlag = False,
-) -> None:
-    """Qwen2-VL on its own: describe, read, answer about images or a video.
-
-    The text streams to stdout as it is generated. With --json, places that the answer names are
-    taken out of it and listed as `boxes`: fractions of the picture's height and width, and its
-    pixels if there is only one picture.
-    """
-    from models import load
-    from models.engine import EngineOptions
-    from models.grounding import parse_boxes
-    from models.images import load_image
-
-    paths = [*(inputs or []), *(more or [])]
-    if not paths and video is None:
-        raise UsageError("nothing to look at: give --input IMAGE or --video FILE")
-    if min_pixels and max_pixels and min_pixels > max_pixels:
-        raise UsageError(f"--min-pixels {min_pixels} is more than --max-pixels {max_pixels}")
-    visuals: list[Image | VisualInput] = [load_image(path) for path in paths]
-    if video is not None:
-        visuals.append(_load_video(video, fps, min_pixels, max_pixels))
-    engine = load(_folder_of(model, precision), device, EngineOptions(min_pixels=min_pixels))
-    answer = engine.generator.generate(visuals, prompt, max_new_tokens, max_pixels=max_pixels)
-    pieces = []
-    for piece in answer:
-        pieces.append(piece)
-        if not as_json:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    if not as_json:
-        sys.stdout.write("\n")
-        return
-    grounded = parse_boxes("".join(pieces))
-    print_json(
-        {
-            "prompt": prompt,
-            "answer": grounded.text,
-            "boxes": [_box_json(box, visuals) for box in grounded.boxes],
-            "stop_reason": answer.stop_reason,
-            "model": engine.info.name,
-            "device": engine.device.used,
-            "timings": asdict(answer.timings),
-        }
-    )
-
-
-def _load_video(
-    path: Path, fps: float, min_pixels: int | None, max_pixels: int | None
-) -> "VisualInput":
-    from models.video import MAX_PIXELS, MIN_PIXELS, load_video
-
-    most = max_pixels or max(MAX_PIXELS, min_pixels or 0)
-    least = min(min_pixels or MIN_PIXELS, most)
-    return load_video(path, fps=fps, min_pixels=least, max_pixels=most)
-
-
-def _box_json(box: "Box", visuals: "Sequence[Image | VisualInput]") -> dict[str, Any]:
-    """Return a box as fractions of the picture; in its pixels too if there is only one picture."""
-    from PIL.Image import Image
-
-    corners = ("top", "left", "bottom", "right")
-    found: dict[str, Any] = {name: getattr(box, name) for name in ("label", *corners)}
-    if len(visuals) == 1:
-        seen = visuals[0]
-        # A Pillow image is (width, height); `size_px` is rows first.
-        size_px = seen.size[::-1] if isinstance(seen, Image) else seen.size_px
-        found["pixels"] = dict(zip(corners, box.pixels(*size_px), strict=True))
-    return found
-
-
-def _folder_of(model: str, precision: PrecisionName) -> str:
-    """Return the model, or its sibling `MODEL-PRECISION`, of which all parts are that precise."""
-    from models.folder import ModelInfo, find_folder
-
-    if precision == "auto":
-        return model
-    names = [model, f"{model}-{precision}"]
-    for name in names:
-        try:
-            info = ModelInfo.load(find_folder(name))
-        except ModelFilesError:
-            continue
-        if set(info.precision.values()) == {precision}:
-            return name
-    raise ModelFilesError(
-        f"neither {names[0]} nor {names[1]} is a model folder at {precision}; "
-        f"build one: yomu models build CHECKPOINT {names[1]} --precision {precision}"
-    )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import models
-from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.build.builder import BuildOptions, Precisions, build
+from models.build.inputs import Sources
 from models.engine import Engine
 from tests.parity import tiny
 

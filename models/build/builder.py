@@ -5,31 +5,22 @@ The folder appears under its name only when complete: it is written beside it an
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from models.build.decoder_graph import decoder_graph
 from models.build.graph import Precision, Recipe, Target, to_fp16
-from models.build.source import (
-    PROJECTION_BIAS,
-    PROJECTION_WEIGHT,
-    Adapter,
-    Checkpoint,
-    FloatArray,
-    Shapes,
-    TensorFiles,
-    check_shapes,
-    linear_shapes,
-    row_chunks,
-    weight_files,
-)
+from models.build.inputs import Sources, retriever_weights
+from models.build.source import Checkpoint, FloatArray, row_chunks
 from models.build.vision_graph import vision_graph
 from models.config import ModelConfig
 from models.errors import ModelBuildError, ModelFilesError
@@ -75,50 +66,6 @@ class BuildOptions:
     revisions: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where each part comes from.
-
-    base        Qwen2-VL, colqwen2-base, or a ColQwen2 with the adapter merged into it
-    adapter     PEFT adapter of a retriever on `base`, or None
-    projection  file or checkpoint folder with `custom_text_proj`, if base has none
-    generator   Qwen2-VL that answers, if it is not `base`
-    """
-
-    base: Path
-    adapter: Path | None = None
-    projection: Path | None = None
-    generator: Path | None = None
-
-    @classmethod
-    def find(
-        cls,
-        source: Path,
-        base: Path | None = None,
-        projection: Path | None = None,
-        generator: Path | None = None,
-    ) -> "Sources":
-        """Resolve what a user gave: a checkpoint, an adapter, or a folder of base/ and adapter/."""
-        if not source.is_dir():
-            raise ModelFilesError(f"{source}: no such folder")
-        if (source / "base" / "config.json").exists():
-            adapter = source / "adapter"
-            pulled = source / "projection.safetensors"
-            return cls(
-                base or source / "base",
-                adapter if adapter.is_dir() else None,
-                projection or (pulled if pulled.exists() else None),
-                generator,
-            )
-        if (source / "adapter_config.json").exists():
-            if base is None:
-                raise ModelBuildError(
-                    f"{source} is an adapter: give the checkpoint it belongs to with --base DIR"
-                )
-            return cls(base, source, projection, generator)
-        return cls(source, None, projection, generator)
-
-
 def build(
     sources: Sources,
     out: Path,
@@ -134,25 +81,42 @@ def build(
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelBuildError(f"{out}: already exists; remove it or choose another folder")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    made = [each for each in partial.parents if not each.exists()]  # innermost first
+    made = [each for each in out.parents if not each.exists()]  # innermost first
     try:
-        plan = _Plan.make(sources, options, partial)
-        _check_disk(out, plan.total_bytes)
-        partial.mkdir(parents=True)
-        plan.write(progress or (lambda done, total, what: None))
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _partial_folder(out) as partial:
+            plan = _Plan.make(sources, options, partial)
+            _check_disk(out, plan.total_bytes)
+            plan.write(progress or (lambda done, total, what: None))
+            if out.exists():
+                out.rmdir()
+            partial.rename(out)
     except (OSError, SafetensorError) as error:
         raise ModelBuildError(f"{out}: cannot be written ({error})") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not out.exists():
-            for folder in (each for each in made if each.exists()):
+        for folder in made if not out.exists() else ():
+            with suppress(OSError):  # another build writes there
                 folder.rmdir()
     return out
+
+
+@contextmanager
+def _partial_folder(out: Path) -> Iterator[Path]:
+    """Give a new folder beside `out`, gone afterwards unless renamed; one build at a time."""
+    partial, path = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ModelBuildError(f"{out}: another build is writing it; wait for it") from None
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # left by a build that was killed
+        partial.mkdir()
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _check_disk(out: Path, needed: int) -> None:
@@ -186,7 +150,7 @@ class _Plan:
             if not (sources.base / name).exists():
                 raise ModelFilesError(f"{sources.base / name}: not there; copy it from the hub")
         Tokenizer(sources.base / "tokenizer.json", base.config.tokens.by_name)
-        retriever = _retriever_weights(base, sources)
+        retriever = retriever_weights(base, sources)
         generator = Checkpoint.open(sources.generator) if sources.generator else None
         graphs = _share(base, generator, merged=bool(retriever) and not sources.adapter)
         models: dict[str, ir.Model] = {}
@@ -356,62 +320,3 @@ def _same_head(one: Checkpoint, other: Checkpoint) -> bool:
 
 def _same(one: Checkpoint, other: Checkpoint, prefix: str) -> bool:
     return one.tensors.digest(prefix) == other.tensors.digest(prefix)
-
-
-def _retriever_weights(base: Checkpoint, sources: Sources) -> dict[str, FloatArray]:
-    """Projection (dim, H), bias (dim,) and LoRA factors; empty for a plain Qwen2-VL."""
-    if sources.adapter is None and not base.has_projection:
-        if sources.projection is not None:
-            raise ModelBuildError(
-                f"{sources.projection}: a projection without its adapter makes no retriever; "
-                "give the adapter's folder as SRC and this checkpoint as --base"
-            )
-        return {}
-    tensors, includes_lora = _projection_source(base, sources)
-    dim, hidden = tensors.shape(PROJECTION_WEIGHT)[0], base.config.text.hidden_size
-    weights = {
-        PROJECTION_WEIGHT: tensors.read(PROJECTION_WEIGHT),
-        PROJECTION_BIAS: tensors.read(PROJECTION_BIAS),
-    }
-    if sources.adapter is not None:
-        adapter = Adapter.open(sources.adapter, _lora_places(base, (dim, hidden)))
-        for module, (a, b) in adapter.factors.items():
-            if module != "custom_text_proj":
-                weights |= {f"{module}.lora_A": a, f"{module}.lora_B": b}
-            elif not includes_lora:
-                weights[PROJECTION_WEIGHT] = weights[PROJECTION_WEIGHT] + (a @ b).T
-    return weights
-
-
-def _lora_places(base: Checkpoint, projection: tuple[int, int]) -> Shapes:
-    places: Shapes = {
-        f"model.layers.{layer}.{linear}": shape
-        for layer in range(base.config.text.n_layers)
-        for linear, shape in linear_shapes(base.config).items()
-    }
-    return places | {"custom_text_proj": projection}
-
-
-def _projection_source(base: Checkpoint, sources: Sources) -> tuple[TensorFiles, bool]:
-    """Return where the projection is, and whether the adapter's part is already in it."""
-    if sources.projection is not None:
-        files = (
-            weight_files(sources.projection)
-            if sources.projection.is_dir()
-            else [sources.projection]
-        )
-        tensors = TensorFiles(files)
-        includes_lora = tensors.metadata.get("includes_lora") == "true"
-    else:
-        tensors, includes_lora = base.tensors, sources.adapter is None
-    if PROJECTION_WEIGHT not in tensors or PROJECTION_BIAS not in tensors:
-        raise ModelFilesError(
-            f"{sources.projection or base.folder}: has no custom_text_proj (the retriever's "
-            "projection); give a checkpoint that has it (colqwen2-base, -merged) with --projection"
-        )
-    dim = tensors.shape(PROJECTION_WEIGHT)[0]
-    hidden = base.config.text.hidden_size
-    if sources.projection is not None:
-        wanted = {PROJECTION_WEIGHT: (dim, hidden), PROJECTION_BIAS: (dim,)}
-        check_shapes(sources.projection, tensors, wanted, others_allowed=True)
-    return tensors, includes_lora

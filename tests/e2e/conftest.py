@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.build.builder import BuildOptions, Precisions, build
+from models.build.inputs import Sources
 from tests import odd_files as odd
 from tests.parity import tiny
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from index.fusion import DEFAULT
-from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.build.builder import BuildOptions, Precisions, build
+from models.build.inputs import Sources
 from rag.answer import AnswerOptions, Question
 from rag.page_choice import PageRef
 from rag.pipeline import IngestRequest, Pipeline

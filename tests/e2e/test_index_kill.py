@@ -65,7 +65,8 @@ def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     started = time.monotonic()
     ingest(folder, lambda *_: None)
-    return answers(folder), time.monotonic() - started
+    whole_s = time.monotonic() - started
+    return answers(folder), whole_s
 
 
 def kill_again_and_again(folder, uninterrupted, n_kills, seed):
@@ -74,7 +75,7 @@ def kill_again_and_again(folder, uninterrupted, n_kills, seed):
     reported, kills = [], 0
     while kills < n_kills:
         # From before the first commit to about the end of what is left to do.
-        done, killed = run_and_kill(folder, generator.uniform(0.0, 1.5 + whole_s / 3))
+        done, killed = run_and_kill(folder, generator.uniform(0.0, whole_s))
         reported += done
         kills += killed
         check_alive(folder, reported)
@@ -87,7 +88,10 @@ def kill_again_and_again(folder, uninterrupted, n_kills, seed):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_ingest_goes_on_and_ends_like_a_whole_one(tmp_path, uninterrupted, seed):
-    assert kill_again_and_again(tmp_path, uninterrupted, 2, seed) >= 1
+    kills = 0
+    while kills < 1:  # a worker may end before its kill
+        kills += kill_again_and_again(tmp_path / str(seed), uninterrupted, 2, seed)
+        seed += 2
 
 
 @pytest.mark.slow

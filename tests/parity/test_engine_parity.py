@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import models
-from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.build.builder import BuildOptions, Precisions, build
+from models.build.inputs import Sources
 from models.engine import Engine
 from models.folder import ModelInfo
 from models.images import VisualInput, preprocess

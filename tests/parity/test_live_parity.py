@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import models
-from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.build.builder import BuildOptions, Precisions, build
+from models.build.inputs import Sources
 from models.sampling import Sampling
 from tests.parity import cases, tiny
 

@@ -15,7 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import models
-from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.build.builder import BuildOptions, Precisions, build
+from models.build.inputs import Sources
 from models.errors import ModelBuildError
 from models.folder import ModelInfo
 from rag.cli import main
@@ -417,10 +418,25 @@ def test_a_kill_leaves_no_half_built_folder_and_the_next_build_cleans_up(checkpo
     source, out = checkpoints / "qwen2vl", tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", KILLED, source, out], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
-    assert not out.exists() and os.listdir(tmp_path) == [".out.partial"]
+    assert not out.exists() and sorted(os.listdir(tmp_path)) == [".out.lock", ".out.partial"]
     build(Sources.find(source), out)
     assert os.listdir(tmp_path) == ["out"]
     assert models.folder.verify(out) == []
+
+
+def test_two_builds_of_one_folder_do_not_share_what_is_half_built(checkpoints, tmp_path):
+    """The second deleted the folder that the first was writing into."""
+    sources, refused = Sources.find(checkpoints / "qwen2vl"), []
+
+    def build_again(done, total, what):
+        if not refused:
+            with pytest.raises(ModelBuildError, match="another build is writing it"):
+                build(sources, tmp_path / "out")
+            refused.append(what)
+
+    folder = build(sources, tmp_path / "out", progress=build_again)
+    assert refused and models.folder.verify(folder) == []
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_progress_goes_up_to_all_bytes(checkpoints, tmp_path):

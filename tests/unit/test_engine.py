@@ -8,7 +8,8 @@ import onnxruntime as ort
 import pytest
 
 import models
-from models.build.builder import Sources, build
+from models.build.builder import build
+from models.build.inputs import Sources
 from models.conversations import KEPT_CONVERSATIONS
 from models.engine import EngineOptions
 from models.errors import ModelFilesError

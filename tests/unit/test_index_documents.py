@@ -1,14 +1,20 @@
 """Documents in and out of the index: resumed, replaced, shared, removed, failed."""
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from index.database import Database
 from index.errors import DocumentUnknown, FilterError, IndexReadOnly, ShapeMismatch
 from index.page_index import PageIndex
 from index.records import PatchGrid, Tuning
+from index.segment import SegmentInfo
+from index.writer import insert_segment
 from tests.unit.index_data import SETTINGS, document, page, put, unit
 
 
@@ -358,3 +364,38 @@ def test_an_index_is_found_by_a_relative_path(tmp_path, monkeypatch):
         page_index.commit()
     with PageIndex.open(Path(".yomu")) as reader:
         assert best(reader, 0) == ("a.pdf", 1)
+
+
+def without_residuals(folder):
+    """Make every segment one of the first format, which knew only sets of centroids."""
+    with contextlib.closing(Database(folder / "index.db", writable=True)) as database:
+        with database.transaction() as sql:
+            infos = [SegmentInfo(*row) for row in database.checked("segments")]
+            sql.execute("DELETE FROM segments")
+            for info in infos:
+                path = folder / "segments" / info.id
+                (path / "residuals.npy").unlink()
+                manifest = json.loads((path / "manifest.json").read_text())
+                del manifest["files"]["residuals.npy"]
+                data = json.dumps(manifest).encode()
+                (path / "manifest.json").write_bytes(data)
+                sha256 = hashlib.sha256(data).hexdigest()
+                insert_segment(database, dataclasses.replace(info, manifest_sha256=sha256))
+
+
+def test_an_index_from_before_residuals_is_searched_and_brought_up_to_date(tmp_path):
+    tuning = Tuning(exact_pages=4, n_probe=4, n_candidates=12, train_pages=8)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
+        for seed in range(6):
+            put(page_index, f"{seed}.pdf", seed, n_pages=5)
+        page_index.compact()
+    assert len(list(tmp_path.glob("segments/*/residuals.npy"))) == 1
+    without_residuals(tmp_path)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
+        for step in range(2):
+            assert len(list(tmp_path.glob("segments/*/residuals.npy"))) == step
+            for seed in range(6):
+                hits = page_index.search(1, vectors=page(seed, 3).vectors, mode="visual")
+                assert (hits[0].document, hits[0].page) == (f"{seed}.pdf", 3)
+            page_index.maintain()
+        assert page_index.verify().clean

@@ -168,8 +168,9 @@ def test_candidates_and_a_full_scan_agree_where_every_page_is_a_candidate(tmp_pa
         assert list(exact) == ranked
 
 
-def test_few_candidates_still_find_the_page_that_matches(tmp_path):
-    tuning = dataclasses.replace(EAGER, n_candidates=30)
+@pytest.mark.parametrize("n_probe", [4, None])
+def test_few_candidates_still_find_the_page_that_matches(tmp_path, n_probe):
+    tuning = dataclasses.replace(EAGER, n_candidates=30, n_probe=n_probe)
     with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
         put(page_index, "big.pdf", seed=1, n_pages=300)
         page_index.maintain()

@@ -12,8 +12,9 @@ from safetensors.numpy import save_file
 
 import models
 from models.build import graph, quantize
-from models.build.builder import BuildOptions, Precisions, Sources, build
+from models.build.builder import BuildOptions, Precisions, build
 from models.build.graph import FLOAT, GraphWriter, Recipe, to_fp16
+from models.build.inputs import Sources
 from models.build.source import TensorFiles
 from models.errors import ModelNumbersError
 from models.images import preprocess

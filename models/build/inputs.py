@@ -1,0 +1,121 @@
+"""Which checkpoint gives which part of a model folder, and the retriever's small weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.build.source import (
+    PROJECTION_BIAS,
+    PROJECTION_WEIGHT,
+    Adapter,
+    Checkpoint,
+    FloatArray,
+    Shapes,
+    TensorFiles,
+    check_shapes,
+    linear_shapes,
+    weight_files,
+)
+from models.errors import ModelBuildError, ModelFilesError
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where each part comes from.
+
+    base        Qwen2-VL, colqwen2-base, or a ColQwen2 with the adapter merged into it
+    adapter     PEFT adapter of a retriever on `base`, or None
+    projection  file or checkpoint folder with `custom_text_proj`, if base has none
+    generator   Qwen2-VL that answers, if it is not `base`
+    """
+
+    base: Path
+    adapter: Path | None = None
+    projection: Path | None = None
+    generator: Path | None = None
+
+    @classmethod
+    def find(
+        cls,
+        source: Path,
+        base: Path | None = None,
+        projection: Path | None = None,
+        generator: Path | None = None,
+    ) -> "Sources":
+        """Resolve what a user gave: a checkpoint, an adapter, or a folder of base/ and adapter/."""
+        if not source.is_dir():
+            raise ModelFilesError(f"{source}: no such folder")
+        if (source / "base" / "config.json").exists():
+            adapter = source / "adapter"
+            pulled = source / "projection.safetensors"
+            return cls(
+                base or source / "base",
+                adapter if adapter.is_dir() else None,
+                projection or (pulled if pulled.exists() else None),
+                generator,
+            )
+        if (source / "adapter_config.json").exists():
+            if base is None:
+                raise ModelBuildError(
+                    f"{source} is an adapter: give the checkpoint it belongs to with --base DIR"
+                )
+            return cls(base, source, projection, generator)
+        return cls(source, None, projection, generator)
+
+
+def retriever_weights(base: Checkpoint, sources: Sources) -> dict[str, FloatArray]:
+    """Projection (dim, H), bias (dim,) and LoRA factors; empty for a plain Qwen2-VL."""
+    if sources.adapter is None and not base.has_projection:
+        if sources.projection is not None:
+            raise ModelBuildError(
+                f"{sources.projection}: a projection without its adapter makes no retriever; "
+                "give the adapter's folder as SRC and this checkpoint as --base"
+            )
+        return {}
+    tensors, includes_lora = _projection_source(base, sources)
+    dim, hidden = tensors.shape(PROJECTION_WEIGHT)[0], base.config.text.hidden_size
+    weights = {
+        PROJECTION_WEIGHT: tensors.read(PROJECTION_WEIGHT),
+        PROJECTION_BIAS: tensors.read(PROJECTION_BIAS),
+    }
+    if sources.adapter is not None:
+        adapter = Adapter.open(sources.adapter, _lora_places(base, (dim, hidden)))
+        for module, (a, b) in adapter.factors.items():
+            if module != "custom_text_proj":
+                weights |= {f"{module}.lora_A": a, f"{module}.lora_B": b}
+            elif not includes_lora:
+                weights[PROJECTION_WEIGHT] = weights[PROJECTION_WEIGHT] + (a @ b).T
+    return weights
+
+
+def _lora_places(base: Checkpoint, projection: tuple[int, int]) -> Shapes:
+    places: Shapes = {
+        f"model.layers.{layer}.{linear}": shape
+        for layer in range(base.config.text.n_layers)
+        for linear, shape in linear_shapes(base.config).items()
+    }
+    return places | {"custom_text_proj": projection}
+
+
+def _projection_source(base: Checkpoint, sources: Sources) -> tuple[TensorFiles, bool]:
+    """Return where the projection is, and whether the adapter's part is already in it."""
+    if sources.projection is not None:
+        files = (
+            weight_files(sources.projection)
+            if sources.projection.is_dir()
+            else [sources.projection]
+        )
+        tensors = TensorFiles(files)
+        includes_lora = tensors.metadata.get("includes_lora") == "true"
+    else:
+        tensors, includes_lora = base.tensors, sources.adapter is None
+    if PROJECTION_WEIGHT not in tensors or PROJECTION_BIAS not in tensors:
+        raise ModelFilesError(
+            f"{sources.projection or base.folder}: has no custom_text_proj (the retriever's "
+            "projection); give a checkpoint that has it (colqwen2-base, -merged) with --projection"
+        )
+    dim = tensors.shape(PROJECTION_WEIGHT)[0]
+    hidden = base.config.text.hidden_size
+    if sources.projection is not None:
+        wanted = {PROJECTION_WEIGHT: (dim, hidden), PROJECTION_BIAS: (dim,)}
+        check_shapes(sources.projection, tensors, wanted, others_allowed=True)
+    return tensors, includes_lora
