@@ -38,7 +38,7 @@ class ModelNumbersError(ModelError):
 
 
 class ModelMemoryError(ModelError):
-    """The device has too little memory for this run; give fewer or smaller pages, or use the CPU."""
+    """The device has too little memory for this run; give fewer or smaller pages."""
 
 
 class DeviceError(ModelError):
