@@ -3,6 +3,7 @@
 A Blocks of their own, without any component: the functions of the page never become tools.
 """
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,7 @@ PATH = "/tools"  # the MCP endpoint is at /tools/gradio_api/mcp/
 def build_tools(service: Service) -> gr.Blocks:
     """Return the three tools: search_pages, ask_documents, read_page."""
 
-    def search_pages(query: str, top_k: int = 5, document: str = "") -> dict[str, Any]:
+    def search_pages(query: str, top_k: int = 5, document: str = "") -> str:
         """Find the pages of the indexed documents that answer a question.
 
         Args:
@@ -31,9 +32,9 @@ def build_tools(service: Service) -> gr.Blocks:
         filters = Filters(document=document or None)
         with _told():
             found = service.search(SearchRequest(query, top_k=top_k, filters=filters))
-        return result_json(found)
+        return _json(result_json(found))
 
-    def ask_documents(question: str, document: str = "") -> dict[str, Any]:
+    def ask_documents(question: str, document: str = "") -> str:
         """Answer a question from the page images of the indexed documents, with its pages.
 
         Args:
@@ -44,10 +45,10 @@ def build_tools(service: Service) -> gr.Blocks:
         with _told():
             for event in service.ask(AskRequest(question, filters=filters, client="mcp")):
                 if isinstance(event, Finished):
-                    return answer_json(event.answer)
+                    return _json(answer_json(event.answer))
         raise gr.Error("the answer was stopped", print_exception=False)
 
-    def read_page(document: str, page: int = 1) -> dict[str, Any]:
+    def read_page(document: str, page: int = 1) -> str:
         """Return the text of a page as its text layer or OCR has it.
 
         Args:
@@ -56,9 +57,9 @@ def build_tools(service: Service) -> gr.Blocks:
         """
         with _told():
             record = service.page(document, page)
-        return {
-            "document": document, "page": page, "text": record.text, "source": record.text_class,
-        }  # fmt: skip
+        return _json(
+            {"document": document, "page": page, "text": record.text, "source": record.text_class}
+        )
 
     blocks: gr.Blocks
     with gr.Blocks(title="Yomu", analytics_enabled=False) as blocks:
@@ -66,6 +67,11 @@ def build_tools(service: Service) -> gr.Blocks:
             # not queued: Gradio would call itself over HTTP, through our own log-in
             api(tool, api_name=tool.__name__, queue=False)
     return blocks
+
+
+def _json(value: dict[str, Any]) -> str:
+    """Return JSON: Gradio would show a dict as Python writes it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 class _told:  # noqa: N801 - a context manager, read like a function
