@@ -25,7 +25,13 @@ STAGES = {
         Stage(
             "first",
             Recipe(
-                queries=0, cells=400, rows=4, columns=12, degraded=0.01, english=0.7, plain=1.0,
+                queries=0,
+                cells=400,
+                rows=4,
+                columns=12,
+                degraded=0.01,
+                english=0.7,
+                plain=1.0,
                 fresh=0.4,
             ),
             rate=2e-3,
