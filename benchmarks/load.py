@@ -66,6 +66,7 @@ class Load:
                 self.errors.append(f"{answer.status_code} {answer.text[:100]}")
         except httpx.HTTPError as error:
             self.errors.append(repr(error))
+            self.stop.wait(PAUSE_S)
 
 
 def rss_megabytes(pid: int) -> float:
@@ -88,8 +89,21 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {"p50": round(p50, 1), "p95": round(p95, 1), "max": round(values.max(), 1)}
 
 
+def wait_until_ready(url: str) -> None:
+    """Wait until the server is up and its model is open."""
+    for _ in range(300):
+        try:
+            if httpx.get(f"{url}/api/status", timeout=60).json()["state"] == "ready":
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(1)
+    raise SystemExit(f"{url} is not ready")
+
+
 def run(url: str, pid: int, seconds: float, mode: str) -> dict[str, object]:
     """Measure one client alone, then all of them."""
+    wait_until_ready(url)
     idle = Load(url, mode)
     alone = threading.Thread(target=idle.search, args=(0, 0.1))
     alone.start()

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -195,8 +196,14 @@ class GateOptions:
     upload_routes: tuple[str, ...] = field(default=UPLOAD_ROUTES)
 
 
-class _TooLarge(Exception):
-    """A body without a length turned out to be too large; never leaves this module."""
+class _TooLarge(HTTPException):
+    """A body without a length turned out to be too large.
+
+    An HTTPException, because FastAPI turns everything else that reading a body raises into 400.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(413, "the request is too large")
 
 
 class Gate:
