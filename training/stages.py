@@ -37,8 +37,23 @@ STAGES = {
             rate=2e-3,
         ),
         Stage("see", Recipe(queries=0, cells=600, degraded=0.2, plain=0.5)),
+        # windows of a third of a page, some whole pages: attention is to stay sharp among thousands
         Stage(
-            "match", Recipe(queries=2, cells=450, degraded=0.02, english=0.7, plain=0.95), match=0.5
+            "match",
+            Recipe(
+                queries=4,
+                cells=800,
+                rows=6,
+                columns=20,
+                windows=0.9,
+                pages=0.1,
+                degraded=0.1,
+                english=0.6,
+                plain=0.7,
+                fresh=0.5,
+            ),
+            match=0.5,
+            rate=1e-3,
         ),
         Stage(
             "read",
