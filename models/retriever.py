@@ -169,6 +169,10 @@ class Retriever:
                 results[at] = QueryVectors(self._project(state), tokens)
         return [results[at] for at in range(len(ids))]
 
+    def query_spans(self, query: str) -> tuple[tuple[int, int] | None, ...]:
+        """Return the characters of the question each of its vectors stands for; None: template."""
+        return self._tokenizer.query_spans(query, self.options.query_template)
+
     def _project(self, states: FloatArray) -> FloatArray:
         """Turn hidden states (L, H) into unit vectors (L, dim)."""
         vectors = states @ self._weights.projection.T + self._weights.bias

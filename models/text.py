@@ -201,6 +201,18 @@ class Tokenizer:
         augmentation = _Control(self._control[END_OF_TEXT], N_AUGMENTATION)
         return self._assemble([prefix + text, augmentation, suffix])
 
+    def query_spans(
+        self, text: str, template: str = "colqwen2-v1.0"
+    ) -> tuple[tuple[int, int] | None, ...]:
+        """Return the span of characters of `text` behind each id of `query`; None: template."""
+        prefix, _ = QUERY_TEMPLATES[template]
+        found = self._tokenizer.encode(prefix + text, add_special_tokens=False).offsets
+        spans = [
+            (max(0, start - len(prefix)), end - len(prefix)) if end > len(prefix) else None
+            for start, end in found
+        ]
+        return (*spans, *[None] * (len(self.query(text, template)) - len(spans)))
+
     def _one(self, token: str) -> _Control:
         return _Control(self._control[token])
 

@@ -6,6 +6,7 @@ that strangers made, and native code cannot be interrupted from within. Other mo
 """
 
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,11 @@ THIN_TEXT = 250
 MISSING_GLYPHS_SHARE = 0.1
 
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the page
+MOST_BOXES = 200
+WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9d]")  # scripts without spaces
+
+
 @dataclass(frozen=True)
 class RasterSize:
     """How large to draw: `dpi`, but never more than `max_pixels` (nor a side beyond 8192 px)."""
@@ -78,6 +84,9 @@ class OpenDocument(Protocol):
 
     def read(self, number: int, size: RasterSize) -> PageContent:
         """Return page `number` (1-based) drawn at `size`; DocumentError says why it cannot be."""
+
+    def find(self, number: int, words: Sequence[str]) -> list[Box]:
+        """Return where page `number` has these words in its text layer."""
 
     def close(self) -> None:
         """Release the file."""
@@ -160,6 +169,22 @@ class PdfDocument:
             state = "thin"
         return PageContent(number, image, health.text, state, blank, tuple(dict.fromkeys(notes)))
 
+    def find(self, number: int, words: Sequence[str]) -> list[Box]:
+        """Return where page `number` has these words: whole words, or runs of Japanese."""
+        wanted = {_bare(word) for word in words if word} - {""}
+        with _mupdf_errors("cannot be searched"):
+            page = self._pdf.load_page(number - 1)
+            boxes = [
+                pymupdf.Rect(line[:4])
+                for line in page.get_text("words")
+                if _bare(str(line[4])) in wanted
+            ]
+            for word in sorted(wanted):
+                if WIDE.search(word):
+                    boxes += page.search_for(word)
+            shown = [_share(page, box) for box in boxes[:MOST_BOXES]]
+        return list(dict.fromkeys(shown))
+
     def close(self) -> None:
         """Release the file."""
         self._pdf.close()
@@ -201,9 +226,27 @@ class ImageDocument:
         notes = ("page is blank",) if blank else ()
         return PageContent(number, _bounded_aspect(image), "", "none", blank, notes)
 
+    def find(self, number: int, words: Sequence[str]) -> list[Box]:
+        """Return nothing: an image has no text layer."""
+        return []
+
     def close(self) -> None:
         """Release the file."""
         self._image.close()
+
+
+def _bare(word: str) -> str:
+    """Return a word without the punctuation around it, in lower case."""
+    return re.sub(r"^\W+|\W+$", "", word).casefold()
+
+
+def _share(page: pymupdf.Page, box: pymupdf.Rect) -> Box:
+    """Return a box of the unturned page as shares of the page as it is shown."""
+    turned = box * page.rotation_matrix
+    width, height = float(page.rect.width), float(page.rect.height)
+    edges = (turned.x0 / width, turned.y0 / height, turned.x1 / width, turned.y1 / height)
+    left, top, right, bottom = (round(min(1.0, max(0.0, at)), 5) for at in edges)
+    return left, top, right, bottom
 
 
 def is_blank(image: Image.Image) -> bool:

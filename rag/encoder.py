@@ -4,6 +4,7 @@ The model is opened when the first page or question needs it, so that an ingest 
 new, a text search and `yomu list` never wait for it.
 """
 
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from models.engine import Engine
 
 PIXELS_PER_TOKEN = 28 * 28
+Span = tuple[int, int]  # first and last character (exclusive)
 FUSION_FILE = "fusion.json"
 
 
@@ -57,6 +59,9 @@ class Encoder(Protocol):
     def questions(self, questions: Sequence[str]) -> list[Floats]:
         """Return the (m, dim) vectors of each question."""
 
+    def question_spans(self, question: str) -> tuple[Span | None, ...]:
+        """Return which characters of a question each of its vectors stands for; None: none."""
+
     def image_query(self, image: Image.Image) -> Floats:
         """Return the (m, dim) vectors of an image that is searched for."""
 
@@ -71,10 +76,16 @@ class ModelEncoder:
         self._device = device
         self._n_threads = n_threads
         self._asked = max_visual_tokens
+        self._lock = threading.RLock()  # two first questions must not open the model twice
 
-    @cached_property
+    @property
     def engine(self) -> "Engine":
         """The loaded model folder, also for the generator. Raises ModelFilesError, DeviceError."""
+        with self._lock:
+            return self._engine
+
+    @cached_property
+    def _engine(self) -> "Engine":
         import models
         from models.engine import EngineOptions
 
@@ -121,6 +132,10 @@ class ModelEncoder:
     def questions(self, questions: Sequence[str]) -> list[Floats]:
         """Return the (m, dim) vectors of each question. Raises PromptError if one is empty."""
         return self.engine.retriever.encode_queries(questions)
+
+    def question_spans(self, question: str) -> tuple[Span | None, ...]:
+        """Return the characters each vector stands for; None for template and padding."""
+        return self.engine.retriever.query_spans(question)
 
     def image_query(self, image: Image.Image) -> Floats:
         """Return the vectors of the image's visual tokens; the prompt's would match any page."""

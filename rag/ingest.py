@@ -62,6 +62,10 @@ class Trouble:
     reason: str
 
 
+class StopIngest(Exception):
+    """Raised by a Progress that wants the run to end; what was read is kept."""
+
+
 @dataclass
 class IngestReport:
     """What a run did; `interrupted` says that Ctrl-C or a full disk ended it early."""
@@ -166,7 +170,8 @@ class Ingest:
     def run(self, discovery: Discovery) -> IngestReport:
         """Bring the index up to date with what was discovered; see `report` for how it went.
 
-        Ctrl-C ends it early and keeps what was read; IndexFull is raised, the report stays true.
+        Ctrl-C, or StopIngest of the progress, ends it early and keeps what was read; IndexFull is
+        raised, the report stays true.
         """
         self.report.skipped = discovery.skipped
         self._n_documents = (0, len(discovery.sources))
@@ -176,7 +181,7 @@ class Ingest:
                 gone = documents_gone(self._known.values(), discovery)
                 self.report.documents["removed"] = len(self._index.remove_documents(gone))
             self._commit("")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StopIngest):
             self._commit("")
             self.report.interrupted = INTERRUPTED
         return self.report

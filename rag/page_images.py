@@ -1,6 +1,8 @@
 """Images of indexed pages: drawn from their files again, or the small ones the index keeps."""
 
+import hashlib
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -46,6 +48,22 @@ class PageImages:
             return _from_thumbnail(page, error)
         return PageImage(drawn.image)
 
+    def find(
+        self, page_index: PageIndex, document: str, number: int, words: Sequence[str]
+    ) -> list[tuple[float, float, float, float]]:
+        """Return where a page has these words, as shares of the page; [] where its file is gone."""
+        record = _record(page_index, document)
+        try:
+            with self._lock:
+                return self._reader.find(self._file(record), number, words)
+        except DocumentError:
+            return []
+
+    def image_of(self, path: Path, *, dpi: float, max_pixels: int) -> Image.Image:
+        """Return the first page of a file that is no part of the index. Raises DocumentError."""
+        with self._lock:
+            return self._reader.read(path, 1, dpi=dpi, max_pixels=max_pixels).image
+
     def _file(self, record: DocumentRecord) -> Path:
         _require_unchanged(record)
         source = Source(record.name, Path(record.source))
@@ -72,6 +90,17 @@ def _require_unchanged(record: DocumentRecord) -> None:
         return
     if file_sha256(Path(record.source)) != record.sha256:
         raise DocumentError("its file has changed since; `yomu ingest` reads it anew")
+
+
+def document_file(record: DocumentRecord) -> bytes:
+    """Return the bytes a document was read from. Raises DocumentError if they are gone."""
+    try:
+        data = Path(record.source).read_bytes()
+    except OSError as error:
+        raise DocumentError(f"its file cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise DocumentError("its file has changed since; `yomu ingest` reads it anew")
+    return data
 
 
 def _from_thumbnail(page: PageRecord, error: DocumentError) -> PageImage:

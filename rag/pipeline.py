@@ -1,6 +1,7 @@
 """Folder to index, question to pages: wires documents, model and index, holds no algorithm."""
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from index.records import (
     Floats,
     IndexStats,
     PageHit,
+    PageRecord,
     PatchScores,
     VectorSettings,
     VerifyReport,
@@ -88,7 +90,11 @@ class SearchResult:
 
 
 class Pipeline:
-    """One index and one model, for the command line, the page and tests."""
+    """One index and one model, for the command line, the page and tests.
+
+    Searching, asking and drawing are safe from several threads; `ingest`, `remove` and the other
+    writers belong in a pipeline of their own, which may share this one's encoder.
+    """
 
     def __init__(self, settings: Settings, encoder: Encoder | None = None) -> None:
         self.settings = settings
@@ -96,7 +102,10 @@ class Pipeline:
         self._reader: PageReader | None = None
         self._images: PageImages | None = None
         self._opened: PageIndex | None = None
+        self._retired: list[PageIndex] = []
         self._is_checked = False
+        self._stored: VectorSettings | None = None
+        self._lock = threading.RLock()  # around opening things once
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +125,11 @@ class Pipeline:
             self._images.close()
         if self._reader is not None:
             self._reader.close()
-        if self._opened is not None:
-            self._opened.close()
+        for each in (*self._retired, self._opened):
+            if each is not None:
+                each.close()
+        self._retired.clear()
+        self._images = None
         self._reader = self._opened = None
 
     # -- ingest ----------------------------------------------------------------------------------
@@ -153,7 +165,6 @@ class Pipeline:
                 raise
             run.report.interrupted = str(error)
         run.report.seconds = time.monotonic() - started
-        self.__dict__.pop("stored", None)  # an index there is now
         return run.report
 
     def plan(self, request: IngestRequest) -> IngestPlan:
@@ -202,18 +213,26 @@ class Pipeline:
 
     # -- model and settings ----------------------------------------------------------------------
 
-    @cached_property
+    @property
     def stored(self) -> VectorSettings | None:
         """What the index was built with; None where there is no index yet."""
-        try:
-            with PageIndex.open(self.settings.index) as page_index:
-                return page_index.settings
-        except IndexMissing:
-            return None
+        with self._lock:
+            if self._stored is None:
+                try:
+                    with PageIndex.open(self.settings.index) as page_index:
+                        self._stored = page_index.settings
+                except IndexMissing:
+                    return None
+            return self._stored
 
-    @cached_property
+    @property
     def encoder(self) -> Encoder:
         """The model: as asked for, or the one the index was built with, or the default."""
+        with self._lock:
+            return self._encoder
+
+    @cached_property
+    def _encoder(self) -> Encoder:
         if self._given_encoder is not None:
             return self._given_encoder
         stored = self.stored
@@ -246,44 +265,47 @@ class Pipeline:
         *,
         exact: bool = False,
         top_k: int | None = None,
+        mode: Mode | None = None,
     ) -> list[SearchResult]:
-        """Return the best pages of each query, in the order given; top_k None: as the settings say.
+        """Return the best pages of each query, in the order given.
+
+        top_k, mode  None: as the settings say
 
         Questions are encoded together. Mode text needs no model; an image alone is searched for by
         its looks. Raises UsageError for an empty query, IndexMissing, IndexMismatch, and what the
         model raises.
         """
         started = time.perf_counter()
-        modes = [self._mode_of(query) for query in queries]
+        modes = [self._mode_of(query, mode or self.settings.mode) for query in queries]
         page_index = self._searchable(with_model=any(mode != "text" for mode in modes))
         vectors = self._encode(queries, modes)
         encoding = (time.perf_counter() - started) / max(1, len(queries))
         found = []
-        for query, mode, own in zip(queries, modes, vectors, strict=True):
+        for query, own_mode, own in zip(queries, modes, vectors, strict=True):
             started = time.perf_counter()
-            fusion = DEFAULT_FUSION if mode == "text" else self.encoder.fusion
+            fusion = DEFAULT_FUSION if own_mode == "text" else self.encoder.fusion
             hits = page_index.search(
                 top_k or self.settings.top_k,
                 vectors=own,
                 text=query.text or None,
-                mode=mode,
+                mode=own_mode,
                 filters=filters,
                 fusion=fusion,
                 exact=exact,
             )
             seconds = encoding + time.perf_counter() - started
-            is_answered = bool(hits) and (mode != "hybrid" or fusion.answers(hits[0].score))
-            found.append(SearchResult(query, mode, hits, own, is_answered, seconds, encoding))
+            is_answered = bool(hits) and (own_mode != "hybrid" or fusion.answers(hits[0].score))
+            found.append(SearchResult(query, own_mode, hits, own, is_answered, seconds, encoding))
         return found
 
-    def _mode_of(self, query: Query) -> Mode:
+    def _mode_of(self, query: Query, mode: Mode) -> Mode:
         if not query.text.strip() and query.image is None:
             raise UsageError("the question is empty; say what to look for")
         if query.image is None:
-            return self.settings.mode
-        if self.settings.mode == "text":
+            return mode
+        if mode == "text":
             raise UsageError("--image is looked for by its looks; --mode text cannot")
-        return self.settings.mode if query.text.strip() else "visual"
+        return mode if query.text.strip() else "visual"
 
     def _encode(self, queries: Sequence[Query], modes: Sequence[Mode]) -> list[Floats | None]:
         found: list[Floats | None] = [None] * len(queries)
@@ -304,15 +326,21 @@ class Pipeline:
     def _encode_image(self, path: Path) -> Floats:
         pixels = self.encoder.max_visual_tokens * PIXELS_PER_TOKEN
         try:
-            page = self.reader.read(path, 1, dpi=DEFAULT_DPI, max_pixels=pixels)
+            image = self.images.image_of(path, dpi=DEFAULT_DPI, max_pixels=pixels)
         except DocumentError as error:
             raise UsageError(f"{path}: {error}") from error
-        return self.encoder.image_query(page.image)
+        return self.encoder.image_query(image)
 
     def _searchable(self, *, with_model: bool) -> PageIndex:
         """Return the index, opened once; before vectors are compared, the model is checked."""
+        if with_model:
+            self.encoder.digest  # noqa: B018 - opens the model, seconds in which others may search
+        with self._lock:
+            return self._open(with_model)
+
+    def _open(self, with_model: bool) -> PageIndex:
         if self._opened is not None and with_model and not self._is_checked:
-            self._opened.close()
+            self._retired.append(self._opened)  # another thread may be in the middle of it
             self._opened = None
         if self._opened is None:
             stored = self.stored
@@ -329,11 +357,24 @@ class Pipeline:
 
     # -- page images -----------------------------------------------------------------------------
 
-    @cached_property
-    def reader(self) -> PageReader:
-        """A render worker for single pages."""
-        self._reader = PageReader(limits=self._limits)
-        return self._reader
+    @property
+    def images(self) -> PageImages:
+        """Draws single pages in a render worker of its own."""
+        with self._lock:
+            if self._images is None:
+                self._reader = PageReader(limits=self._limits)
+                self._images = PageImages(self._reader)
+            return self._images
+
+    def text_boxes(
+        self, document: str, page: int, words: Sequence[str]
+    ) -> list[tuple[float, float, float, float]]:
+        """Return where the page's text layer has these words, as shares of the page."""
+        return self.images.find(self._searchable(with_model=False), document, page, words)
+
+    def page(self, document: str, page: int) -> PageRecord:
+        """Return what is stored of a page. Raises DocumentUnknown."""
+        return self._searchable(with_model=False).page(document, page)
 
     def page_image(self, document: str, page: int, *, dpi: int, max_pixels: int) -> Image.Image:
         """Return a page as RGB, drawn from its file; where that is gone, the stored thumbnail.
@@ -346,9 +387,7 @@ class Pipeline:
     def _drawn(
         self, page_index: PageIndex, document: str, page: int, dpi: int, max_pixels: int
     ) -> PageImage:
-        if self._images is None:
-            self._images = PageImages(self.reader)
-        return self._images.read(page_index, document, page, dpi=dpi, max_pixels=max_pixels)
+        return self.images.read(page_index, document, page, dpi=dpi, max_pixels=max_pixels)
 
     # -- ask -------------------------------------------------------------------------------------
 
@@ -358,6 +397,9 @@ class Pipeline:
         options: AnswerOptions = ANSWER_DEFAULTS,
         filters: Filters | None = None,
         cancellation: "Cancellation | None" = None,
+        *,
+        top_k: int | None = None,
+        mode: Mode | None = None,
     ) -> AnswerStream:
         """Find the pages that answer; reading them and writing happen while the stream is iterated.
 
@@ -368,8 +410,9 @@ class Pipeline:
         filters = filters or EVERYTHING
         self._require_documents(filters)
         n_pages = options.pages or Manner.load(self.encoder.folder).pages
-        top_k = max(n_pages, self.settings.top_k)
-        (found,) = self.search([Query(question.text, id=question.id)], filters, top_k=top_k)
+        top_k = max(n_pages, top_k or self.settings.top_k)
+        query = Query(question.text, id=question.id)
+        (found,) = self.search([query], filters, top_k=top_k, mode=mode)
         page_index = self._searchable(with_model=False)
 
         def is_stored(document: str, page: int) -> bool:
@@ -425,6 +468,11 @@ class Pipeline:
         """Remove the documents whose name matches a glob: vectors, text and images."""
         with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
             return page_index.remove(pattern)
+
+    def remove_documents(self, names: Sequence[str], wait_s: float = 0.0) -> tuple[str, ...]:
+        """Remove exactly these documents; a name may look like a glob."""
+        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
+            return page_index.remove_documents(names)
 
     def verify(self) -> VerifyReport:
         """Check every checksum of files and rows."""

@@ -107,6 +107,13 @@ class PageReader:
             thumbnail=parts[1],
         )
 
+    def find(
+        self, path: Path, number: int, words: Sequence[str]
+    ) -> list[tuple[float, float, float, float]]:
+        """Return where the text layer of a page has these words, as shares of the page."""
+        message, _ = self._ask(path, number, 0.0, 0, False, tuple(words))
+        return [tuple(box) for box in message["boxes"]]
+
     def close(self) -> None:
         """End the worker for good, also from another thread while it reads."""
         self._closed = True
@@ -121,7 +128,13 @@ class PageReader:
         self._pipe = self._process = None
 
     def _ask(
-        self, path: Path, page: int | None, dpi: float, max_pixels: int, thumbnail: bool
+        self,
+        path: Path,
+        page: int | None,
+        dpi: float,
+        max_pixels: int,
+        thumbnail: bool,
+        words: Sequence[str] | None = None,
     ) -> tuple[dict[str, Any], list[bytes]]:
         request = {
             "path": str(path.resolve()),
@@ -130,6 +143,7 @@ class PageReader:
             "dpi": dpi,
             "max_pixels": max_pixels,
             "thumbnail": thumbnail,
+            "words": words,
         }
         if self._pipe is None:
             self._start()

@@ -39,6 +39,8 @@ class RenderWorker:
             document = self._open(request["path"], request["passwords"])
             if request["page"] is None:
                 return {"n_pages": document.n_pages}, []
+            if request.get("words") is not None:
+                return {"boxes": document.find(request["page"], request["words"])}, []
             size = RasterSize(request["dpi"], request["max_pixels"])
             return _page_message(document.read(request["page"], size), request["thumbnail"])
         except DocumentError as error:

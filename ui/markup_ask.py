@@ -132,6 +132,7 @@ def answer(language: str, turn: Turn | None) -> str:
     text = tag(
         "div", esc(turn.answer), class_="yomu-text" + ("" if turn.is_finished else " is-writing"),
         dir="auto", aria_live="polite", aria_busy="false" if turn.is_finished else "true",
+        data_finished=turn.question if turn.is_finished and turn.pages else None,
     )  # fmt: skip
     parts = [asked, text, _citations(language, turn)]
     if turn.notes:

@@ -102,13 +102,28 @@ element.addEventListener("keydown", (event) => {
 function settle() {
   const head = element.querySelector("[data-lang]");
   if (head) document.documentElement.lang = read(head, "lang");
+  frame();
   const first = element.querySelector("[data-first]");
   const wanted = first && read(first, "first");
-  if (!wanted || wanted === element.dataset.opened) return;
+  if (wanted === (element.dataset.opened ?? null)) return;
+  if (!wanted) { delete element.dataset.opened; return; }
   element.dataset.opened = wanted;
   const [document_, page, ...query] = wanted.split("\n");
   mark(document_, page);
   trigger("select", { document: document_, page, query: query.join("\n") });
+}
+
+// The answer is there: the page that is open, if it was read from, now gets its words framed.
+function frame() {
+  const done = element.querySelector("[data-finished]");
+  const name = done ? read(done, "finished") : "";
+  if (name === (element.dataset.finished || "")) return;
+  element.dataset.finished = name;
+  const open = document.querySelector("#evidence .yomu-card[aria-current]");
+  if (!name || !open) return;
+  for (const each of element.querySelectorAll(".yomu-cite"))
+    if (read(each, "document") === read(open, "document") && read(each, "page") === read(open, "page"))
+      return send(each);
 }
 
 watch("value", () => requestAnimationFrame(settle));

@@ -1,0 +1,44 @@
+"""Errors of the server.
+
+ServerError
+├── ServiceBusy      the queue is full, or another job is running
+├── RequestTimeout   a request took longer than it may
+├── NotAllowed       a path, file or size that this server does not accept
+└── NotReady         the model is still being opened, or cannot be
+"""
+
+import os
+import re
+
+from rag.errors import ExpectedError as RagError
+
+
+class ServerError(Exception):
+    """Base of every error the server raises for a cause outside our code."""
+
+
+class ServiceBusy(ServerError):
+    """The queue is full or a job is running; try again later."""
+
+
+class RequestTimeout(ServerError):
+    """A request took longer than it may; ask for less, or again when fewer are waiting."""
+
+
+class NotAllowed(ServerError):
+    """A path, file or size that this server does not accept; the message says which."""
+
+
+class NotReady(ServerError):
+    """The model is still being opened, or could not be; the message says what to do."""
+
+
+# What the server answers with one line; anything else is our bug.
+ExpectedError = (ServerError, *RagError)
+
+_PATH = re.compile(r"(?:(?<=^)|(?<=[\s'\"(=:,]))(?:[A-Za-z]:)?[/\\](?:[^\s'\",;:)]+)")
+
+
+def public(message: str) -> str:
+    """Return a message for a client: of every path of this machine's disk only the last part."""
+    return _PATH.sub(lambda found: os.path.basename(found[0].rstrip("/\\")) or "…", message)

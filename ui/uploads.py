@@ -1,0 +1,82 @@
+"""Files that people send: checked before they are kept, under a name that cannot lead elsewhere."""
+
+import os
+import tempfile
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from rag.sources import READABLE_SUFFIXES
+from ui.errors import NotAllowed
+
+MOST_NAME_BYTES = 180
+MAGIC: dict[str, tuple[bytes, ...]] = {
+    ".pdf": (b"%PDF-",),
+    ".png": (b"\x89PNG\r\n\x1a\n",),
+    ".jpg": (b"\xff\xd8\xff",),
+    ".jpeg": (b"\xff\xd8\xff",),
+    ".jfif": (b"\xff\xd8\xff",),
+    ".gif": (b"GIF87a", b"GIF89a"),
+    ".tif": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    ".tiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    ".bmp": (b"BM",),
+    ".rtf": (b"{\\rtf",),
+    ".pnm": (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+    ".ppm": (b"P3", b"P6"),
+    ".pgm": (b"P2", b"P5"),
+    ".pbm": (b"P1", b"P4"),
+}
+ZIPPED, OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+
+def safe_name(name: str) -> str:
+    """Return the last part of a file name, without what hides, steers or leads elsewhere.
+
+    Raises NotAllowed for a name with nothing left, or of a kind that is no document.
+    """
+    last = PurePosixPath(name.replace("\\", "/")).name
+    shown = "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else "_"
+        for char in unicodedata.normalize("NFC", last.encode("utf-8", "replace").decode())
+    )
+    cleaned = shown.strip().lstrip(".~").replace(":", "_")
+    stem, suffix = os.path.splitext(cleaned)
+    if not stem or suffix.lower() not in READABLE_SUFFIXES:
+        raise NotAllowed("only PDF, image and Office files can be added")
+    room = MOST_NAME_BYTES - len(suffix.encode())
+    return stem.encode()[:room].decode("utf-8", "ignore") + suffix
+
+
+def has_right_magic(suffix: str, head: bytes) -> bool:
+    """Say whether the first bytes of a file are those of its kind."""
+    suffix = suffix.lower()
+    if suffix == ".pdf":
+        return b"%PDF-" in head
+    if suffix == ".webp":
+        return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    if suffix in (".avif", ".heic", ".heif"):
+        return head[4:8] == b"ftyp"
+    return head.startswith(MAGIC.get(suffix, (ZIPPED, OLE)))
+
+
+def store(library: Path, name: str, content: Path | bytes, most_bytes: int) -> Path:
+    """Keep a file in the library folder and return its path; a file of that name is replaced.
+
+    Raises NotAllowed for a file that is too large, empty, or not what its name says.
+    """
+    name = safe_name(name)
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if size > most_bytes:
+        raise NotAllowed(f"{name} is larger than {most_bytes / 1e6:g} MB")
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    if not has_right_magic(Path(name).suffix, data[:1024]):
+        raise NotAllowed(f"{name} is not what its name says; nothing was added")
+    library.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=library, prefix=".upload-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, library / name)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return library / name
