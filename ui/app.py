@@ -14,7 +14,8 @@ LOOK_S = 2.0  # how often the state of things is asked for; unchanged, the answe
 
 def build_app(service: Service) -> gr.Blocks:
     """Return the page; mount it with `ui.look.mount_options()`."""
-    with gr.Blocks(title="Yomu 読む", analytics_enabled=False, fill_width=True) as app:
+    app = gr.Blocks(title="Yomu 読む", analytics_enabled=False, fill_width=True)
+    with app:
         head = panel("head")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(I18N("tab_ask"), id="ask"):

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from rag.records import Cancellation, Filters
-
 from rag.answer import Answer
 from rag.page_choice import PageRef
+from rag.records import Cancellation, Filters
 from rag.settings import Mode
 from ui import markup, markup_ask
 from ui.errors import ExpectedError, public

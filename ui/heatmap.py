@@ -37,7 +37,8 @@ def strength(scores: Floats) -> Floats:
     low, high = float(np.quantile(seen, FLOOR)), float(seen.max())
     if high - low < 1e-6:
         return np.zeros_like(scores)
-    return np.nan_to_num(np.clip((scores - low) / (high - low), 0.0, 1.0), nan=0.0)
+    share: Floats = np.clip((scores - low) / (high - low), 0.0, 1.0)
+    return np.where(np.isfinite(share), share, np.float32(0))
 
 
 def overlay(scores: Floats) -> Image.Image:

@@ -81,7 +81,7 @@ def stages(language: str, steps: Sequence[Step]) -> str:
             tag("li", esc(step.label), tag("span", esc(spent), class_="yomu-time"),
                 class_="is-done" if is_done else "is-running")
         )  # fmt: skip
-    return tag("ol", *rows, class_="yomu-stages", role="status", aria_live="polite")
+    return tag("div", tag("ol", *rows, class_="yomu-stages"), role="status", aria_live="polite")
 
 
 def cards(language: str, found: Sequence[Card], name: str, *, show_first: bool = False) -> str:

@@ -1,12 +1,12 @@
 """The Ask tab: question, pages found, streamed answer, page viewer. Layout and wiring only."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
-from rag.records import Cancellation
 
+from rag.records import Cancellation
 from ui import handlers
 from ui.handlers import Form, Selection
 from ui.look import I18N, language, panel
@@ -74,7 +74,7 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def ask(request: gr.Request, past: Any, *filled: Any) -> Iterator[Any]:  # noqa: ANN401
         key = str(request.session_hash)
         running[key] = own = Cancellation()
-        form = Form(*filled, client=key)
+        form = replace(Form(*filled), client=key)
         try:
             for shown in handlers.ask(service, form, past, language(request), own):
                 yield [gr.skip() if part is None else part for part in shown]

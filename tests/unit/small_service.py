@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
-from ui.requests import Finished, Found, Piece, Queued, Stage
 
 from index.records import DocumentRecord, Failure, PageHit
 from rag.answer import Answer, AnswerTimings, Question
 from rag.page_choice import PageRef
+from ui.requests import Finished, Found, Piece, Queued, Stage
 
 PAGES = {
     "report.pdf": ["total sales in 2023", "people and shops"],
