@@ -143,7 +143,7 @@ class _Conversation:
         line = word(self._language, "error", reason=reason(error))
         return Shown(
             progress=markup.note(line, "error"),
-            answer=markup_ask.answer(self._language, self._turn if self._turn.answer else None),
+            answer=markup_ask.answer(self._language, self._turn),
         )
 
     def _progress(self, *running: Step) -> str:

@@ -79,19 +79,30 @@ class Visit:
         if is_wrong:
             self.said.append(line)
 
-    def find(self, selector: str) -> Locator:
-        return self.page.locator(selector)
+    def find(self, selector: str, **more: str) -> Locator:
+        return self.page.locator(selector, **more)
 
     def tab(self, number: int) -> None:
         self.page.get_by_role("tab").nth(number).click()
 
-    def ask(self, question: str, mode: str = "") -> None:
-        """Ask, by text if so wanted: that finds the right page whatever the model can do."""
-        if mode:
-            self.open_options()
-            self.find(f"#options input[type=radio][value={mode}]").check()
+    def ask(self, question: str, mode: str = "text") -> None:
+        """Ask, by text if not said otherwise: that finds the right page whatever the model can."""
+        self.tab(0)
+        self.open_options()
+        self.find(f"#options input[type=radio][value={mode}]").check()
         self.find("#question textarea, #question input").first.fill(question)
-        self.find("#ask").click()
+        self.find("#ask:not([disabled])").click()
+        self.find("#answer .yomu-asked", has_text=question).wait_for()
+
+    def answered(self, question: str, mode: str = "text") -> Locator:
+        """Ask, unless that is on the page already, and wait for the answer and its page."""
+        self.tab(0)
+        asked = self.find("#answer .yomu-asked")
+        if not asked.count() or asked.inner_text() != question:
+            self.ask(question, mode)
+        answer = self.wait_for_answer()
+        self.wait_for("#viewer .yomu-heat")
+        return answer
 
     def open_options(self) -> None:
         if not self.find("#options input[type=radio]").first.is_visible():
@@ -114,31 +125,58 @@ class Visit:
             self.page.screenshot(path=f"{folder}/{name}.png")
 
 
+def open_page(
+    chromium: Browser, address: str, locale: str = ENGLISH, width: int = 1280, height: int = 900,
+    **more,
+) -> Visit:  # fmt: skip
+    """Open the page in a browser of its own and listen to its console."""
+    context = chromium.new_context(
+        locale=locale, viewport={"width": width, "height": height}, **more
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    opened = Visit(page, context)
+    page.on("console", lambda line: opened.hear(line.text, is_wrong=line.type == "error"))
+    page.on("pageerror", lambda error: opened.hear(str(error)))
+    page.on("request", lambda sent: opened.hear(f"left the machine: {sent.url}", is_wrong=not
+            sent.url.startswith((address, "data:", "blob:"))))  # fmt: skip
+    page.goto(address)
+    page.locator(".yomu-head h1").wait_for()
+    return opened
+
+
 @pytest.fixture
 def visit(chromium, address) -> Iterator[Callable[..., Visit]]:
     """Open the page: visit(locale=…, width=…, height=…). Nothing may go wrong in its console."""
     open_ones: list[Visit] = []
 
-    def start(locale: str = ENGLISH, width: int = 1280, height: int = 900, **more) -> Visit:
-        context = chromium.new_context(
-            locale=locale, viewport={"width": width, "height": height}, **more
-        )
-        context.set_default_timeout(PATIENCE_MS)
-        page = context.new_page()
-        opened = Visit(page, context)
-        page.on("console", lambda line: opened.hear(line.text, is_wrong=line.type == "error"))
-        page.on("pageerror", lambda error: opened.hear(str(error)))
-        page.on("request", lambda sent: opened.hear(f"left the machine: {sent.url}", is_wrong=not
-                sent.url.startswith((address, "data:", "blob:"))))  # fmt: skip
-        page.goto(address)
-        page.locator(".yomu-head h1").wait_for()
-        open_ones.append(opened)
-        return opened
+    def start(*args, **more) -> Visit:
+        open_ones.append(open_page(chromium, address, *args, **more))
+        return open_ones[-1]
 
     yield start
     for each in open_ones:
         each.context.close()
     assert [line for each in open_ones for line in each.said] == []
+
+
+@pytest.fixture(scope="session")
+def english(chromium, indexed) -> Iterator[Visit]:
+    """A visit that many tests go on with: loading the page anew takes seconds of CPU."""
+    yield from _long_visit(chromium, indexed, ENGLISH, "light")
+
+
+@pytest.fixture(scope="session")
+def japanese(chromium, indexed) -> Iterator[Visit]:
+    """Another one, in Japanese and in the dark."""
+    yield from _long_visit(chromium, indexed, JAPANESE, "dark")
+
+
+def _long_visit(chromium: Browser, address: str, locale: str, scheme: str) -> Iterator[Visit]:
+    here = open_page(chromium, address, locale, color_scheme=scheme)
+    yield here
+    here.context.close()
+    assert here.said == []
 
 
 @pytest.fixture(scope="session")

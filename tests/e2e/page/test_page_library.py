@@ -1,13 +1,13 @@
 """Library, retrieval test and status through the page, in a browser."""
 
-from tests.e2e.page.conftest import JAPANESE, SALES
+from tests.e2e.page.conftest import SALES
 from tests.odd_files import text_pdf
 
 EVIL = "<img src=x onerror=window.hit=1>.pdf"
 
 
-def test_what_was_dropped_is_listed_with_pages_and_space(visit, indexed):
-    here = visit()
+def test_what_was_dropped_is_listed_with_pages_and_space(english):
+    here = english
     here.tab(1)
     rows = here.wait_for("#documents tbody tr")
     text = here.find("#documents").inner_text()
@@ -16,12 +16,10 @@ def test_what_was_dropped_is_listed_with_pages_and_space(visit, indexed):
     here.snap("library-en")
 
 
-def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(
-    visit, indexed, tmp_path
-):
+def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(english, tmp_path):
     pages = [f"quokkas and wombats, page {n}" for n in range(1, 9)]
     text_pdf(tmp_path / EVIL, pages)
-    here = visit()
+    here = english
     here.tab(1)
     here.find("#upload input[type=file]").set_input_files(tmp_path / EVIL)
     here.wait_for("#said .yomu-note")
@@ -33,7 +31,7 @@ def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(
     row.wait_for()
     name = row.get_attribute("data-document")
     here.tab(0)
-    here.ask("quokkas wombats", mode="text")
+    here.ask("quokkas wombats")
     here.wait_for("#evidence .yomu-card")
     assert here.find("#evidence .yomu-card").first.get_attribute("data-document") == name
     here.wait_for_answer()
@@ -46,13 +44,13 @@ def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(
     remove.click()
     row.wait_for(state="detached")
     here.tab(0)
-    here.ask("quokkas wombats", mode="text")
+    here.ask("quokkas wombats")
     here.wait_for("#evidence .yomu-warn")
     here.wait_for_answer()
 
 
-def test_a_folder_outside_the_allowed_ones_is_refused(visit, indexed):
-    here = visit()
+def test_a_folder_outside_the_allowed_ones_is_refused(english):
+    here = english
     here.tab(1)
     here.find("#folder textarea, #folder input").first.fill("/etc")
     here.find("#read-folder").click()
@@ -60,18 +58,18 @@ def test_a_folder_outside_the_allowed_ones_is_refused(visit, indexed):
     assert "may not be read by this server" in here.find("#said").inner_text()
 
 
-def test_a_file_that_is_no_document_is_refused(visit, indexed, tmp_path):
+def test_a_file_that_is_no_document_is_refused(japanese, tmp_path):
     fake = tmp_path / "fake.pdf"
     fake.write_text("no PDF at all")
-    here = visit(JAPANESE)
+    here = japanese
     here.tab(1)
     here.find("#upload input[type=file]").set_input_files(fake)
     here.wait_for("#said .yomu-error")
     assert "うまくいきませんでした" in here.find("#said").inner_text()
 
 
-def test_three_ways_side_by_side(visit, indexed):
-    here = visit()
+def test_three_ways_side_by_side(english):
+    here = english
     here.tab(2)
     here.find("#test-question textarea, #test-question input").first.fill(SALES)
     here.find("#test-run").click()
@@ -84,8 +82,8 @@ def test_three_ways_side_by_side(visit, indexed):
     here.snap("test-en")
 
 
-def test_status_says_what_the_model_is_and_can(visit, indexed):
-    here = visit()
+def test_status_says_what_the_model_is_and_can(english):
+    here = english
     here.tab(3)
     here.wait_for("#status .yomu-about")
     text = here.find("#status").inner_text()
