@@ -6,6 +6,7 @@ ModelError
 ├── ModelBuildError      the conversion cannot be done as asked
 ├── ModelDownloadError   the hub could not be reached or refused
 ├── ModelNumbersError    the model produced NaN or infinity
+├── ModelMemoryError     the device has too little memory for this run
 ├── DeviceError          the requested device is not available in this onnxruntime
 ├── ImageError           an image or video cannot be used
 └── PromptError          a prompt is empty, or longer than the model's context
@@ -34,6 +35,10 @@ class ModelDownloadError(ModelError):
 
 class ModelNumbersError(ModelError):
     """The model produced NaN or infinity; its weights are damaged or overflow this precision."""
+
+
+class ModelMemoryError(ModelError):
+    """The device has too little memory for this run; give fewer or smaller pages."""
 
 
 class DeviceError(ModelError):

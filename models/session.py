@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.errors import DeviceError, ModelFilesError, ModelNumbersError
+from models.errors import DeviceError, ModelFilesError, ModelMemoryError, ModelNumbersError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,10 @@ PACKAGES = {
     "directml": "onnxruntime-directml",
     "openvino": "onnxruntime-openvino",
 }
+# How onnxruntime's arenas, CUDA, cuBLAS and C++ say it; its exceptions have no class of their own.
+_OUT_OF_MEMORY = (
+    "Failed to allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "bad_alloc",
+)  # fmt: skip
 _ERROR = 3  # log severity: LoRA inputs with defaults warn once each, hundreds of lines
 
 
@@ -65,9 +69,14 @@ class Cancellation:
             self._running.append(options)
         try:
             yield
-        except Exception:
+        except Exception as error:
             if self._cancelled:  # onnxruntime reports termination as a failed node
                 raise Cancelled from None
+            if any(words in str(error) for words in _OUT_OF_MEMORY):
+                raise ModelMemoryError(
+                    "the device ran out of memory: give fewer or smaller pages, a smaller or more "
+                    "compressed model, or use --device cpu"
+                ) from error
             raise
         finally:
             with self._lock:

@@ -12,6 +12,7 @@ from rag.cli_house import compact, list_documents, remove, stats, verify
 from rag.cli_ingest import ingest
 from rag.cli_models import look, models_app
 from rag.cli_search import search
+from rag.cli_serve import serve
 from rag.errors import ExpectedError, UsageError
 
 # typer brings its own click; the base of every "no such option" and "missing argument".
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("ingest")(ingest)
 app.command("search")(search)
 app.command("ask")(ask)
+app.command("serve")(serve)
 app.command("list")(list_documents)
 app.command("remove")(remove)
 app.command("verify")(verify)

@@ -1,6 +1,6 @@
 """What lies below `rag` and is shown above it, so that `ui` imports nothing but `rag`."""
 
-from index.errors import DocumentUnknown, IndexLocked, IndexMissing, PageIndexError
+from index.errors import DocumentUnknown, FilterError, IndexLocked, IndexMissing, PageIndexError
 from index.records import DocumentRecord, Failure, Filters, Floats, PageHit, PageRecord
 from models.errors import ModelError, PromptError
 from models.session import Cancellation
@@ -10,6 +10,7 @@ __all__ = [
     "DocumentRecord",
     "DocumentUnknown",
     "Failure",
+    "FilterError",
     "Filters",
     "Floats",
     "IndexLocked",

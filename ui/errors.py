@@ -7,7 +7,6 @@ ServerError
 └── NotReady         the model is still being opened, or cannot be
 """
 
-import os
 import re
 
 from rag.errors import ExpectedError as RagError
@@ -41,4 +40,4 @@ _PATH = re.compile(r"(?:(?<=^)|(?<=[\s'\"(=:,]))(?:[A-Za-z]:)?[/\\](?:[^\s'\",;:
 
 def public(message: str) -> str:
     """Return a message for a client: of every path of this machine's disk only the last part."""
-    return _PATH.sub(lambda found: os.path.basename(found[0].rstrip("/\\")) or "…", message)
+    return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1] or "…", message)

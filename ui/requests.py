@@ -15,11 +15,13 @@ class ServiceLimits:
     """What one server takes on.
 
     answer_s   wall time of one answer, from its turn on; wait_s: of waiting for that turn
+    open_s     a request waits for a model that is still being opened
     """
 
     most_waiting: int = 32
     answer_s: float = 600.0
     wait_s: float = 900.0
+    open_s: float = 30.0
     upload_bytes: int = 200_000_000
     question_characters: int = 8000
     top_k: int = 50

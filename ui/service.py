@@ -125,8 +125,8 @@ class Service:
     def _require_model(self) -> None:
         """Wait for the model if it is on its way. Raises NotReady."""
         if self._state == "loading" and not self._opening.ident:
-            return  # never started: a test, which opens it by itself
-        self._opening.join(self.limits.wait_s)
+            return  # not started: whoever asks first opens it
+        self._opening.join(self.limits.open_s)
         if self._state != "ready":
             raise NotReady(self._reason or "the model is still being opened; try again in a minute")
 

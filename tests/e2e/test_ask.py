@@ -15,38 +15,17 @@ from pathlib import Path
 import pytest
 
 from index.fusion import DEFAULT
-from models.build.builder import BuildOptions, Precisions, Sources, build
 from rag.answer import AnswerOptions, Question
 from rag.page_choice import PageRef
-from rag.pipeline import IngestRequest, Pipeline
+from rag.pipeline import Pipeline
 from rag.settings import Settings
 from tests import odd_files as odd
 from tests.e2e.test_ingest import Yomu
-from tests.e2e.test_pipeline import Silent
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = ROOT / "samples"
 CONTRACT = {"id", "question", "answer", "abstained", "citations", "hits", "timings"}
 KETTLE = "What is the capacity of the kettle?"
-
-
-@pytest.fixture(scope="session")
-def both_roles(checkpoints, tmp_path_factory) -> Path:
-    """Random weights, retriever and generator, pages of at most 64 tokens."""
-    options = BuildOptions(Precisions("fp32", "fp32", "fp32"), max_visual_tokens=64)
-    sources = Sources.find(checkpoints / "adapter", base=checkpoints / "base")
-    return build(sources, tmp_path_factory.mktemp("both") / "model", options)
-
-
-@pytest.fixture(scope="session")
-def samples_index(both_roles, tmp_path_factory) -> Path:
-    """An index of samples/; copied before it is used."""
-    folder = tmp_path_factory.mktemp("asked") / "index"
-    settings = Settings(index=folder, model=str(both_roles), ocr="off", device="cpu")
-    with Pipeline(settings) as pipeline:
-        report = pipeline.ingest(IngestRequest((SAMPLES,)), Silent())
-    assert (report.documents["added"], report.pages["added"]) == (5, 7)
-    return folder
 
 
 def answer_from(folder: Path, threshold: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from models import session as session_module
-from models.errors import DeviceError, ModelFilesError, ModelNumbersError
+from models.errors import DeviceError, ModelFilesError, ModelMemoryError, ModelNumbersError
 from models.session import (
     Cancellation,
     Cancelled,
@@ -194,3 +194,20 @@ def test_errors_of_a_run_that_nobody_cancelled_stay_what_they_are():
     with pytest.raises(RuntimeError, match="broken"), cancellation.watch(ort.RunOptions()):
         raise RuntimeError("broken")
     assert cancellation._running == []
+
+
+def test_a_device_that_runs_out_of_memory_is_told_in_one_line(tmp_path):
+    """A real graph that asks for 4 PB; what a full GPU says goes the same way."""
+    sizes = helper.make_tensor_value_info("sizes", TensorProto.INT64, [1])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N"])
+    graph = helper.make_graph(
+        [helper.make_node("ConstantOfShape", ["sizes"], ["out"])], "greedy", [sizes], [out]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    greedy = ort.InferenceSession(model.SerializeToString())
+    options = ort.RunOptions()
+    with (
+        pytest.raises(ModelMemoryError, match="out of memory"),
+        Cancellation().watch(options),
+    ):
+        greedy.run(None, {"sizes": np.array([2**50])}, options)

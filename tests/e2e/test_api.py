@@ -1,0 +1,260 @@
+"""The API of a running server, used by real clients: httpx, openai, mcp, schemathesis."""
+
+import asyncio
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import openai
+import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.e2e.conftest import SAMPLES
+
+KETTLE = "What is the capacity of the kettle?"
+
+
+@pytest.fixture(scope="module")
+def api(served):
+    with httpx.Client(base_url=served.url, timeout=120) as client:
+        yield client
+
+
+def events(lines):
+    """Parse server-sent events."""
+    found, name = [], ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            found.append((name, json.loads(line.removeprefix("data: "))))
+    return found
+
+
+def wait_for_job(api):
+    for _ in range(600):
+        state = api.get("/api/job").json()
+        if state["finished"]:
+            return state
+        time.sleep(0.2)
+    raise AssertionError(state)
+
+
+def test_search_has_the_shape_of_the_command(api):
+    found = api.get("/api/search", params={"query": "kettle", "mode": "text"}).json()
+    assert found.keys() >= {"id", "query", "mode", "hits", "seconds"}
+    assert found["hits"][0]["document"] == "kettle-manual.pdf"
+    body = {"query": "売上", "mode": "text", "document": "*-ja.pdf", "top_k": 1}
+    assert len(api.post("/api/search", json=body).json()["hits"]) <= 1
+
+
+def test_ask_streams_pages_before_text(api):
+    body = {"question": KETTLE, "max_new_tokens": 6}
+    with api.stream("POST", "/api/ask", json=body) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        found = events(answer.iter_lines())
+    names = [name for name, _ in found]
+    assert names[0] == "found"
+    assert names.index("stage") < names.index("piece")
+    assert names[-1] == "finished"
+    finished = found[-1][1]
+    assert finished["citations"][0]["document"] == "kettle-manual.pdf"
+    pieces = "".join(data["text"] for name, data in found if name == "piece")
+    assert pieces.strip() == finished["answer"]
+
+
+def test_ask_without_stream_is_what_the_command_prints(api):
+    body = {"question": KETTLE, "max_new_tokens": 4, "stream": False}
+    answer = api.post("/api/ask", json=body).json()
+    assert answer.keys() >= {
+        "id", "question", "answer", "abstained", "citations", "hits", "timings",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"question": " "}, 400),
+        ({"question": "x", "document": "no-such*"}, 400),
+        ({"question": "x", "kept": [{"document": "../x", "page": 1}]}, 404),
+        ({"question": "x", "date_from": "yesterday"}, 400),
+        ({"question": "x" * 9000}, 422),
+        ({"question": "x", "typo": 1}, 422),
+    ],
+)
+def test_questions_that_cannot_be_meant(api, body, status):
+    answer = api.post("/api/ask", json=body)
+    assert answer.status_code == status, answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_documents_come_are_found_and_go(api, served):
+    data = (SAMPLES / "tourism-ja.pdf").read_bytes()
+    added = api.post("/api/documents", files={"files": ("写し.pdf", data)})
+    assert added.status_code == 202, added.text
+    assert wait_for_job(api)["report"]["added"] == 1
+    listed = api.get("/api/documents").json()["documents"]
+    (own,) = [each for each in listed if each["document"] == "写し.pdf"]
+    assert own["status"] == "complete"
+    assert "source" not in own
+    kept = served.index.parent / "index-library" / "写し.pdf"
+    assert kept.exists()
+    assert api.delete("/api/documents/写し.pdf").json() == {"removed": ["写し.pdf"]}
+    assert not kept.exists()
+    names = [each["document"] for each in api.get("/api/documents").json()["documents"]]
+    assert "写し.pdf" not in names
+    assert api.get("/api/documents/写し.pdf/pages/1.webp").status_code == 404
+    assert api.get("/documents/写し.pdf").status_code == 404
+
+
+def test_reread(api):
+    before = api.get("/api/status").json()["n_pages"]
+    assert api.post("/api/documents/kettle-manual.pdf/reread").status_code == 202
+    assert wait_for_job(api)["report"]["pages_added"] == 2
+    assert api.get("/api/status").json()["n_pages"] == before
+
+
+def test_pages_as_images_and_the_pdf(api):
+    for kind, magic in (("webp", b"RIFF"), ("png", b"\x89PNG")):
+        image = api.get(f"/api/documents/kettle-manual.pdf/pages/1.{kind}")
+        assert image.content.startswith(magic)
+    assert api.get("/api/documents/kettle-manual.pdf/pages/99.png").status_code == 404
+    pdf = api.get("/documents/kettle-manual.pdf")
+    assert pdf.content == (SAMPLES / "kettle-manual.pdf").read_bytes()
+    assert pdf.headers["content-type"] == "application/pdf"
+
+
+def test_documentation_needs_no_network(api):
+    page = api.get("/api/docs").text
+    assert "/api/ask" in page
+    assert "https://" not in page
+    assert "http://" not in page
+    paths = api.get("/api/openapi.json").json()["paths"]
+    assert {"/api/search", "/api/ask", "/v1/chat/completions"} <= paths.keys()
+
+
+def test_status_and_health(api, served):
+    assert api.get("/api/health").json() == {"status": "ok"}
+    status = api.get("/api/status")
+    assert status.json()["state"] == "ready"
+    assert str(served.index) not in status.text
+
+
+# -- openai --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_openai_client_whole_answer(client):
+    (model,) = client.models.list().data
+    history = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is this about?"},
+        {"role": "assistant", "content": "A kettle."},
+    ]
+    answer = client.chat.completions.create(
+        model=model.id, messages=[*history, {"role": "user", "content": KETTLE}], max_tokens=4
+    )
+    message = answer.choices[0].message
+    assert message.role == "assistant"
+    citation = message.annotations[0].url_citation
+    assert citation.title == "kettle-manual.pdf, p. 1"
+    assert citation.url.endswith("/documents/kettle-manual.pdf#page=1")
+    assert answer.usage.completion_tokens <= 4
+
+
+def test_openai_client_stream(client):
+    messages = [{"role": "user", "content": [{"type": "text", "text": KETTLE}]}]
+    stream = client.chat.completions.create(model="x", messages=messages, max_tokens=4, stream=True)
+    chunks = list(stream)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    last = chunks[-1].choices[0]
+    assert last.finish_reason in ("stop", "length")
+    assert last.delta.annotations[0]["url_citation"]["title"] == "kettle-manual.pdf, p. 1"
+
+
+def test_openai_client_errors(client):
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(
+            model="x", messages=[{"role": "assistant", "content": "no question"}]
+        )
+
+
+# -- mcp -----------------------------------------------------------------------------------------
+
+
+async def with_tools(url, work):
+    address = f"{url}/tools/gradio_api/mcp/"
+    async with (
+        streamable_http_client(address) as (read, write, *_),
+        ClientSession(read, write) as session,
+    ):
+        await session.initialize()
+        return await work(session)
+
+
+def test_mcp_client(served):
+    async def work(session):
+        tools = {each.name for each in (await session.list_tools()).tools}
+        found = await session.call_tool("search_pages", {"query": "kettle", "top_k": 2})
+        asked = await session.call_tool("ask_documents", {"question": KETTLE})
+        arguments = {"document": "kettle-manual.pdf", "page": 1}
+        read = await session.call_tool("read_page", arguments)
+        wrong = await session.call_tool("read_page", {"document": "/etc/passwd", "page": 1})
+        return tools, found, asked, read, wrong
+
+    tools, found, asked, read, wrong = asyncio.run(with_tools(served.url, work))
+    assert tools == {"search_pages", "ask_documents", "read_page"}
+    hits = json.loads(found.content[0].text)["hits"]
+    assert hits[0]["document"] == "kettle-manual.pdf"
+    assert json.loads(asked.content[0].text)["citations"][0]["document"] == "kettle-manual.pdf"
+    assert "kettle" in json.loads(read.content[0].text)["text"].lower()
+    assert wrong.isError
+
+
+# -- many at once --------------------------------------------------------------------------------
+
+
+def test_fifty_at_once(served):
+    def one(n):
+        with httpx.Client(base_url=served.url, timeout=300) as client:
+            if n % 5:
+                return client.get("/api/search", params={"query": f"kettle {n}"}).status_code
+            body = {"question": f"kettle {n}", "max_new_tokens": 3, "stream": False}
+            return client.post("/api/ask", json=body).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        assert set(pool.map(one, range(50))) == {200}
+    assert httpx.get(f"{served.url}/api/status", timeout=60).json()["waiting"] == 0
+
+
+def test_fuzzed_requests_get_no_server_error(served):
+    """Schemathesis on every operation of the OpenAPI document, a few examples each."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_url(f"{served.url}/api/openapi.json")
+    limits = settings(
+        max_examples=8, deadline=None, derandomize=True, database=None,
+        phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    statuses: dict[str, set[int]] = {}
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        seen = statuses.setdefault(operation.label, set())
+        limits(given(case=operation.as_strategy())(_calling(seen)))()
+    assert len(statuses) >= 12
+    assert not {label: seen for label, seen in statuses.items() if max(seen) >= 500}
+
+
+def _calling(seen):
+    def call(case):
+        seen.add(case.call(timeout=120).status_code)
+
+    return call

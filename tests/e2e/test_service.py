@@ -1,0 +1,223 @@
+"""The service in this process: order of events, cancelling, one ingest beside searches."""
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.errors import UsageError
+from rag.records import DocumentUnknown, IndexMissing
+from rag.settings import Settings
+from tests import odd_files as odd
+from tests.e2e.conftest import SAMPLES
+from tests.e2e.test_ask import answer_from
+from ui.errors import NotAllowed, NotReady, RequestTimeout, ServiceBusy
+from ui.requests import (
+    AskRequest,
+    Finished,
+    Found,
+    Piece,
+    Queued,
+    SearchRequest,
+    ServiceLimits,
+    Stage,
+)
+from ui.service import Service
+
+KETTLE = "What is the capacity of the kettle?"
+
+
+@pytest.fixture
+def make(both_roles, samples_index, tmp_path):
+    """Services on a copy of the samples' index (or none), closed at the end."""
+    made = []
+
+    def service(*, is_empty=False, threshold=0.0, model=None, **limits) -> Service:
+        if not (tmp_path / "model").exists():
+            shutil.copytree(both_roles, tmp_path / "model")
+        answer_from(tmp_path / "model", threshold)
+        if not is_empty and not (tmp_path / "index").exists():
+            shutil.copytree(samples_index, tmp_path / "index")
+        settings = Settings(
+            index=tmp_path / "index", model=model or str(tmp_path / "model"), ocr="off",
+            device="cpu", readers=1,
+        )  # fmt: skip
+        made.append(Service(settings, ServiceLimits(**limits), (SAMPLES,)))
+        made[-1].start()
+        return made[-1]
+
+    yield service
+    for each in made:
+        each.close()
+
+
+def wait_for_job(service):
+    for _ in range(600):
+        if service.job().finished:
+            return service.job()
+        time.sleep(0.1)
+    raise AssertionError(service.job())
+
+
+def test_events_come_in_order(make):
+    events = list(make().ask(AskRequest(KETTLE, max_new_tokens=4)))
+    assert isinstance(events[0], Found)
+    assert events[0].hits[0].document == "kettle-manual.pdf"
+    kinds = [type(event) for event in events]
+    assert kinds[1:3] == [Stage, Stage]
+    assert set(kinds[3:-1]) == {Piece}
+    assert [event.name for event in events if isinstance(event, Stage)] == ["reading", "writing"]
+    pieces = "".join(event.text for event in events if isinstance(event, Piece))
+    assert isinstance(events[-1], Finished)
+    assert events[-1].answer.text == pieces.strip()
+
+
+def test_nothing_found_needs_no_turn(make):
+    service = make(threshold=1.1)
+    first = service.ask(AskRequest(KETTLE))
+    events = list(first)
+    assert events[0].abstained
+    assert events[0].pages == ()
+    assert [type(event) for event in events] == [Found, Piece, Finished]
+
+
+def test_found_comes_before_the_turn_and_closing_frees_it(make):
+    service = make()
+    first = service.ask(AskRequest(KETTLE, client="a", max_new_tokens=64))
+    assert isinstance(next(first), Found)
+    assert next(first).name == "reading"
+    second = service.ask(AskRequest("kettle", client="b", max_new_tokens=2))
+    assert isinstance(next(second), Found)
+    assert next(second) == Queued(1)
+    assert service.status().waiting == 1
+    first.close()
+    assert [type(event) for event in second][-1] is Finished
+    assert service.status().waiting == 0
+
+
+def test_a_full_line_and_a_long_wait_are_told(make):
+    service = make(most_waiting=1, wait_s=0.0)
+    first = service.ask(AskRequest(KETTLE))
+    next(first), next(first)
+    second = service.ask(AskRequest(KETTLE))
+    next(second), next(second)
+    with pytest.raises(ServiceBusy):
+        list(service.ask(AskRequest(KETTLE)))
+    with pytest.raises(RequestTimeout):
+        list(second)
+    first.close()
+    assert service.status().waiting == 0
+
+
+def test_an_answer_that_takes_too_long_is_stopped(make):
+    service = make(answer_s=0.0)
+    with pytest.raises(RequestTimeout):
+        list(service.ask(AskRequest(KETTLE, max_new_tokens=500)))
+    assert isinstance(list(make().ask(AskRequest(KETTLE, max_new_tokens=2)))[-1], Finished)
+
+
+def test_no_index_is_a_state_not_a_fault(make, tmp_path):
+    service = make(is_empty=True)
+    assert service.status().n_documents == 0
+    assert service.documents() == ((), [])
+    with pytest.raises(IndexMissing, match="nothing is indexed yet"):
+        service.search(SearchRequest("x", mode="text"))
+    id_of_job = service.ingest([SAMPLES / "kettle-manual.pdf"], uploaded=False)
+    state = wait_for_job(service)
+    assert (state.id, state.error, state.report.added, state.pages_done) == (id_of_job, "", 1, 2)
+    found = service.search(SearchRequest("kettle"))
+    assert found.hits[0].document == "kettle-manual.pdf"
+    assert service.status().n_pages == 2
+
+
+def test_searches_go_on_while_documents_are_added_and_it_can_be_stopped(make, tmp_path):
+    service = make()
+    big = odd.text_pdf(tmp_path / "big.pdf", [f"walnut {n} " * 30 for n in range(300)])
+    path = service.store_upload("big.pdf", big)
+    service.ingest([path], uploaded=True)
+    with pytest.raises(ServiceBusy):
+        service.ingest([path], uploaded=True)
+    assert service.search(SearchRequest("kettle")).hits
+    service.cancel_job()
+    state = wait_for_job(service)
+    assert state.stopped
+    assert state.pages_done < 300
+    service.remove("big.pdf")
+    assert not path.exists()
+    assert service.search(SearchRequest("walnut", mode="text")).hits == ()
+
+
+def test_only_allowed_folders_are_read(make, tmp_path):
+    service = make()
+    link = tmp_path / "index-library" / "link.pdf"
+    link.parent.mkdir()
+    link.symlink_to("/etc/passwd")
+    for path in (Path("/etc"), SAMPLES / ".." / "pyproject.toml", SAMPLES.parent):
+        with pytest.raises(NotAllowed) as told:
+            service.ingest([path], uploaded=False)
+        assert str(SAMPLES.parent) not in str(told.value)
+    with pytest.raises(NotAllowed):
+        service.ingest([link], uploaded=True)
+    with pytest.raises(NotAllowed):
+        service.ingest([SAMPLES / "kettle-manual.pdf"], uploaded=True)
+
+
+def test_a_model_that_is_not_there_is_told(make, tmp_path):
+    service = make(model=str(tmp_path / "gone"))
+    service.wait(60)
+    status = service.status()
+    assert status.state == "failed"
+    assert str(tmp_path) not in status.reason
+    assert service.search(SearchRequest("kettle", mode="text")).hits
+    with pytest.raises(NotReady):
+        service.search(SearchRequest("kettle"))
+
+
+def test_pages_words_and_heat(make):
+    service = make()
+    heat = service.heatmap("kettle 容量", "kettle-manual.pdf", 1)
+    assert heat.words == ("kettle", "容量")
+    assert heat.scores.shape == (2, *heat.total.shape)
+    assert np.nanmax(heat.total) == np.nanmax(heat.scores)
+    boxes = service.text_boxes("kettle-manual.pdf", 1, ["kettle"])
+    assert boxes
+    assert all(0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 for x0, y0, x1, y1 in boxes)
+    assert service.text_boxes("invoice-scan.pdf", 1, ["kettle"]) == ()
+    assert service.text_boxes("tourism-ja.pdf", 1, ["花火"])
+    assert max(service.page_image("kettle-manual.pdf", 1, 700).size) == 700
+    assert service.thumbnail("kettle-manual.pdf", 1).startswith(b"RIFF")
+    for call in (service.page_image, service.text_boxes):
+        with pytest.raises(DocumentUnknown):
+            call("../secret", 1, 700 if call == service.page_image else [])
+
+
+def test_impossible_numbers_are_told(make):
+    service = make()
+    for request in (
+        AskRequest("x", pages=99), AskRequest("x", neighbours=-1), AskRequest("x", top_k=0),
+        AskRequest("x" * 9000), AskRequest("x", max_new_tokens=10**6),
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            list(service.ask(request))
+
+
+def test_many_threads_search_one_service(make):
+    service, faults = make(), []
+
+    def search(n):
+        try:
+            mode = ("hybrid", "text", "visual")[n % 3]
+            assert service.search(SearchRequest("kettle", mode=mode)).hits
+            assert service.page_image("kettle-manual.pdf", 1 + n % 2, 300)
+        except Exception as error:  # noqa: BLE001 - looked at below
+            faults.append(error)
+
+    threads = [threading.Thread(target=search, args=(n,)) for n in range(16)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert faults == []

@@ -1,0 +1,193 @@
+"""The parts of the server that need neither model nor index: line, uploads, words, passwords."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from rag.errors import UsageError
+from ui.errors import NotAllowed, RequestTimeout, ServiceBusy, public
+from ui.heat import query_heat, words_of
+from ui.queue import AnswerQueue
+from ui.security import Login, add_user, credentials, is_loopback, read_users
+from ui.server import ServeOptions
+from ui.uploads import safe_name, store
+
+PDF = b"%PDF-1.7\n"
+
+
+def served_order(queue, tickets):
+    """Serve the line to its end; returns which ticket came when."""
+    order = []
+    left = dict(tickets)
+    while left:
+        (name,) = [name for name, ticket in left.items() if queue.position(ticket) == 0]
+        order.append(name)
+        queue.leave(left.pop(name))
+    return order
+
+
+def test_clients_take_turns():
+    queue = AnswerQueue(10)
+    names = ["a1", "a2", "a3", "b1", "c1", "b2"]
+    tickets = {name: queue.join(name[0]) for name in names}
+    assert [queue.position(tickets[name]) for name in names] == [0, 1, 4, 2, 3, 5]
+    assert served_order(queue, tickets) == ["a1", "a2", "b1", "c1", "a3", "b2"]
+    assert queue.n_waiting == 0
+
+
+def test_a_full_line_refuses_and_leaving_makes_room():
+    queue = AnswerQueue(1)
+    first, second = queue.join("a"), queue.join("a")
+    with pytest.raises(ServiceBusy, match="1 questions are waiting"):
+        queue.join("b")
+    queue.leave(second)
+    queue.leave(second)
+    third = queue.join("b")
+    queue.leave(first)
+    assert queue.position(third) == 0
+
+
+def test_positions_end_with_the_turn_the_client_or_the_time():
+    queue = AnswerQueue(5)
+    first, second = queue.join("a"), queue.join("b")
+    threading.Timer(0.05, queue.leave, (first,)).start()
+    assert list(queue.positions(second, time.monotonic() + 60, lambda: False)) == [1]
+    third = queue.join("c")
+    assert list(queue.positions(third, time.monotonic() + 60, lambda: True)) == []
+    with pytest.raises(RequestTimeout):
+        list(queue.positions(third, time.monotonic() - 1, lambda: False))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("../../etc/cron.d/x.pdf", "x.pdf"),
+        ("C:\\Users\\me\\報告.pdf", "報告.pdf"),
+        ("a\u202efdp.pdf", "a_fdp.pdf"),
+        ("..hidden.pdf", "hidden.pdf"),
+        ("<img src=x onerror=alert(1)>.pdf", "<img src=x onerror=alert(1)>.pdf"),
+        ("nul\0byte.pdf", "nul_byte.pdf"),
+    ],
+)
+def test_names_cannot_lead_elsewhere(name, wanted):
+    assert safe_name(name) == wanted
+
+
+@pytest.mark.parametrize("name", ["", "..", ".pdf", "x.py", "x.html", "x.pdf/", "x.svg", "/"])
+def test_names_that_are_no_document(name, tmp_path):
+    with pytest.raises(NotAllowed):
+        store(tmp_path, name, PDF, 100) if name != "x.pdf/" else store(tmp_path, "x", PDF, 100)
+
+
+def test_long_names_fit_a_file_system(tmp_path):
+    path = store(tmp_path, "長" * 300 + ".pdf", PDF, 100)
+    assert len(path.name.encode()) <= 255
+    assert path.read_bytes() == PDF
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.pdf", b"<html><script>alert(1)</script>"),
+        ("a.pdf", b""),
+        ("a.png", PDF),
+        ("a.docx", b"\x7fELF"),
+        ("a.webp", b"RIFF1234AVI "),
+    ],
+)
+def test_files_that_are_not_what_they_say(name, data, tmp_path):
+    with pytest.raises(NotAllowed, match="is not what its name says"):
+        store(tmp_path / "library", name, data, 1000)
+    assert not (tmp_path / "library").exists()
+
+
+def test_files_that_are_too_large(tmp_path):
+    with pytest.raises(NotAllowed, match="larger than"):
+        store(tmp_path, "a.pdf", PDF + b"x" * 100, 50)
+    (tmp_path / "big").write_bytes(PDF + b"x" * 100)
+    with pytest.raises(NotAllowed, match="larger than"):
+        store(tmp_path, "a.pdf", tmp_path / "big", 50)
+
+
+def test_messages_tell_no_paths():
+    assert public("/home/me/secret/.yomu/index.db: busy") == "index.db: busy"
+    assert public("no index in /srv/data; make one") == "no index in data; make one"
+    assert public("報告/third.pdf, p. 2: 3/4 of it") == "報告/third.pdf, p. 2: 3/4 of it"
+    assert public("model 'C:\\models\\big' is gone") == "model 'big' is gone"
+
+
+def test_words_of_a_query_in_two_scripts():
+    query = "花火大会 kettle's price"
+    spans = (None, (0, 2), (2, 4), (5, 8), (8, 11), (11, 13), (13, 19), None)
+    words, rows = words_of(query, spans)
+    assert words == ("花火大会", "kettle", "s", "price")
+    assert rows == [[1, 2], [3, 4], [5], [6]]
+
+
+def test_a_word_is_as_warm_as_its_warmest_token():
+    nan = np.nan
+    scores = np.array([[[9, 9, nan]], [[0.1, 0.5, nan]], [[0.3, 0.2, nan]]], np.float32)
+    heat = query_heat("kettle", (None, (0, 3), (3, 6)), scores)
+    assert heat.words == ("kettle",)
+    np.testing.assert_allclose(heat.scores[0], [[0.3, 0.5, nan]], rtol=1e-6)
+    np.testing.assert_allclose(heat.total, [[0.3, 0.5, nan]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_other_machines_need_a_password(host):
+    with pytest.raises(UsageError, match="--auth-file"):
+        ServeOptions(host=host).check()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_none(host):
+    assert is_loopback(host)
+    ServeOptions(host=host).check()
+
+
+def test_passwords_are_kept_hashed_and_only_for_the_owner(tmp_path):
+    path = tmp_path / "users"
+    add_user(path, "花子", "correct horse")
+    add_user(path, "bob", "battery staple")
+    add_user(path, "bob", "another word")
+    assert "horse" not in path.read_text("utf-8")
+    assert path.stat().st_mode & 0o077 == 0
+    login = Login(read_users(path))
+    assert login.check("x", "花子", "correct horse") == "花子"
+    assert login.check("x", "花子", "correct horse") == "花子"  # from memory this time
+    assert login.check("x", "bob", "battery staple") is None
+    assert login.check("x", "nobody", "") is None
+    assert login.check("x", "bob", "another word") == "bob"
+
+
+def test_guessing_is_slowed_down_for_the_guesser_alone(tmp_path):
+    path = tmp_path / "users"
+    add_user(path, "bob", "another word")
+    login = Login(read_users(path))
+    for n in range(6):
+        assert login.check("guesser", "bob", f"guess {n}") is None
+    assert login.wait_s("guesser") > 0
+    assert login.wait_s("other") == 0
+
+
+@pytest.mark.parametrize("text", ["bob:secret\n", "bob:scrypt$zz$11\n", "", ":scrypt$aa$bb"])
+def test_damaged_auth_files_let_nobody_in(tmp_path, text):
+    path = tmp_path / "users"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="add-user"):
+        read_users(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Basic", "Basic !!", "Basic Ym9i", "Digest a:b", "Bearer x"]
+)
+def test_headers_without_credentials(header):
+    assert credentials(header) is None
+
+
+def test_short_passwords_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="at least 8"):
+        add_user(tmp_path / "users", "bob", "short")
+    assert not (tmp_path / "users").exists()

@@ -1,0 +1,242 @@
+"""The REST API: what the page can do, for programs. `/api/docs` describes it, also offline."""
+
+import dataclasses
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Query, Request, UploadFile
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from ui.api_page import api_page
+from ui.errors import ExpectedError, NotAllowed, public
+from ui.requests import Finished
+from ui.service import Service
+from ui.streaming import events
+from ui.wire import (
+    AskBody,
+    Mode,
+    SearchBody,
+    Text,
+    answer_json,
+    document_json,
+    event_json,
+    result_json,
+    status_of,
+)
+
+MOST_FILES = 100
+DEFAULT_SIDE_PX = 1400
+# What any route may answer beside 200; the body is {"error": "one line"}.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/json": {}}}
+    for status, text in {
+        400: "The request cannot be meant", 403: "Not accepted by this server",
+        404: "No such document, or nothing indexed", 409: "The index is being written to",
+        429: "Busy; try again later", 503: "The model is not open",
+    }.items()
+}  # fmt: skip
+SSE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Events or JSON", "content": {"text/event-stream": {}}}
+}
+Name = str
+
+
+def client_of(request: Request) -> str:
+    """Return who takes turns in the queue: the logged-in user, or the address."""
+    user = getattr(request.state, "user", None)
+    return str(user or (request.client.host if request.client else ""))
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Add the routes and the answers to expected errors."""
+    for kind in ExpectedError:
+        app.add_exception_handler(kind, _expected)
+    app.include_router(_questions(service), prefix="/api", tags=["questions"], responses=ERRORS)
+    app.include_router(_documents(service), prefix="/api", tags=["documents"], responses=ERRORS)
+    app.include_router(_pages(service), prefix="/api", tags=["documents"], responses=ERRORS)
+    app.include_router(_server(app, service), prefix="/api", tags=["server"])
+    app.include_router(_files(service), include_in_schema=False)
+
+
+async def _expected(request: Request, error: Exception) -> Response:
+    status = status_of(error)
+    headers = {"retry-after": "30"} if status in (429, 503) else None
+    return JSONResponse({"error": public(str(error))}, status, headers=headers)
+
+
+def _questions(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/search")
+    def search(
+        query: Annotated[Text, Query(description="What to look for")],
+        mode: Mode | None = None,
+        top_k: Annotated[int | None, Query(ge=1, le=50)] = None,
+        document: Annotated[str | None, Query(description="Glob over names")] = None,
+        folder: str | None = None,
+        date_from: str | None = None,
+        date_to: str | None = None,
+        language: str | None = None,
+    ) -> dict[str, Any]:
+        """Ranked pages of a question."""
+        body = SearchBody(query=query, mode=mode, top_k=top_k, document=document, language=language)
+        return result_json(service.search(body.request()))
+
+    @router.post("/search")
+    def search_with_filters(body: SearchBody) -> dict[str, Any]:
+        """Ranked pages of a question, with every filter."""
+        return result_json(service.search(body.request()))
+
+    @router.post("/ask", response_model=None, responses=SSE)
+    async def ask(body: AskBody, request: Request) -> Response:
+        """Answer a question: events found, queued, stage, piece, finished or error; or JSON."""
+        stream = events(service, body.request(client_of(request)), request.is_disconnected)
+        if not body.stream:
+            async for event in stream:
+                if isinstance(event, Finished):
+                    return JSONResponse(answer_json(event.answer))
+            return JSONResponse({"error": "the client is gone"}, 408)
+        return StreamingResponse(await begun(_server_sent(stream)), media_type="text/event-stream")
+
+    return router
+
+
+async def begun(lines: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Return an iterator whose first line is there, so that early errors get their own status."""
+    first = await anext(lines)
+
+    async def chained() -> AsyncIterator[str]:
+        yield first
+        async for line in lines:
+            yield line
+
+    return chained()
+
+
+async def _server_sent(stream: AsyncIterator[Any]) -> AsyncIterator[str]:
+    is_first = True
+    try:
+        async for event in stream:
+            name, data = event_json(event)
+            yield _line(name, data)
+            is_first = False
+    except ExpectedError as error:
+        if is_first:
+            raise
+        yield _line("error", {"error": public(str(error)), "status": status_of(error)})
+
+
+def _line(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def _documents(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/documents")
+    def list_documents() -> dict[str, Any]:
+        """All documents, and what could not be read of them."""
+        records, failures = service.documents()
+        return {
+            "documents": [document_json(each) for each in records],
+            "failures": [dataclasses.asdict(each) for each in failures],
+        }
+
+    @router.post("/documents", status_code=202)
+    async def add_documents(files: list[UploadFile]) -> dict[str, Any]:
+        """Add PDF, image or Office files; they are read in the background, see `/api/job`."""
+        if len(files) > MOST_FILES:
+            raise NotAllowed(f"{MOST_FILES} files at once are the most")
+        paths: list[Path] = []
+        for each in files:
+            data = await each.read(service.limits.upload_bytes + 1)
+            paths.append(await run_in_threadpool(service.store_upload, each.filename or "", data))
+        job = await run_in_threadpool(service.ingest, paths, uploaded=True)
+        return {"job": job, "documents": [path.name for path in paths]}
+
+    @router.get("/job")
+    def job() -> dict[str, Any] | None:
+        """How far the last adding of documents is; null before the first."""
+        state = service.job()
+        return None if state is None else dataclasses.asdict(state)
+
+    @router.delete("/job")
+    def stop_job() -> dict[str, Any]:
+        """Stop it; what was read is kept."""
+        service.cancel_job()
+        return {"stopping": True}
+
+    return router
+
+
+def _pages(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/documents/{name:path}/pages/{page}.{kind}", response_class=Response)
+    def page_image(name: Name, page: int, kind: Literal["webp", "png"]) -> Response:
+        """Return a page as an image: its stored thumbnail (webp) or drawn anew (png)."""
+        _require_page(page)
+        data = service.thumbnail(name, page) if kind == "webp" else None
+        if data is None:
+            buffer = io.BytesIO()
+            service.page_image(name, page, DEFAULT_SIDE_PX).save(buffer, kind)
+            data = buffer.getvalue()
+        return Response(data, media_type=f"image/{kind}")
+
+    @router.post("/documents/{name:path}/reread", status_code=202)
+    def reread(name: Name) -> dict[str, Any]:
+        """Read a document again from its file."""
+        return {"job": service.reread(name)}
+
+    @router.delete("/documents/{name:path}")
+    def remove(name: Name) -> dict[str, Any]:
+        """Remove a document: vectors, text, images, and its file if it was uploaded."""
+        service.remove(name)
+        return {"removed": [name]}
+
+    return router
+
+
+def _require_page(page: int) -> None:
+    if not 1 <= page < 2**31:
+        raise NotAllowed("pages count from 1")
+
+
+def _server(app: FastAPI, service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/status")
+    def status() -> dict[str, Any]:
+        """Model, index, versions, the running job and the length of the queue."""
+        return dataclasses.asdict(service.status())
+
+    @router.get("/health")
+    def health() -> dict[str, str]:
+        """Say that the server is up; `/api/status` tells whether the model is."""
+        return {"status": "ok"}
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(api_page(app.openapi()))
+
+    return router
+
+
+def _files(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/documents/{name:path}")
+    def pdf(name: Name) -> Response:
+        # The browser's own viewer shows it; the page's policy would keep that from its plug-in.
+        headers = {
+            "content-security-policy": "frame-ancestors 'none'",
+            "content-disposition": "inline",
+        }
+        data = service.document_bytes(name)
+        return Response(data, media_type="application/pdf", headers=headers)
+
+    return router

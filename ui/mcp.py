@@ -1,0 +1,85 @@
+"""MCP tools for other programs' models, through Gradio's own MCP server.
+
+A Blocks of their own, without any component: the functions of the page never become tools.
+"""
+
+import json
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from rag.records import Filters
+from ui.errors import ExpectedError, public
+from ui.requests import AskRequest, Finished, SearchRequest
+from ui.service import Service
+from ui.wire import answer_json, result_json
+
+PATH = "/tools"  # the MCP endpoint is at /tools/gradio_api/mcp/
+
+
+def build_tools(service: Service) -> gr.Blocks:
+    """Return the three tools: search_pages, ask_documents, read_page."""
+
+    def search_pages(query: str, top_k: int = 5, document: str = "") -> str:
+        """Find the pages of the indexed documents that answer a question.
+
+        Args:
+            query: the question, or words to look for
+            top_k: how many pages, at most 50
+            document: only documents whose name matches this glob; empty for all
+        """
+        filters = Filters(document=document or None)
+        with _told():
+            found = service.search(SearchRequest(query, top_k=top_k, filters=filters))
+        return _json(result_json(found))
+
+    def ask_documents(question: str, document: str = "") -> str:
+        """Answer a question from the page images of the indexed documents, with its pages.
+
+        Args:
+            question: what to answer
+            document: only documents whose name matches this glob; empty for all
+        """
+        filters = Filters(document=document or None)
+        with _told():
+            for event in service.ask(AskRequest(question, filters=filters, client="mcp")):
+                if isinstance(event, Finished):
+                    return _json(answer_json(event.answer))
+        raise gr.Error("the answer was stopped", print_exception=False)
+
+    def read_page(document: str, page: int = 1) -> str:
+        """Return the text of a page as its text layer or OCR has it.
+
+        Args:
+            document: name of the document, as search_pages gives it
+            page: number of the page, from 1
+        """
+        with _told():
+            record = service.page(document, page)
+        return _json(
+            {"document": document, "page": page, "text": record.text, "source": record.text_class}
+        )
+
+    blocks: gr.Blocks
+    with gr.Blocks(title="Yomu", analytics_enabled=False) as blocks:
+        for tool in (search_pages, ask_documents, read_page):
+            # not queued: Gradio would call itself over HTTP, through our own log-in
+            api(tool, api_name=tool.__name__, queue=False)
+    return blocks
+
+
+def _json(value: dict[str, Any]) -> str:
+    """Return JSON: Gradio would show a dict as Python writes it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+class _told:  # noqa: N801 - a context manager, read like a function
+    """Turn expected errors into ones that Gradio shows to the client."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ExpectedError):
+            raise gr.Error(public(str(error)), print_exception=False) from error

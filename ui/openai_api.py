@@ -1,0 +1,179 @@
+"""`/v1/models` and `/v1/chat/completions`, as programs made for OpenAI's API expect them.
+
+The last user message is the question, earlier ones are its history, system messages are left out:
+the model is told how to answer by its own folder. The pages go out as `annotations`.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from rag.answer import Answer, Turn
+from rag.errors import UsageError
+from ui.api import ERRORS, begun, client_of
+from ui.errors import ExpectedError, public
+from ui.requests import AskRequest, Event, Finished, Piece
+from ui.service import Service
+from ui.streaming import events
+from ui.wire import status_of
+
+# ours → theirs
+FINISH = {"end": "stop", "length": "length", "repetition": "stop", "cancelled": "stop"}
+
+
+class TextPart(BaseModel):
+    """A part of a message; only text is read."""
+
+    type: str
+    text: str = ""
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart] = Field(max_length=8000)
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if part.type == "text")
+
+
+class ChatBody(BaseModel):
+    """A chat completion; what is not named here (temperature, …) is accepted and left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    messages: list[Message] = Field(min_length=1, max_length=100)
+    model: str = ""
+    stream: bool = False
+    max_tokens: int | None = Field(default=None, ge=1, le=2048)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=2048)
+
+    def request(self, client: str) -> AskRequest:
+        """Return the question and its history. Raises UsageError."""
+        spoken = [each for each in self.messages if each.role in ("user", "assistant")]
+        if not spoken or spoken[-1].role != "user" or not spoken[-1].text.strip():
+            raise UsageError("the last message is to be the user's question")
+        longest = self.max_completion_tokens or self.max_tokens
+        return AskRequest(
+            spoken[-1].text, _turns(spoken[:-1]), max_new_tokens=longest, client=client
+        )
+
+
+def _turns(messages: list[Message]) -> tuple[Turn, ...]:
+    """Pair questions with the answers that follow them; what has no partner is left out."""
+    return tuple(
+        (question.text, answer.text)
+        for question, answer in zip(messages, messages[1:], strict=False)
+        if (question.role, answer.role) == ("user", "assistant") and question.text.strip()
+    )
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Add the routes."""
+    router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERRORS)
+
+    @router.get("/models")
+    def models() -> dict[str, Any]:
+        """List the one model there is."""
+        name = service.status().model
+        return {
+            "object": "list",
+            "data": [{"id": name, "object": "model", "created": 0, "owned_by": "yomu"}],
+        }
+
+    @router.post("/chat/completions", response_model=None)
+    async def chat(body: ChatBody, request: Request) -> Response:
+        """Answer the last message from the indexed pages."""
+        asked = body.request(client_of(request))
+        made = _Completion(body.model or service.status().model, str(request.base_url))
+        stream = events(service, asked, request.is_disconnected)
+        if body.stream:
+            chunks = await begun(made.chunks(stream))
+            return StreamingResponse(chunks, media_type="text/event-stream")
+        async for event in stream:
+            if isinstance(event, Finished):
+                return JSONResponse(made.whole(event.answer))
+        return JSONResponse({"error": "the client is gone"}, 408)
+
+    app.include_router(router)
+
+
+class _Completion:
+    """Writes one answer in OpenAI's shapes."""
+
+    def __init__(self, model: str, base_url: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "created": int(time.time()), "model": model,
+        }  # fmt: skip
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        """Return a chat.completion."""
+        message = {
+            "role": "assistant", "content": answer.text, "refusal": None,
+            "annotations": self._annotations(answer),
+        }  # fmt: skip
+        n = answer.timings.tokens
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [
+                {"index": 0, "message": message, "finish_reason": _finish(answer), "logprobs": None}
+            ],
+            "usage": {"prompt_tokens": 0, "completion_tokens": n, "total_tokens": n},
+        }
+
+    async def chunks(self, stream: AsyncIterator[Event]) -> AsyncIterator[str]:
+        """Yield chat.completion.chunk lines; the annotations come with the last delta."""
+        is_first = True
+        try:
+            async for event in stream:
+                if is_first:
+                    yield self._chunk({"role": "assistant", "content": ""})
+                    is_first = False
+                if isinstance(event, Piece):
+                    yield self._chunk({"content": event.text})
+                elif isinstance(event, Finished):
+                    delta = {"annotations": self._annotations(event.answer)}
+                    yield self._chunk(delta, _finish(event.answer))
+        except ExpectedError as error:
+            if is_first:
+                raise
+            fault = {"message": public(str(error)), "code": status_of(error)}
+            yield f"data: {json.dumps({'error': fault})}\n\n"
+        yield "data: [DONE]\n\n"
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        data = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+    def _annotations(self, answer: Answer) -> list[dict[str, Any]]:
+        return [
+            {
+                "type": "url_citation",
+                "url_citation": {
+                    "url": f"{self._base_url}/documents/{quote(page.document)}#page={page.page}",
+                    "title": f"{page.document}, p. {page.page}",
+                    "start_index": 0,
+                    "end_index": len(answer.text),
+                },
+            }
+            for page in answer.citations
+        ]
+
+
+def _finish(answer: Answer) -> str:
+    return FINISH.get(answer.stop_reason or "end", "stop")

@@ -1,0 +1,122 @@
+"""The server: our API and Gradio's page in one application, behind one gate, run by uvicorn."""
+
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from rag.errors import UsageError
+from rag.settings import Settings
+from ui import api, openai_api
+from ui.requests import ServiceLimits
+from ui.security import Gate, GateOptions, Login, is_loopback, read_users
+from ui.service import Service
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where to listen and who may come in."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth_file: Path | None = None
+    hosts: tuple[str, ...] = ()  # names the server is called by, beside localhost and addresses
+    roots: tuple[Path, ...] = ()
+    max_upload_mb: int = 200
+    has_page: bool = True
+
+    def check(self) -> None:
+        """Raise UsageError for what is not safe or cannot be."""
+        if self.auth_file is None and not is_loopback(self.host):
+            raise UsageError(
+                f"--host {self.host} can be reached from other machines: give --auth-file FILE "
+                "(make one with `yomu serve --auth-file FILE --add-user NAME`)"
+            )
+        for root in self.roots:
+            if not root.is_dir():
+                raise UsageError(f"--root {root}: no such folder")
+
+
+def build(service: Service, options: ServeOptions) -> ASGIApp:
+    """Return the whole application behind its gate."""
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="Yomu", version="1", lifespan=life, docs_url=None, redoc_url=None,
+        openapi_url="/api/openapi.json",
+        description="Search pages, ask questions of them, add and remove documents.",
+    )  # fmt: skip
+    api.install(app, service)
+    openai_api.install(app, service)
+    if options.has_page:
+        _mount_page(app, service)
+    login = Login(read_users(options.auth_file)) if options.auth_file else None
+    names = frozenset(name.lower() for name in (*options.hosts, options.host))
+    gate = GateOptions(service.limits.upload_bytes, names, login)
+    return Gate(app, gate)
+
+
+def _mount_page(app: FastAPI, service: Service) -> None:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Gradio keeps what people upload here until the page has handed it on; gone at the end.
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="yomu-page-")
+    import gradio as gr
+
+    from ui import mcp
+    from ui.app import build_app
+    from ui.look import mount_options
+
+    gr.mount_gradio_app(
+        app, mcp.build_tools(service), path=mcp.PATH, mcp_server=True, **_mounting(service)
+    )
+    gr.mount_gradio_app(app, build_app(service), path="/", mcp_server=False, **_mounting(service))
+
+
+def _mounting(service: Service) -> dict[str, Any]:
+    """Return what both mounts have in common; a new dict each, for Gradio writes into it."""
+    return {
+        "allowed_paths": [], "max_file_size": service.limits.upload_bytes,
+        "enable_monitoring": False, "ssr_mode": False, "footer_links": [], "run_history": False,
+        "show_error": False, "app_kwargs": {"docs_url": None, "redoc_url": None},
+    }  # fmt: skip
+
+
+def serve(settings: Settings, options: ServeOptions) -> None:
+    """Run until interrupted. Raises UsageError before anything listens."""
+    options.check()
+    import uvicorn
+
+    limits = ServiceLimits(upload_bytes=options.max_upload_mb * 1_000_000)
+    service = Service(settings, limits, options.roots)
+    listener = _listen(options.host, options.port)
+    application = build(service, options)
+    config = uvicorn.Config(
+        application, log_level="warning", access_log=False, server_header=False, ws="none",
+        timeout_graceful_shutdown=5, proxy_headers=False,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket; the port is known before the page is built. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"cannot listen on {host}:{port} ({error.strerror})") from None
+    return listener
