@@ -44,7 +44,10 @@ def address(tmp_path_factory) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.e2e.page_server", str(folder / "index"), str(port)]
+    command = [
+        sys.executable, "-m", "rag", "serve", "--index", str(folder / "index"),
+        "--port", str(port), "--root", str(SAMPLES),
+    ]  # fmt: skip
     log = folder / "server.log"
     with log.open("w") as written:
         server = subprocess.Popen(command, cwd=ROOT, stdout=written, stderr=subprocess.STDOUT)
