@@ -76,11 +76,13 @@ def _mount_page(app: FastAPI, service: Service) -> None:
 
     from ui import mcp
     from ui.app import build_app
+    from ui.look import mount_options
 
     gr.mount_gradio_app(
         app, mcp.build_tools(service), path=mcp.PATH, mcp_server=True, **_mounting(service)
     )
-    gr.mount_gradio_app(app, build_app(service), path="/", mcp_server=False, **_mounting(service))
+    look = _mounting(service) | mount_options()
+    gr.mount_gradio_app(app, build_app(service), path="/", mcp_server=False, **look)
 
 
 def _mounting(service: Service) -> dict[str, Any]:

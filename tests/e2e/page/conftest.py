@@ -1,0 +1,198 @@
+"""One server and one headless Chromium for all tests of the page."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+
+ROOT = Path(__file__).parents[3]
+SAMPLES = ROOT / "samples"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--disable-component-update", "--disable-default-apps", "--no-first-run",
+]  # fmt: skip
+PATIENCE_MS = 60_000  # a busy machine is slow; nothing here asserts a time
+ENGLISH, JAPANESE = "en-GB", "ja-JP"
+SALES = "What were the total sales in 2023?"
+FIREWORKS = "花火大会はいつ開かれましたか。"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    binary = shutil.which("chromium")
+    if binary is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory) -> Iterator[str]:
+    """Where a server over an empty index answers."""
+    folder = tmp_path_factory.mktemp("served")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "rag", "serve", "--index", str(folder / "index"),
+        "--port", str(port), "--root", str(SAMPLES),
+    ]  # fmt: skip
+    log = folder / "server.log"
+    with log.open("w") as written:
+        server = subprocess.Popen(command, cwd=ROOT, stdout=written, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_up(f"http://127.0.0.1:{port}/", server, log)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_until_up(address: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(240):
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+@dataclass
+class Visit:
+    """A page open in a browser of its own, and what its console said."""
+
+    page: Page
+    context: BrowserContext
+    said: list[str] = field(default_factory=list)
+
+    def hear(self, line: str, *, is_wrong: bool = True) -> None:
+        if is_wrong:
+            self.said.append(line)
+
+    def find(self, selector: str, **more: str) -> Locator:
+        return self.page.locator(selector, **more)
+
+    def tab(self, number: int) -> None:
+        self.page.get_by_role("tab").nth(number).click()
+
+    def ask(self, question: str, mode: str = "text") -> None:
+        """Ask, by text if not said otherwise: that finds the right page whatever the model can."""
+        self.tab(0)
+        self.open_options()
+        self.find(f"#options input[type=radio][value={mode}]").check()
+        self.find("#question textarea, #question input").first.fill(question)
+        self.find("#ask:not([disabled])").click()
+        self.find("#answer .yomu-asked", has_text=question).wait_for()
+
+    def answered(self, question: str, mode: str = "text") -> Locator:
+        """Ask, unless that is on the page already, and wait for the answer and its page."""
+        self.tab(0)
+        asked = self.find("#answer .yomu-asked")
+        if not asked.count() or asked.inner_text() != question:
+            self.ask(question, mode)
+        answer = self.wait_for_answer()
+        self.wait_for("#viewer .yomu-heat")
+        return answer
+
+    def open_options(self) -> None:
+        if not self.find("#options input[type=radio]").first.is_visible():
+            self.find("#options button").first.click()
+
+    def wait_for(self, selector: str, count: int | None = None) -> Locator:
+        found = self.find(selector)
+        found.first.wait_for(state="attached")
+        if count is not None:
+            assert found.count() == count
+        return found
+
+    def wait_for_answer(self) -> Locator:
+        return self.wait_for("#answer .yomu-text[aria-busy=false]")
+
+    def snap(self, name: str) -> None:
+        """Keep a picture where YOMU_SCREENSHOTS names a folder."""
+        if folder := os.environ.get("YOMU_SCREENSHOTS"):
+            self.page.wait_for_timeout(400)
+            self.page.screenshot(path=f"{folder}/{name}.png")
+
+
+def open_page(
+    chromium: Browser, address: str, locale: str = ENGLISH, width: int = 1280, height: int = 900,
+    **more,
+) -> Visit:  # fmt: skip
+    """Open the page in a browser of its own and listen to its console."""
+    context = chromium.new_context(
+        locale=locale, viewport={"width": width, "height": height}, **more
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    opened = Visit(page, context)
+    page.on("console", lambda line: opened.hear(line.text, is_wrong=line.type == "error"))
+    page.on("pageerror", lambda error: opened.hear(str(error)))
+    page.on("request", lambda sent: opened.hear(f"left the machine: {sent.url}", is_wrong=not
+            sent.url.startswith((address, "data:", "blob:"))))  # fmt: skip
+    page.goto(address)
+    page.locator(".yomu-head h1").wait_for()
+    return opened
+
+
+@pytest.fixture
+def visit(chromium, address) -> Iterator[Callable[..., Visit]]:
+    """Open the page: visit(locale=…, width=…, height=…). Nothing may go wrong in its console."""
+    open_ones: list[Visit] = []
+
+    def start(*args, **more) -> Visit:
+        open_ones.append(open_page(chromium, address, *args, **more))
+        return open_ones[-1]
+
+    yield start
+    for each in open_ones:
+        each.context.close()
+    assert [line for each in open_ones for line in each.said] == []
+
+
+@pytest.fixture(scope="session")
+def english(chromium, indexed) -> Iterator[Visit]:
+    """A visit that many tests go on with: loading the page anew takes seconds of CPU."""
+    yield from _long_visit(chromium, indexed, ENGLISH, "light")
+
+
+@pytest.fixture(scope="session")
+def japanese(chromium, indexed) -> Iterator[Visit]:
+    """Another one, in Japanese and in the dark."""
+    yield from _long_visit(chromium, indexed, JAPANESE, "dark")
+
+
+def _long_visit(chromium: Browser, address: str, locale: str, scheme: str) -> Iterator[Visit]:
+    here = open_page(chromium, address, locale, color_scheme=scheme)
+    yield here
+    here.context.close()
+    assert here.said == []
+
+
+@pytest.fixture(scope="session")
+def indexed(chromium, address) -> str:
+    """The server once the samples were dropped on the page, as a person would."""
+    context = chromium.new_context(locale=ENGLISH, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(3 * PATIENCE_MS)
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_role("tab").nth(1).click()
+    page.get_by_text("Nothing is indexed yet").first.wait_for()
+    page.locator("#upload input[type=file]").set_input_files(sorted(SAMPLES.glob("*.pdf")))
+    page.locator("#job .yomu-job", has_text="Finished").wait_for()
+    page.locator("#documents tbody tr").nth(4).wait_for()
+    context.close()
+    return address

@@ -1,0 +1,180 @@
+"""Asking through the page, in a browser."""
+
+import json
+
+import pytest
+
+from tests.e2e.page.conftest import FIREWORKS, SALES
+
+
+def test_before_anything_is_indexed_the_page_says_what_to_do(visit):
+    here = visit()
+    assert "Nothing is indexed yet" in here.find("#head").inner_text()
+    here.ask(SALES)
+    here.find("#progress .yomu-error").wait_for()
+    assert "nothing is indexed yet" in here.find("#progress").inner_text()
+    here.find("#ask:not([disabled])").wait_for()
+    here.snap("empty-en")
+
+
+@pytest.mark.parametrize(
+    ("language", "question", "document", "words"),
+    [
+        ("english", SALES, "annual-report.pdf", ("Pages found", "p. 1", "score")),
+        ("japanese", FIREWORKS, "tourism-ja.pdf", ("見つかったページ", "1ページ", "スコア")),
+    ],
+)
+def test_pages_come_before_the_answer(request, language, question, document, words):
+    here = request.getfixturevalue(language)
+    here.page.evaluate(
+        """() => {
+            window.order = [];
+            const seen = (name, selector) => {
+                if (!window.order.includes(name) && document.querySelector(selector))
+                    window.order.push(name);
+            };
+            const look = () => {
+                seen('pages', '#evidence .yomu-card');
+                const text = document.querySelector('#answer .yomu-text');
+                if (text && text.textContent.trim()) seen('answer', '#answer .yomu-text');
+            };
+            new MutationObserver(look).observe(document.body,
+                { subtree: true, childList: true, characterData: true });
+        }"""
+    )
+    here.ask(question)
+    answer = here.wait_for_answer()
+    assert answer.inner_text().strip()
+    assert here.page.evaluate("window.order") == ["pages", "answer"]
+    first = here.find("#evidence .yomu-card").first
+    assert document in first.inner_text() and first.get_attribute("aria-current") == "true"
+    assert all(word in here.find("#evidence").inner_text() for word in words)
+    assert here.find("#evidence img").first.get_attribute("src").startswith("data:image/")
+    assert here.page.evaluate("document.documentElement.lang") == language[:2]
+    here.wait_for("#viewer .yomu-heat")
+    here.snap(f"ask-{language[:2]}")
+
+
+def test_a_citation_opens_its_page_and_the_heatmap_can_be_changed(english):
+    here = english
+    here.answered(SALES)
+    here.find("#evidence .yomu-card").nth(1).click()
+    here.wait_for("#viewer .yomu-place >> text=page 2 of 2")
+    here.find("#answer .yomu-cite").first.click()
+    here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
+    here.wait_for("#viewer .yomu-heat")
+
+    shown = here.find("#viewer .yomu-heat:not(.is-off)")
+    assert shown.get_attribute("data-layer") == "0"
+    sales = here.find("#viewer [data-show]", has_text="sales")
+    sales.click()
+    assert shown.get_attribute("data-layer") == sales.get_attribute("data-show") != "0"
+    here.find("#viewer [data-show=none]").click()
+    assert shown.count() == 0
+
+    before = here.find("#viewer .yomu-page").bounding_box()["width"]
+    here.find("#viewer [data-zoom=in]").click()
+    assert here.find("#viewer .yomu-page").bounding_box()["width"] > before
+    link = here.find("#viewer a[target=_blank]").get_attribute("href")
+    assert link == "/documents/annual-report.pdf#page=1"
+    got = here.page.request.get(here.page.url.rstrip("/") + link.split("#")[0])
+    assert got.ok and got.body().startswith(b"%PDF")
+
+
+def test_pages_turn_by_button_and_by_key(english):
+    here = english
+    here.answered(SALES)
+    here.find("#answer .yomu-cite").first.click()
+    here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
+    here.find("#viewer [aria-label='Next page']").click()
+    here.wait_for("#viewer .yomu-place >> text=page 2 of 2")
+    here.find("#viewer .yomu-scroll").focus()
+    here.page.keyboard.press("PageUp")
+    here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
+
+
+def test_an_answer_is_taken_away_as_markdown_and_json(english):
+    here = english
+    answer = here.answered(SALES).inner_text().strip()
+    with here.page.expect_download() as got:
+        here.find("#answer [data-name='answer.json']").click()
+    found = json.loads(got.value.path().read_text("utf-8"))
+    assert found["question"] == SALES
+    assert found["citations"][0] == {"document": "annual-report.pdf", "page": 1}
+    assert found["hits"][0]["document"] == "annual-report.pdf"
+    with here.page.expect_download() as got:
+        here.find("#answer [data-name='answer.md']").click()
+    text = got.value.path().read_text("utf-8")
+    assert SALES in text and "1. `annual-report.pdf`, p. 1" in text
+    assert answer.splitlines()[0] in text
+
+
+def test_a_second_question_keeps_the_first_in_view(english):
+    here = english
+    here.answered(SALES)
+    here.ask("What is the capacity of the kettle?")
+    here.wait_for("#earlier summary >> text=total sales")
+    here.wait_for("#answer .yomu-asked >> text=kettle")
+    here.wait_for_answer()
+    assert "kettle-manual.pdf" in here.find("#evidence .yomu-card").first.inner_text()
+
+
+def test_an_answer_can_be_stopped(english):
+    here = english
+    here.ask(" ".join([SALES] * 12))
+    here.wait_for("#evidence .yomu-card")
+    here.find("#stop").click()
+    here.find("#ask:not([disabled])").wait_for()
+    here.wait_for("#answer .yomu-text[aria-busy=false]")
+    assert here.find("#stop").is_disabled()
+    here.ask(SALES)  # the model is free again
+    here.wait_for("#answer .yomu-cite, #evidence .yomu-warn")
+    here.wait_for_answer()
+
+
+def test_examples_ask_with_one_click_and_the_keyboard_is_enough(japanese):
+    here = japanese
+    here.tab(0)
+    here.find("#ask:not([disabled])").wait_for()
+    here.find("#examples .yomu-chip").first.focus()
+    here.page.keyboard.press("Enter")
+    here.wait_for("#evidence .yomu-card")
+    here.wait_for_answer()
+    card = here.find("#evidence .yomu-card").last
+    card.focus()
+    here.page.keyboard.press("Enter")
+    name = card.get_attribute("data-document")
+    here.wait_for(f"#viewer .yomu-place >> text={name}")
+
+
+def test_nothing_relevant_is_said(english):
+    here = english
+    here.ask("zyzzyva")
+    here.wait_for("#evidence .yomu-warn")
+    here.wait_for_answer()
+    assert "No page of these documents matches" in here.find("#evidence").inner_text()
+
+
+def test_a_filter_leaves_only_its_documents(english):
+    here = english
+    here.open_options()
+    field = here.find("#options input[role=listbox], #options input[role=combobox]").first
+    field.fill("kettle*")
+    field.press("Enter")
+    here.ask("total sales capacity kettle")
+    here.wait_for("#evidence .yomu-card")
+    names = {each.get_attribute("data-document") for each in here.find(".yomu-card").all()}
+    assert names == {"kettle-manual.pdf"}
+    here.wait_for_answer()
+    here.open_options()
+    field.fill("")
+    field.press("Enter")
+
+
+def test_two_browsers_at_once_get_their_own_answers(english, japanese):
+    one, two = english, japanese
+    one.ask(SALES)
+    two.ask(FIREWORKS)
+    for here, document in ((one, "annual-report.pdf"), (two, "tourism-ja.pdf")):
+        here.wait_for_answer()
+        assert here.find("#answer .yomu-cite").first.get_attribute("data-document") == document

@@ -1,0 +1,405 @@
+"""What is shown for each event, and that nothing from files, pages or models becomes markup."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+
+from index.records import Failure
+from rag.errors import DocumentError, UsageError
+from tests.unit.small_service import PAGES, SmallService, record
+from ui import handlers, handlers_library
+from ui.errors import NotAllowed, NotReady, ServiceBusy
+from ui.handlers import Form, Selection, reason
+from ui.jobs import IngestProgress, IngestSummary, JobFailure
+from ui.markup import esc, pdf_url, tag
+from ui.markup_ask import Turn, as_json, as_markdown
+
+EVIL = "<img src=x onerror=alert(1)>.pdf"
+
+
+class Elements(HTMLParser):
+    """Tags, attributes and text of HTML, as a browser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def having(self, name: str) -> list[str]:
+        return [attrs[name] for _, attrs in self.tags if name in attrs]
+
+
+def shown(service, question="total sales in 2023", language="en", turns=(), **form):
+    return list(handlers.ask(service, Form(question, **form), turns, language))
+
+
+def last(parts, name):
+    return next(value for part in reversed(parts) if (value := getattr(part, name)) is not None)
+
+
+def test_pages_are_shown_before_the_first_word():
+    parts = shown(SmallService())
+    at_pages = next(n for n, part in enumerate(parts) if part.evidence)
+    at_words = next(n for n, part in enumerate(parts) if part.answer and "1,420" in part.answer)
+    assert at_pages < at_words
+    page = Elements(parts[at_pages].evidence)
+    assert "report.pdf" in page.text and "p. 1" in page.text and "score" in page.text
+    assert page.having("data-first") == ["report.pdf\n1\ntotal sales in 2023"]
+
+
+def test_an_answer_grows_and_ends_with_its_pages_and_times():
+    parts = shown(SmallService())
+    texts = [Elements(part.answer).text for part in parts if part.answer]
+    assert any("1,420" in text and "total1" not in text for text in texts)
+    final = Elements(last(parts, "answer"))
+    assert "1,420 in total" in final.text
+    cited = [attrs for _, attrs in final.tags if "yomu-cite" in (attrs.get("class") or "").split()]
+    assert [(each["data-document"], each["data-page"]) for each in cited] == [("report.pdf", "1")]
+    assert "2.2 s" in Elements(last(parts, "progress")).text  # 0.1 + 0.15 + 0.5 + 0.5 + 1
+    (turn,) = last(parts, "turns")
+    assert turn.answer == "1,420 in total" and turn.is_finished
+
+
+def test_the_place_in_the_queue_is_shown():
+    parts = shown(SmallService(), language="ja")
+    assert any(part.progress and "前に2件" in part.progress for part in parts)
+
+
+def test_nothing_relevant_says_so():
+    final = shown(SmallService(), "zebra")
+    assert "No page of these documents matches" in last(final, "evidence")
+    assert last(final, "turns")[0].abstained
+
+
+def test_an_empty_question_asks_nothing():
+    service = SmallService()
+    assert shown(service, "  ") == [] and service.asked == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServiceBusy("50 are waiting; try again soon"),
+        NotReady("the model is being opened"),
+        UsageError("no document matches 'x'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_expected_error_is_one_line(error):
+    final = shown(SmallService(fails={"ask": error}))
+    assert str(error) in Elements(last(final, "progress")).text
+    assert 'role="alert"' in last(final, "progress")
+
+
+def test_an_error_in_mid_answer_keeps_the_pages():
+    final = shown(SmallService(fails={"writing": DocumentError("no page can be read any more")}))
+    assert "no page can be read any more" in Elements(last(final, "progress")).text
+    assert "report.pdf" in last(final, "evidence")
+
+
+def test_our_own_bugs_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        shown(SmallService(fails={"ask": ZeroDivisionError()}))
+
+
+def test_a_stopped_answer_is_kept_and_called_stopped():
+    service, own = SmallService(answer="one two three"), SimpleNamespace(cancelled=False)
+    parts = []
+    for part in handlers.ask(service, Form("total sales"), (), "en", own):
+        parts.append(part)
+        own.cancelled = bool(part.answer and "one" in part.answer)
+    (turn,) = last(parts, "turns")
+    assert turn.answer == "one" and "Stopped." in turn.notes
+
+
+def test_closing_the_generator_closes_the_stream():
+    closed = []
+
+    class Watched(SmallService):
+        def ask(self, request, cancellation=None):
+            try:
+                yield from super().ask(request, cancellation)
+            finally:
+                closed.append(True)
+
+    going = handlers.ask(Watched(), Form("total sales"), (), "en")
+    next(going), next(going)
+    going.close()
+    assert closed == [True]
+
+
+def test_the_form_becomes_a_request():
+    service = SmallService()
+    past = (Turn("before?", "yes", (("report.pdf", 2),), is_finished=True),)
+    shown(service, turns=past, document=" re*.pdf ", date_from="2023-01-01", mode="text", top_k=3,
+          pages=2, neighbours=1, is_follow_up=True)  # fmt: skip
+    (request,) = service.asked
+    assert (request.mode, request.top_k, request.pages, request.neighbours) == ("text", 3, 2, 1)
+    assert (request.filters.document, request.filters.date_from) == ("re*.pdf", "2023-01-01")
+    assert request.history == (("before?", "yes"),)
+    assert [each.key for each in request.kept] == [("report.pdf", 2)]
+
+
+def test_a_new_question_leaves_the_conversation_behind():
+    service = SmallService()
+    shown(service, turns=(Turn("before?", "yes"),))
+    assert service.asked[0].history == () and service.asked[0].pages is None
+
+
+def test_earlier_questions_stay_in_view():
+    parts = shown(SmallService(), turns=(Turn("before?", "yes", is_finished=True),))
+    assert "before?" in last(parts, "earlier")
+    assert [turn.question for turn in last(parts, "turns")] == ["before?", "total sales in 2023"]
+
+
+# -- the page viewer -------------------------------------------------------------------------------
+
+
+def test_a_page_comes_first_and_then_its_heatmap():
+    first, second = handlers.show_page(SmallService(), Selection("report.pdf", 1, "total sales"),
+                                       (), "en")  # fmt: skip
+    assert Elements(first).having("data-layer") == []
+    page = Elements(second)
+    assert page.having("data-layer") == ["0", "1", "2"]  # whole question, then each word
+    assert page.having("data-show") == ["0", "1", "2", "none"]
+    assert all(source.startswith("data:image/") for source in page.having("src"))
+
+
+def test_words_of_the_answer_are_framed_on_the_page_it_was_read_from():
+    turns = (Turn("total sales", "It was 1,420", (("report.pdf", 1),), is_finished=True),)
+    service = SmallService()
+    *_, html = handlers.show_page(service, Selection("report.pdf", 1, "total sales"), turns, "en")
+    assert "left:10.00%;top:20.00%;width:20.00%;height:5.00%" in html
+    assert ("text_boxes", ("1,420",)) in service.done
+    *_, other = handlers.show_page(service, Selection("report.pdf", 2, "total sales"), turns, "en")
+    assert "yomu-box" not in other
+
+
+def test_a_page_without_a_heatmap_says_why():
+    service = SmallService(fails={"heatmap": NotReady("the model is being opened")})
+    *_, html = handlers.show_page(service, Selection("report.pdf", 1, "sales"), (), "en")
+    assert "No heatmap: the model is being opened" in html and "yomu-page" in html
+
+
+def test_a_page_that_is_gone_is_one_line():
+    service = SmallService(fails={"page_image": DocumentError("is not in the index")})
+    (html,) = handlers.show_page(service, Selection("gone.pdf", 1), (), "en")
+    assert "is not in the index" in html
+
+
+def test_the_first_and_last_page_turn_no_further():
+    (html,) = handlers.show_page(SmallService(), Selection("report.pdf", 2), (), "en")
+    turns = [attrs for _, attrs in Elements(html).tags if attrs.get("data-event") == "select"]
+    assert [("disabled" in each, each["data-page"]) for each in turns] == [
+        (False, "1"),
+        (True, "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "data", [None, "x", {}, {"document": 3, "page": "1"}, {"document": "a", "page": "-1"},
+             {"document": "a", "page": "1; drop"}],
+)  # fmt: skip
+def test_a_click_that_names_no_page_is_ignored(data):
+    assert Selection.read(data) is None
+
+
+def test_a_click_that_names_a_page():
+    assert Selection.read({"document": "a", "page": "2", "query": "q"}) == Selection("a", 2, "q")
+
+
+def test_three_ways_are_compared_and_one_that_fails_leaves_the_others():
+    class NoModel(SmallService):
+        def search(self, request):
+            if request.mode != "text":
+                raise NotReady("the model is being opened")
+            return super().search(request)
+
+    *_, html = handlers.compare(NoModel(), "total sales", 3, "en")
+    page = Elements(html)
+    assert page.text.count("the model is being opened") == 2 and "report.pdf" in page.text
+
+
+# -- library and status ----------------------------------------------------------------------------
+
+
+def progress(**changed):
+    known = IngestProgress("1", 1, 3, 5, 10, 2.5, 2.0)
+    return replace(known, **changed)
+
+
+class House(SmallService):
+    """The small service with what library and status ask for."""
+
+    def status(self):
+        return SimpleNamespace(
+            state=self.state, reason="/srv/models/x: no such folder", model="embedded",
+            is_embedded=True, device="cpu", precision="int8", index="/srv/secret/.yomu",
+            n_documents=len(self.records), n_pages=4, bytes={"total": 12_345_678},
+            versions={"gradio": "6.31.0"}, job=self.progress, waiting=0,
+        )  # fmt: skip
+
+    def job(self):
+        return self.progress
+
+    def usage(self):
+        return {"total": 2_500_000, "images": 1_000}
+
+    def store_upload(self, name, given):
+        self._do("store_upload", name)
+        return given
+
+    def ingest(self, sources, *, uploaded):
+        self._do("ingest", [str(each) for each in sources], uploaded)
+        return "1"
+
+    def remove(self, document):
+        self._do("remove", document)
+
+    def reread(self, document):
+        self._do("reread", document)
+        return "1"
+
+
+def test_nothing_indexed_says_what_to_do():
+    found = handlers_library.look(House(records=[]), "en")
+    assert "Nothing is indexed yet" in found.banner and "ingest.py samples/" in found.banner
+    assert found.examples == "" and found.names == []
+
+
+def test_a_run_shows_how_far_it_is():
+    found = handlers_library.look(House(progress=progress()), "en")
+    assert "5 of 10 pages" in found.banner
+    assert 'aria-valuenow="50"' in found.job
+    assert "2.5 pages per second" in found.job and "0:02" in found.job
+
+
+def test_a_finished_run_lists_what_failed_and_why():
+    report = IngestSummary(2, 0, 0, 1, 5, 0, 3.0)
+    failed = (JobFailure("bad.pdf", None, "encrypted: give --password"),)
+    done = progress(finished=True, report=report, failures=failed)
+    html = handlers_library.look(House(progress=done), "en").job
+    assert "2 added, 0 updated, 0 unchanged, 1 failed" in html
+    assert "bad.pdf" in html and "encrypted" in html
+
+
+def test_documents_show_their_state_and_reasons():
+    rows = [record("a.pdf", status="damaged"), record("b.pdf", status="failed", reason="is empty")]
+    service = House(records=rows, failures=[Failure("a.pdf", 3, "took longer than 60 s")])
+    text = Elements(handlers_library.look(service, "en").documents).text
+    assert "some pages failed" in text and "p. 3: took longer than 60 s" in text
+    assert "could not be read" in text and "is empty" in text
+
+
+def test_what_is_unchanged_is_not_sent_again():
+    service = House()
+    seen = handlers_library.look(service, "en").seen
+    again = handlers_library.look(service, "en", seen)
+    assert again == handlers_library.Looked(seen=seen)
+    service.progress = progress()
+    assert handlers_library.look(service, "en", seen).banner is not None
+
+
+def test_uploads_are_taken_one_by_one():
+    class Picky(House):
+        def store_upload(self, name, given):
+            if name == "x.exe":
+                raise NotAllowed("x.exe is no PDF, image or Office file")
+            return super().store_upload(name, given)
+
+    service = Picky()
+    html = handlers_library.add_files(service, [("a.pdf", "/t/1"), ("x.exe", "/t/2")], "en")
+    assert "is no PDF" in html and "1 files were taken" in html
+    assert ("ingest", ["/t/1"], True) in service.done
+
+
+def test_a_folder_that_is_not_allowed_is_refused_in_one_line():
+    service = House(fails={"ingest": NotAllowed("only folders below samples may be read")})
+    assert "only folders below samples" in handlers_library.read_folder(service, "/etc", "en")
+    assert handlers_library.read_folder(service, " ", "en") == ""
+
+
+def test_removing_and_reading_again_reach_the_service():
+    service = House()
+    assert "was removed" in handlers_library.remove(service, "a.pdf", "en")
+    assert "read again" in handlers_library.reread(service, "a.pdf", "en")
+    assert service.done == [("remove", "a.pdf"), ("reread", "a.pdf")]
+
+
+@pytest.mark.parametrize(("state", "says"), [("loading", "準備"), ("failed", "使えません")])
+def test_the_state_of_the_model_is_in_the_head(state, says):
+    assert says in handlers_library.look(House(state=state), "ja").banner
+
+
+def test_the_status_page_says_what_the_model_can_do():
+    html = handlers_library.status_page(House(), "en")
+    assert "12.3 MB" in html and "check every answer" in html and "gradio" in html
+
+
+# -- safety ----------------------------------------------------------------------------------------
+
+
+def test_names_page_text_and_answers_are_text():
+    service = House(answer="<script>alert(1)</script> ![x](http://evil.example/x.png) [a](b)")
+    parts = shown(service, "sales <b>now</b>")
+    *_, sheet = handlers.show_page(service, Selection(EVIL, 1, "<i>sales</i>"), (), "en")
+    *_, columns = handlers.compare(service, "sales", 5, "en")
+    library = handlers_library.look(service, "en")
+    htmls = [
+        last(parts, "evidence"), last(parts, "answer"), sheet, columns, library.documents,
+        handlers_library.remove(service, EVIL, "en"),
+    ]  # fmt: skip
+    for html in htmls:
+        found = Elements(html)
+        assert not {name for name, _ in found.tags} & {"script", "b", "i", "iframe", "object"}
+        assert not [key for _, attrs in found.tags for key in attrs if key.startswith("on")]
+        assert all(each.startswith("data:image/") for each in found.having("src"))
+        assert all(each.startswith("/documents/") for each in found.having("href"))
+    assert EVIL in Elements(last(parts, "evidence")).text
+    assert "<script>alert(1)</script>" in Elements(last(parts, "answer")).text
+
+
+def test_no_path_of_the_server_reaches_the_page():
+    line = "/srv/secret/.yomu: index is locked by 12; see '/home/x/a b.txt' and ../q and 3/4 pages"
+    assert "/srv" not in reason(line) and "/home" not in reason(line)
+    assert "index is locked by 12" in reason(line) and "3/4 pages" in reason(line)
+    for html in (
+        handlers_library.status_page(House(), "en"),
+        handlers_library.look(House(state="failed"), "en").banner,
+        handlers_library.look(House(), "en").documents,
+    ):
+        assert "/srv" not in html
+
+
+def test_escaping_holds_in_elements_and_attributes():
+    html = tag("p", esc("<&\"'>"), data_x="\"'><script>")
+    assert Elements(html).text == "<&\"'>"
+    assert Elements(html).tags == [("p", {"data-x": "\"'><script>"})]
+
+
+def test_a_pdf_address_cannot_leave_its_place():
+    assert pdf_url("../a b#c?.pdf", 3) == "/documents/..%2Fa%20b%23c%3F.pdf#page=3"
+
+
+def test_exports_hold_the_answer_and_its_pages():
+    turn = Turn("q?", "a\n# not a heading", (("`x`.pdf", 2),), (("`x`.pdf", 2, 0.5),))
+    found = json.loads(as_json(turn))
+    assert found["citations"] == [{"document": "`x`.pdf", "page": 2}]
+    assert found["hits"] == [{"document": "`x`.pdf", "page": 2, "score": 0.5}]
+    assert "\n    # not a heading\n" in as_markdown("en", turn)
+    assert "1. `'x'.pdf`, p. 2" in as_markdown("en", turn)
+
+
+def test_every_page_of_the_small_service_can_be_found():
+    assert {hit.document for hit in SmallService().search(
+        SimpleNamespace(text="sales kettle", mode="text", top_k=9)).hits} == set(PAGES)  # fmt: skip

@@ -1,0 +1,179 @@
+"""What happens in the library and on the status page; plain functions, without gradio."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ui import markup, markup_ask, markup_library
+from ui.errors import ExpectedError
+from ui.handlers import reason
+from ui.jobs import IngestProgress
+from ui.markup_library import Job, Row
+from ui.requests import ServiceStatus
+from ui.service import Service
+from ui.texts import examples, size_text, word
+
+MAX_PROBLEMS = 50  # of one run, in the browser; the rest is in the log and in `yomu list`
+
+
+class Looked(NamedTuple):
+    """What is shown of the state of things; None: as it is."""
+
+    banner: str | None = None
+    examples: str | None = None
+    job: str | None = None
+    documents: str | None = None
+    usage: str | None = None
+    names: list[str] | None = None
+    seen: str = ""
+
+
+def look(service: Service, language: str, seen: str = "") -> Looked:
+    """Return head, examples, running job and documents, unless they are as they were `seen`."""
+    status = service.status()
+    progress = service.job()
+    mark = repr((status.state, status.n_documents, status.n_pages, status.reason, progress))
+    if mark == seen:
+        return Looked(seen=seen)
+    try:
+        records, failures = service.documents()
+    except ExpectedError as error:
+        line = markup.note(word(language, "error", reason=reason(error)), "error")
+        return Looked(banner=banner(status, language), documents=line, seen=mark)
+    names = [each.name for each in records]
+    rows = [
+        Row(
+            each.name, each.status, each.n_pages, each.n_pages_stored, each.size_bytes,
+            each.date or "",
+            tuple((None, reason(each.reason)) for _ in (1,) if each.reason)
+            + tuple((f.page, reason(f.reason)) for f in failures
+                    if f.document == each.name and f.page is not None),
+        )
+        for each in records
+    ]  # fmt: skip
+    shown = examples(frozenset(names), language) if names else []
+    return Looked(
+        banner=banner(status, language),
+        examples=markup_ask.example_row(language, shown) if shown else "",
+        job=markup_library.job(language, job_of(progress)),
+        documents=markup_library.documents(language, rows),
+        usage=markup_library.usage(language, service.usage()) if names else "",
+        names=names,
+        seen=mark,
+    )
+
+
+def banner(status: ServiceStatus, language: str) -> str:
+    """Return the head of the page with what a reader should know before asking."""
+    notes: list[tuple[str, str]] = []
+    running = status.job
+    if running is not None and not running.finished:
+        done, total = running.pages_done, running.pages_total
+        key = "indexing" if total else "indexing_start"
+        notes.append(("wait", word(language, key, done=done, total=total)))
+    elif not status.n_documents:
+        text = f"{word(language, 'empty_title')}. {word(language, 'empty_text')}"
+        notes.append(("info", text))
+    if status.state == "loading":
+        notes.append(("wait", word(language, "model_loading")))
+    elif status.state == "failed":
+        notes.append(("error", word(language, "model_failed", reason=reason(status.reason or ""))))
+    return markup.banner(language, notes)
+
+
+def job_of(progress: IngestProgress | None) -> Job | None:
+    """Return a run as it is shown."""
+    if progress is None:
+        return None
+    report = progress.report
+    summary = None
+    if report is not None:
+        summary = {
+            "added": report.added, "updated": report.updated,
+            "unchanged": report.unchanged, "failed": report.failed,
+        }  # fmt: skip
+    return Job(
+        documents=(progress.documents_done, progress.documents_total),
+        pages=(progress.pages_done, progress.pages_total),
+        pages_per_second=progress.pages_per_second,
+        seconds_left=progress.seconds_left,
+        is_finished=progress.finished,
+        problems=tuple(
+            (each.document, each.page, reason(each.reason))
+            for each in list(progress.failures)[:MAX_PROBLEMS]
+        ),
+        summary=summary,
+        error=reason(progress.error) if progress.error else "",
+    )
+
+
+def add_files(service: Service, files: Sequence[tuple[str, str]], language: str) -> str:
+    """Take uploaded files (name, where it was put) and have them read; returns a line about it."""
+    taken: list[Path] = []
+    problems = []
+    for name, path in files:
+        try:
+            taken.append(service.store_upload(name, Path(path)))
+        except ExpectedError as error:
+            problems.append(f"{name}: {reason(error)}")
+    lines = [markup.note(word(language, "error", reason=each), "error") for each in problems]
+    if taken:
+        text = word(language, "uploading", n=len(taken))
+        lines.append(_started(lambda: service.ingest(taken, uploaded=True), text, language))
+    return "".join(lines)
+
+
+def read_folder(service: Service, folder: str, language: str) -> str:
+    """Have a folder of the server read, where the server allows that."""
+    if not folder.strip():
+        return ""
+    sources = [Path(folder.strip())]
+    text = word(language, "job_running")
+    return _started(lambda: service.ingest(sources, uploaded=False), text, language)
+
+
+def reread(service: Service, document: str, language: str) -> str:
+    """Have a document read again."""
+    text = word(language, "rereading", document=document)
+    return _started(lambda: service.reread(document), text, language)
+
+
+def remove(service: Service, document: str, language: str) -> str:
+    """Remove a document: vectors, text and images."""
+    text = word(language, "removed", document=document)
+    return _started(lambda: service.remove(document), text, language)
+
+
+def cancel(service: Service) -> None:
+    """Stop the run; what was read stays."""
+    service.cancel_job()
+
+
+def _started(action: Callable[[], object], text: str, language: str) -> str:
+    try:
+        action()
+    except ExpectedError as error:
+        return markup.note(word(language, "error", reason=reason(error)), "error")
+    return markup.note(text)
+
+
+def status_page(service: Service, language: str) -> str:
+    """Return model, device, precision, index and versions, and what the model can do."""
+    status = service.status()
+    facts = [
+        ("status_model", reason(status.model or "–")),
+        ("status_state", word(language, f"state_{status.state}")),
+        ("status_device", status.device or "–"),
+        ("status_precision", status.precision or "–"),
+        ("status_index", reason(str(status.index))),
+        ("status_documents", str(status.n_documents)),
+        ("status_pages", str(status.n_pages)),
+        ("status_bytes", size_text(status.bytes.get("total", 0))),
+        ("status_waiting", str(status.waiting)),
+    ]
+    about = "about_embedded" if status.is_embedded else "about_real"
+    if status.state == "failed":
+        about = "about_missing"
+    rows = [(word(language, key), value) for key, value in facts]
+    versions = sorted(status.versions.items())
+    return markup_library.status(language, rows, versions, word(language, about))

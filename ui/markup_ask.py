@@ -1,0 +1,302 @@
+"""HTML of a question's evidence, answer and pages."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ui.markup import button, esc, image, items, note, page_name, pdf_url, section, tag
+from ui.texts import word
+
+
+@dataclass(frozen=True)
+class Card:
+    """A page that was found: what is shown of it in a row of cards."""
+
+    document: str
+    page: int
+    score: float
+    thumbnail: str = ""  # data: URI
+    number: int | None = None  # of its citation, where the answer was read from it
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and what became of it, for the page, for its history and for export."""
+
+    question: str
+    answer: str = ""
+    pages: tuple[tuple[str, int], ...] = ()  # cited, in the order of their numbers
+    hits: tuple[tuple[str, int, float], ...] = ()
+    abstained: bool = False
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    is_finished: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the work; seconds None: under way."""
+
+    label: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An overlay of the page; label as on its button."""
+
+    label: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A page in the viewer; boxes are fractions (left, top, right, bottom) of the page."""
+
+    document: str
+    page: int
+    n_pages: int
+    source: str
+    layers: tuple[Layer, ...] = ()
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    problem: str = ""
+
+
+def example_row(language: str, questions: Sequence[str]) -> str:
+    """Return questions to try."""
+    label = tag("span", esc(word(language, "examples")), class_="yomu-label")
+    chips = (button(each, "select", data_text=each, class_="yomu-chip") for each in questions)
+    return tag("div", label, *chips, class_="yomu-examples")
+
+
+def stages(language: str, steps: Sequence[Step]) -> str:
+    """Return the steps of an answer with their times."""
+    if not steps:
+        return ""
+    rows = []
+    for step in steps:
+        is_done = step.seconds is not None
+        spent = word(language, "seconds", s=f"{step.seconds:.1f}") if is_done else "…"
+        rows.append(
+            tag("li", esc(step.label), tag("span", esc(spent), class_="yomu-time"),
+                class_="is-done" if is_done else "is-running")
+        )  # fmt: skip
+    return tag("div", tag("ol", *rows, class_="yomu-stages"), role="status", aria_live="polite")
+
+
+def cards(language: str, found: Sequence[Card], name: str, *, show_first: bool = False) -> str:
+    """Return pages as buttons with image, file, page and score.
+
+    name        the question, which the heatmap of a chosen page is about
+    show_first  have the browser open the first one at once
+    """
+    rows = [_card(language, card, name) for card in found]
+    first = f"{found[0].document}\n{found[0].page}\n{name}" if found and show_first else None
+    return tag("div", items(rows, "yomu-cards"), data_first=first)
+
+
+def _card(language: str, card: Card, query: str) -> str:
+    name = page_name(language, card.document, card.page)
+    picture = image(card.thumbnail, "", class_="yomu-thumb") if card.thumbnail else ""
+    score = word(language, "score", score=f"{card.score:.2f}")
+    caption = (
+        tag("span", esc(card.document), class_="yomu-file", title=card.document),
+        tag("span", esc(word(language, "page_short", page=card.page)), " · ", esc(score),
+            class_="yomu-score"),
+    )  # fmt: skip
+    return tag(
+        "button",
+        tag("span", picture, class_="yomu-frame"),
+        *caption,
+        type="button", data_event="select", data_document=card.document, data_page=card.page,
+        data_query=query, class_="yomu-card", aria_label=f"{name}, {score}",
+    )  # fmt: skip
+
+
+def evidence(language: str, found: Sequence[Card], query: str, *, abstained: bool) -> str:
+    """Return the pages found for a question, before its answer."""
+    title = word(language, "evidence")
+    if not found:
+        return section("evidence", title, note(word(language, "evidence_none"), "warn"))
+    warning = note(word(language, "not_relevant"), "warn") if abstained else ""
+    return section("evidence", title, warning, cards(language, found, query, show_first=True))
+
+
+def answer(language: str, turn: Turn | None) -> str:
+    """Return the answer as plain text, with a numbered chip for each page it was read from."""
+    title = word(language, "answer")
+    if turn is None:
+        hint = tag("p", esc(word(language, "answer_empty")), class_="yomu-hint")
+        return section("answer", title, hint)
+    asked = tag("p", esc(turn.question), class_="yomu-asked", dir="auto")
+    text = tag(
+        "div", esc(turn.answer), class_="yomu-text" + ("" if turn.is_finished else " is-writing"),
+        dir="auto", aria_live="polite", aria_busy="false" if turn.is_finished else "true",
+        data_finished=turn.question if turn.is_finished and turn.pages else None,
+    )  # fmt: skip
+    parts = [asked, text, _citations(language, turn)]
+    if turn.notes:
+        parts.append(items([esc(each) for each in turn.notes], "yomu-notes"))
+    if turn.is_finished and turn.answer:
+        parts.append(_take_away(language, turn))
+    return section("answer", title, *parts)
+
+
+def _citations(language: str, turn: Turn) -> str:
+    if not turn.pages:
+        return ""
+    label = tag("span", esc(word(language, "read_from")), class_="yomu-label")
+    chips = (
+        tag(
+            "button",
+            tag("span", str(number), class_="yomu-number"),
+            esc(page_name(language, document, page)),
+            type="button", data_event="select", data_document=document, data_page=page,
+            data_query=turn.question, class_="yomu-chip yomu-cite",
+        )
+        for number, (document, page) in enumerate(turn.pages, 1)
+    )  # fmt: skip
+    return tag("div", label, *chips, class_="yomu-cites")
+
+
+def _take_away(language: str, turn: Turn) -> str:
+    """Return buttons that copy and save in the browser; nothing is written on the server."""
+    copied = word(language, "copied")
+    return tag(
+        "div",
+        tag("button", esc(word(language, "copy")), type="button", data_copy=turn.answer,
+            data_done=copied, class_="yomu-tool"),
+        tag("button", esc(word(language, "export_markdown")), type="button",
+            data_save=as_markdown(language, turn), data_name="answer.md", class_="yomu-tool"),
+        tag("button", esc(word(language, "export_json")), type="button",
+            data_save=as_json(turn), data_name="answer.json", class_="yomu-tool"),
+        class_="yomu-tools",
+    )  # fmt: skip
+
+
+def as_markdown(language: str, turn: Turn) -> str:
+    """Return a turn as Markdown, its text indented: a model's words are no markup there either."""
+    lines = turn.answer.splitlines() or [""]
+    cited = [f"{n}. `{name}`, {page}" for n, (name, page) in enumerate(
+        ((name.replace("`", "'"), word(language, "page_short", page=page))
+         for name, page in turn.pages), 1)]  # fmt: skip
+    body = "\n".join(f"    {line}" for line in lines)
+    asked = "\n".join(f"    {line}" for line in turn.question.splitlines())
+    return "\n".join(
+        [f"# {word(language, 'question')}", "", asked, "", f"# {word(language, 'answer')}", "",
+         body, "", f"# {word(language, 'read_from')}", "", *cited, ""]
+    )  # fmt: skip
+
+
+def as_json(turn: Turn) -> str:
+    """Return a turn in the shape of `yomu ask --json`."""
+    found = {
+        "question": turn.question,
+        "answer": turn.answer,
+        "abstained": turn.abstained,
+        "citations": [{"document": name, "page": page} for name, page in turn.pages],
+        "hits": [{"document": name, "page": n, "score": score} for name, n, score in turn.hits],
+        "seconds": round(turn.seconds, 3),
+    }
+    return json.dumps(found, ensure_ascii=False, indent=2)
+
+
+def earlier(language: str, turns: Sequence[Turn]) -> str:
+    """Return the questions of this visit before the present one, newest first."""
+    if not turns:
+        return ""
+    rows = [
+        tag("details", tag("summary", esc(turn.question)),
+            tag("div", esc(turn.answer), class_="yomu-text", dir="auto"),
+            _citations(language, turn))
+        for turn in reversed(turns)
+    ]  # fmt: skip
+    return section("earlier", word(language, "earlier"), items(rows, "yomu-turns"))
+
+
+def viewer(language: str, sheet: Sheet | None, query: str = "") -> str:
+    """Return a page with its tools: other pages, zoom, its PDF, heatmap of question and words."""
+    title = word(language, "viewer")
+    if sheet is None:
+        hint = tag("p", esc(word(language, "viewer_empty")), class_="yomu-hint")
+        return section("viewer", title, hint)
+    parts = [_viewer_bar(language, sheet, query), _layer_bar(language, sheet)]
+    if sheet.problem:
+        parts.append(note(sheet.problem, "warn"))
+    alt = word(language, "page_alt", document=sheet.document, page=sheet.page)
+    overlays = "".join(
+        image(layer.source, "", class_="yomu-heat" + ("" if n == 0 else " is-off"), data_layer=n)
+        for n, layer in enumerate(sheet.layers)
+    )
+    boxes = "".join(_box(each) for each in sheet.boxes)
+    if sheet.source:
+        drawn = tag("div", image(sheet.source, alt, class_="yomu-page"), overlays, boxes,
+                    class_="yomu-sheet")  # fmt: skip
+        parts.append(tag("div", drawn, class_="yomu-scroll", tabindex="0", role="group",
+                         aria_label=alt))  # fmt: skip
+    if sheet.boxes:
+        parts.append(tag("p", esc(word(language, "boxes")), class_="yomu-hint"))
+    return section("viewer", title, *parts)
+
+
+def _box(box: tuple[float, float, float, float]) -> str:
+    left, top, right, bottom = (100 * each for each in box)
+    place = f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
+    return tag("span", class_="yomu-box", style=place)
+
+
+def _viewer_bar(language: str, sheet: Sheet, query: str) -> str:
+    def turn_to(page: int, sign: str, key: str) -> str:
+        return button(
+            sign, "select", data_document=sheet.document, data_page=page, data_query=query,
+            class_="yomu-tool", aria_label=word(language, key),
+            title=word(language, key), disabled=not 1 <= page <= sheet.n_pages,
+        )  # fmt: skip
+
+    def zoom(step: str, sign: str, key: str) -> str:
+        return tag("button", sign, type="button", data_zoom=step, class_="yomu-tool",
+                   aria_label=word(language, key), title=word(language, key))  # fmt: skip
+
+    place = word(language, "page_of", page=sheet.page, total=sheet.n_pages)
+    name = tag("p", tag("strong", esc(sheet.document)), " ", tag("span", esc(place)),
+               class_="yomu-place")  # fmt: skip
+    link = tag("a", esc(word(language, "open_pdf")), href=pdf_url(sheet.document, sheet.page),
+               target="_blank", rel="noopener noreferrer", class_="yomu-tool")  # fmt: skip
+    tools = tag(
+        "div",
+        turn_to(sheet.page - 1, "‹", "previous"), turn_to(sheet.page + 1, "›", "next"),
+        zoom("out", "−", "zoom_out"), zoom("fit", "↔", "zoom_fit"), zoom("in", "+", "zoom_in"),
+        link,
+        class_="yomu-tools",
+    )  # fmt: skip
+    return tag("div", name, tools, class_="yomu-bar")
+
+
+def _layer_bar(language: str, sheet: Sheet) -> str:
+    if not sheet.layers:
+        return ""
+    label = tag("span", esc(word(language, "heatmap")), class_="yomu-label")
+
+    def choice(name: object, text: str, *, is_on: bool) -> str:
+        return tag("button", esc(text), type="button", data_show=name, class_="yomu-chip",
+                   aria_pressed="true" if is_on else "false")  # fmt: skip
+
+    chips = [choice(n, layer.label, is_on=n == 0) for n, layer in enumerate(sheet.layers)]
+    off = choice("none", word(language, "heat_none"), is_on=False)
+    return tag("div", label, *chips, off, class_="yomu-layers", role="group",
+               aria_label=word(language, "heatmap"))  # fmt: skip
+
+
+def comparison(
+    language: str, columns: Sequence[tuple[str, Sequence[Card], str]], query: str
+) -> str:
+    """Return results of one question side by side: (mode, cards, what went wrong or "")."""
+    parts = []
+    for mode, found, problem in columns:
+        body = cards(language, found, query) if found else ""
+        if problem:
+            body = note(problem, "warn")
+        elif not found:
+            body = note(word(language, "test_none"))
+        parts.append(section("column", word(language, f"mode_{mode}"), body))
+    return tag("div", *parts, class_="yomu-columns")

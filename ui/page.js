@@ -1,0 +1,130 @@
+// Runs once for every HTML component of the page: `element` is it, `trigger` sends a Gradio event.
+// Clicks are delegated, so that what the server writes later needs no listeners of its own.
+// Nothing here makes HTML out of text.
+
+const read = (node, name) => node.getAttribute("data-" + name);
+
+function send(node) {
+  const data = {};
+  for (const name of ["document", "page", "query", "text"]) {
+    const value = read(node, name);
+    if (value !== null) data[name] = value;
+  }
+  trigger(read(node, "event"), data);
+}
+
+// Removing asks once more, on the button itself: a dialog would hide what is to be removed.
+function confirmed(node) {
+  const question = read(node, "confirm");
+  if (question === null || node.classList.contains("is-asking")) return true;
+  const before = node.textContent;
+  node.classList.add("is-asking");
+  node.textContent = question;
+  const calm = () => {
+    node.classList.remove("is-asking");
+    if (node.textContent === question) node.textContent = before;
+  };
+  node.addEventListener("blur", calm, { once: true });
+  setTimeout(calm, 6000);
+  return false;
+}
+
+async function copy(node) {
+  const before = node.textContent;
+  try {
+    await navigator.clipboard.writeText(read(node, "copy"));
+  } catch {
+    const field = document.createElement("textarea"); // no clipboard without https or permission
+    field.value = read(node, "copy");
+    element.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  node.textContent = read(node, "done");
+  setTimeout(() => { node.textContent = before; }, 1500);
+}
+
+function save(node) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([read(node, "save")], { type: "text/plain" }));
+  link.download = read(node, "name");
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function show(node) {
+  const wanted = read(node, "show");
+  for (const each of element.querySelectorAll("[data-show]"))
+    each.setAttribute("aria-pressed", String(each === node));
+  for (const each of element.querySelectorAll("[data-layer]"))
+    each.classList.toggle("is-off", read(each, "layer") !== wanted);
+}
+
+function zoom(node) {
+  const sheet = element.querySelector(".yomu-sheet");
+  if (!sheet) return;
+  const now = parseFloat(sheet.style.getPropertyValue("--zoom") || "1");
+  const step = read(node, "zoom");
+  const next = step === "fit" ? 1 : step === "in" ? now * 1.3 : now / 1.3;
+  sheet.style.setProperty("--zoom", String(Math.min(6, Math.max(0.4, next))));
+}
+
+function mark(document_, page) {
+  for (const each of document.querySelectorAll(".yomu-card"))
+    if (read(each, "document") === document_ && read(each, "page") === page)
+      each.setAttribute("aria-current", "true");
+    else each.removeAttribute("aria-current");
+}
+
+element.addEventListener("click", (event) => {
+  const node = event.target.closest("button");
+  if (!node || !element.contains(node) || node.disabled) return;
+  if (node.hasAttribute("data-copy")) copy(node);
+  else if (node.hasAttribute("data-save")) save(node);
+  else if (node.hasAttribute("data-show")) show(node);
+  else if (node.hasAttribute("data-zoom")) zoom(node);
+  else if (node.hasAttribute("data-event") && confirmed(node)) {
+    if (node.hasAttribute("data-page")) mark(read(node, "document"), read(node, "page"));
+    send(node);
+  }
+});
+
+// Left and right turn pages where the page itself has the focus.
+element.addEventListener("keydown", (event) => {
+  if (!event.target.classList.contains("yomu-scroll")) return;
+  const at = { PageUp: 0, PageDown: 1 }[event.key];
+  if (at === undefined) return;
+  const turn = element.querySelectorAll(".yomu-bar [data-event]")[at];
+  if (turn && !turn.disabled) { event.preventDefault(); send(turn); }
+});
+
+function settle() {
+  const head = element.querySelector("[data-lang]");
+  if (head) document.documentElement.lang = read(head, "lang");
+  frame();
+  const first = element.querySelector("[data-first]");
+  const wanted = first && read(first, "first");
+  if (wanted === (element.dataset.opened ?? null)) return;
+  if (!wanted) { delete element.dataset.opened; return; }
+  element.dataset.opened = wanted;
+  const [document_, page, ...query] = wanted.split("\n");
+  mark(document_, page);
+  trigger("select", { document: document_, page, query: query.join("\n") });
+}
+
+// The answer is there: the page that is open, if it was read from, now gets its words framed.
+function frame() {
+  const done = element.querySelector("[data-finished]");
+  const name = done ? read(done, "finished") : "";
+  if (name === (element.dataset.finished || "")) return;
+  element.dataset.finished = name;
+  const open = document.querySelector("#evidence .yomu-card[aria-current]");
+  if (!name || !open) return;
+  for (const each of element.querySelectorAll(".yomu-cite"))
+    if (read(each, "document") === read(open, "document") && read(each, "page") === read(open, "page"))
+      return send(each);
+}
+
+watch("value", () => requestAnimationFrame(settle));
+settle();

@@ -1,0 +1,141 @@
+"""The Ask tab: question, pages found, streamed answer, page viewer. Layout and wiring only."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from rag.records import Cancellation
+from ui import handlers
+from ui.handlers import Form, Selection
+from ui.look import I18N, language, panel
+from ui.service import Service
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class AskTab:
+    """Components that others fill or read."""
+
+    examples: gr.HTML
+    document: gr.Dropdown
+
+
+def build(service: Service) -> AskTab:
+    """Lay out the tab and wire it to the service."""
+    with gr.Row(elem_classes="yomu-ask"):
+        question = gr.Textbox(
+            label=I18N("question"), placeholder=I18N("question_hint"), lines=1, max_lines=5,
+            max_length=handlers.MAX_QUESTION, autofocus=True, scale=8, elem_id="question",
+        )  # fmt: skip
+        go = gr.Button(I18N("ask"), variant="primary", scale=1, min_width=96, elem_id="ask")
+        stop = gr.Button(
+            I18N("stop"), variant="secondary", scale=1, min_width=80, elem_id="stop",
+            interactive=False,
+        )  # fmt: skip
+    examples = panel("examples")
+    options = _options()
+    progress = panel("progress")
+    evidence = panel("evidence")
+    with gr.Row(elem_classes="yomu-desk"):
+        with gr.Column(scale=5, min_width=320):
+            answer = panel("answer")
+            earlier = panel("earlier")
+        with gr.Column(scale=6, min_width=320):
+            sheet = panel("viewer")
+    turns = gr.State(())
+
+    ask, halt = _asking(service)
+    gr.on(
+        [go.click, question.submit], lambda: _buttons(is_running=True), None, [go, stop],
+        queue=False, **QUIET,
+    ).then(
+        ask, [turns, question, *options], [progress, evidence, answer, earlier, turns],
+        concurrency_limit=None, **QUIET,
+    ).then(
+        lambda: _buttons(is_running=False), None, [go, stop], queue=False, **QUIET
+    )  # fmt: skip
+    stop.click(halt, None, None, queue=False, **QUIET)
+    examples.select(_example, None, question, queue=False, **QUIET).then(
+        None, None, None, js="() => document.querySelector('#ask').click()", **QUIET
+    )
+    for place in (evidence, answer, earlier, sheet):
+        show_in(service, place, sheet, turns)
+    gr.on(None, _welcome, None, [answer, sheet], queue=False, **QUIET)
+    return AskTab(examples, options[0])
+
+
+def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the handlers of Ask and of Stop; a session has one answer at a time."""
+    running: dict[str, Cancellation] = {}
+
+    def ask(request: gr.Request, past: Any, *filled: Any) -> Iterator[Any]:  # noqa: ANN401
+        key = str(request.session_hash)
+        running[key] = own = Cancellation()
+        form = replace(Form(*filled), client=key)
+        try:
+            for shown in handlers.ask(service, form, past, language(request), own):
+                yield [gr.skip() if part is None else part for part in shown]
+        finally:
+            own.cancel()
+            if running.get(key) is own:
+                del running[key]
+
+    def halt(request: gr.Request) -> None:
+        if own := running.get(str(request.session_hash)):
+            own.cancel()
+
+    return ask, halt
+
+
+def show_in(service: Service, place: gr.HTML, sheet: gr.HTML, turns: gr.State | None) -> None:
+    """Have a page that is chosen in `place` shown in `sheet`."""
+
+    def show(request: gr.Request, past: Any, event: gr.EventData) -> Iterator[Any]:  # noqa: ANN401
+        if chosen := Selection.read(event._data):
+            yield from handlers.show_page(service, chosen, past or (), language(request))
+
+    place.select(
+        show, turns or gr.State(()), sheet, concurrency_limit=None, trigger_mode="always_last",
+        **QUIET,
+    )  # fmt: skip
+
+
+def _buttons(*, is_running: bool) -> tuple[gr.Button, gr.Button]:
+    return gr.Button(interactive=not is_running), gr.Button(interactive=is_running)
+
+
+def _example(event: gr.EventData) -> str:
+    return str(event._data.get("text", ""))
+
+
+def _welcome(request: gr.Request) -> tuple[str, str]:
+    return handlers.welcome(language(request))
+
+
+def _options() -> list[Any]:
+    """Return the components of the options, in the order of `Form`."""
+    with gr.Accordion(I18N("options"), open=False, elem_id="options"):
+        with gr.Row():
+            document = gr.Dropdown(
+                [], value="", label=I18N("documents_filter"), info=I18N("documents_filter_info"),
+                allow_custom_value=True, scale=2, min_width=220,
+            )  # fmt: skip
+            date_from = gr.Textbox(
+                label=I18N("date_from"), placeholder=I18N("date_hint"), max_length=10, min_width=120
+            )
+            date_to = gr.Textbox(
+                label=I18N("date_to"), placeholder=I18N("date_hint"), max_length=10, min_width=120
+            )
+            mode = gr.Radio(
+                [(I18N(f"mode_{name}"), name) for name in ("hybrid", "visual", "text")],
+                value="hybrid", label=I18N("mode"), scale=2, min_width=260,
+            )  # fmt: skip
+        with gr.Row():
+            top_k = gr.Slider(1, 20, 5, step=1, label=I18N("top_k"), min_width=160)
+            pages = gr.Slider(0, 8, 0, step=1, label=I18N("pages"), min_width=160)
+            neighbours = gr.Slider(0, 3, 0, step=1, label=I18N("neighbours"), min_width=160)
+            follow_up = gr.Checkbox(False, label=I18N("follow_up"), min_width=200)
+    return [document, date_from, date_to, mode, top_k, pages, neighbours, follow_up]

@@ -1,0 +1,36 @@
+"""The Retrieval test tab: one question by image, by text and by both. Layout and wiring only."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from ui import handlers
+from ui.look import I18N, language, panel
+from ui.page_ask import QUIET, show_in
+from ui.service import Service
+
+
+def build(service: Service) -> None:
+    """Lay out the tab and wire it to the service."""
+    with gr.Row(elem_classes="yomu-ask"):
+        question = gr.Textbox(
+            label=I18N("question"), info=I18N("test_intro"), max_length=handlers.MAX_QUESTION,
+            scale=6, elem_id="test-question",
+        )  # fmt: skip
+        top_k = gr.Slider(1, 20, 5, step=1, label=I18N("top_k"), scale=3, min_width=220)
+        run = gr.Button(
+            I18N("test_run"), variant="primary", scale=1, min_width=96, elem_id="test-run"
+        )
+    columns = panel("columns")
+    sheet = panel("test-viewer")
+
+    def compare(request: gr.Request, text: str, n: float) -> Iterator[Any]:
+        yield from handlers.compare(service, text, n, language(request))
+
+    gr.on(
+        [run.click, question.submit], compare, [question, top_k], columns,
+        concurrency_limit=None, **QUIET,
+    )  # fmt: skip
+    for place in (columns, sheet):
+        show_in(service, place, sheet, None)
