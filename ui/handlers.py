@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from rag.answer import Answer
+from rag.answer import QUOTED, QUOTED_NOTE, Answer
 from rag.page_choice import PageRef
 from rag.records import Cancellation, Filters
 from rag.settings import Mode
@@ -183,9 +183,9 @@ class _Conversation:
 
     def _finished(self, answer: Answer) -> Shown:
         language, spent = self._language, answer.timings
-        remarks = {"cancelled": "stopped", "length": "cut"}
+        remarks = {"cancelled": "stopped", "length": "cut", QUOTED: "quoted"}
         remark = remarks.get(answer.stop_reason or "")
-        notes = [reason(each) for each in answer.notes]
+        notes = [reason(each) for each in answer.notes if each != QUOTED_NOTE]
         self._turn = replace(
             self._turn,
             answer=answer.text,

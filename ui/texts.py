@@ -45,6 +45,8 @@ ENGLISH: dict[str, str] = {
     "export_json": "JSON",
     "earlier": "Earlier in this visit",
     "stopped": "Stopped.",
+    "quoted": "These are the words of the page, not an answer of the model: the model in use finds "
+    "pages but does not read answers off them.",
     "cut": "The answer reached its longest length.",
     "waiting": "Waiting: {n} before you",
     "searching": "Searching",
@@ -202,6 +204,8 @@ JAPANESE: dict[str, str] = {
     "export_json": "JSON",
     "earlier": "これまでの質問",
     "stopped": "停止しました。",
+    "quoted": "これはモデルの回答ではなく、ページの文言の引用です。"
+    "現在のモデルはページを探せますが、答えを読み取ることはできません。",
     "cut": "答えが長さの上限に達しました。",
     "waiting": "順番待ち:前に{n}件",
     "searching": "検索中",
