@@ -124,6 +124,9 @@ class Visit:
     def snap(self, name: str) -> None:
         """Keep a picture where YOMU_SCREENSHOTS names a folder."""
         if folder := os.environ.get("YOMU_SCREENSHOTS"):
+            if self.find("#options input[type=radio]").first.is_visible():
+                self.find("#options button").first.click()
+            self.page.evaluate("window.scrollTo(0, 0)")
             self.page.wait_for_timeout(400)
             self.page.screenshot(path=f"{folder}/{name}.png")
 
