@@ -118,15 +118,13 @@ class Codebook:
 
 def _cluster(sample: Floats, n_centroids: int, seed: int) -> Floats:
     """Spherical k-means: (n_centroids, D) unit vectors."""
-    kmeans = faiss.Kmeans(
-        sample.shape[1],
-        n_centroids,
-        niter=ITERATIONS,
-        spherical=True,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=POINTS_PER_CENTROID,
-    )
+    clustering = faiss.Clustering(sample.shape[1], n_centroids)
+    clustering.niter, clustering.seed, clustering.spherical = ITERATIONS, seed, True
+    clustering.min_points_per_centroid = 1
+    clustering.max_points_per_centroid = POINTS_PER_CENTROID
+    assigned = faiss.IndexFlatIP(sample.shape[1])
     with faiss_threads(len(sample)):
-        kmeans.train(np.ascontiguousarray(sample, np.float32))
-    return np.asarray(kmeans.centroids, np.float32)
+        clustering.train(np.ascontiguousarray(sample, np.float32), assigned)
+    # Read from the index that clustering leaves its centroids in: `faiss.Kmeans` reads them through
+    # a C++ vector that pymupdf, imported before faiss, has claimed for its own type of that name.
+    return np.asarray(assigned.reconstruct_n(0, n_centroids), np.float32)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -299,3 +301,17 @@ class Model(RuleBasedStateMachine):
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
+
+
+def test_centroids_can_be_read_after_pymupdf_was_imported():
+    """Both bind std::vector<float> by SWIG; the one imported first owns its Python type."""
+    code = (
+        "import pymupdf, numpy as np\n"
+        "from index.codebook import Codebook\n"
+        "points = np.random.default_rng(0).standard_normal((200, 16), np.float32)\n"
+        "points /= np.linalg.norm(points, axis=1, keepdims=True)\n"
+        "centroids = Codebook.train(1, points, 8).centroids\n"
+        "assert centroids.shape == (8, 16)\n"
+        "assert np.allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-3)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
