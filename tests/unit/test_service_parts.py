@@ -111,6 +111,24 @@ def test_files_that_are_too_large(tmp_path):
         store(tmp_path, "a.pdf", tmp_path / "big", 50)
 
 
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        ("/home/me/My Files/secret plan/.yomu/index.db: busy", "index.db: busy"),
+        ("/home/me/My Files/the report.pdf: 0 bytes", "the report.pdf: 0 bytes"),
+        ("no index in /srv/Old (2023), new/data; make one", "no index in data; make one"),
+        ("model 'C:\\My Models\\big one' is gone", "model 'big one' is gone"),
+        ("model `/opt/My Models/big`: gone", "model `big`: gone"),
+        ("nothing to read in /a b/c, /d e/f: no PDF", "nothing to read in c, f: no PDF"),
+        ("[Errno 2] No such file: '/a b/c d/'", "[Errno 2] No such file: '…'"),
+        ("a.pdf: 3 / 4 of it", "a.pdf: 3 / 4 of it"),
+        ("first\n/a b/c: second", "first\nc: second"),
+    ],
+)
+def test_messages_tell_no_paths_with_spaces(message, wanted):
+    assert public(message) == wanted
+
+
 def test_messages_tell_no_paths():
     assert public("/home/me/secret/.yomu/index.db: busy") == "index.db: busy"
     assert public("no index in /srv/data; make one") == "no index in data; make one"
