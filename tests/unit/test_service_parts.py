@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -109,6 +110,21 @@ def test_files_that_are_too_large(tmp_path):
     (tmp_path / "big").write_bytes(PDF + b"x" * 100)
     with pytest.raises(NotAllowed, match="larger than"):
         store(tmp_path, "a.pdf", tmp_path / "big", 50)
+
+
+def test_another_file_of_the_same_name_is_kept_beside_the_first(tmp_path):
+    paths = [store(tmp_path, "a.pdf", PDF + text, 100) for text in (b"1", b"2", b"1", b"2", b"3")]
+    assert [path.name for path in paths] == [
+        "a.pdf", "a (2).pdf", "a.pdf", "a (2).pdf", "a (3).pdf",
+    ]  # fmt: skip
+    assert [path.read_bytes()[-1:] for path in sorted(tmp_path.iterdir())] == [b"2", b"3", b"1"]
+
+
+def test_many_files_of_one_name_at_the_same_moment(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda n: store(tmp_path, "a.pdf", PDF + b"%d" % n, 100), range(16)))
+    assert {path.read_bytes() for path in paths} == {PDF + b"%d" % n for n in range(16)}
+    assert len(list(tmp_path.iterdir())) == 16
 
 
 @pytest.mark.parametrize(
