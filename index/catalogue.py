@@ -14,6 +14,8 @@ from index.database import Database, columns
 from index.errors import DocumentUnknown, FilterError
 from index.records import DocumentInput, DocumentRecord, Failure, Filters, Resume, Status, TextClass
 
+# A content that is to be read again keeps its pages, but no file has this sha256 any more.
+AGAIN = "again "
 NOBODY = "NOT EXISTS (SELECT 1 FROM documents WHERE content = ?1 OR pending = ?1)"
 
 
@@ -119,18 +121,48 @@ def is_current(sql: sqlite3.Connection, document: DocumentInput) -> int | None:
 def finish(sql: sqlite3.Connection, name: str, language: str | None) -> list[int]:
     """Show the new content of a name; returns the contents that may be left without a name.
 
-    A new content of which no page could be read replaces nothing.
+    A new content of which no page could be read replaces nothing, nor does one that was read again
+    with fewer pages than before.
     """
     row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,)).fetchone()
     if row is None:
         return []
     if language is not None:
         sql.execute("UPDATE documents SET language = ? WHERE name = ?", (language, name))
-    stored = sql.execute("SELECT 1 FROM pages WHERE content = ?", (row[1],)).fetchone()
-    if stored is None:
+    old, new = row
+    n_stored, is_again = _n_pages(sql, new), _is_again(sql, old, new)
+    if not n_stored or (is_again and n_stored < _n_pages(sql, old)):
         return []
     sql.execute("UPDATE documents SET content = pending, pending = NULL WHERE name = ?", (name,))
-    return [] if row[0] is None else [row[0]]
+    if is_again:  # other names of the same bytes go with it
+        change = "UPDATE documents SET content = ?2, pending = nullif(pending, ?2)"
+        sql.execute(f"{change} WHERE content = ?1", (old, new))
+    return [] if old is None else [old]
+
+
+def _n_pages(sql: sqlite3.Connection, content: int | None) -> int:
+    (n_pages,) = sql.execute("SELECT count(*) FROM pages WHERE content = ?", (content,)).fetchone()
+    return int(n_pages)
+
+
+def _is_again(sql: sqlite3.Connection, old: int | None, new: int | None) -> bool:
+    """Say whether the new content is the bytes of the old one, read again."""
+    query = "SELECT 1 FROM contents o, contents n WHERE o.id = ? AND n.id = ?"
+    marked = f" AND o.sha256 = '{AGAIN}' || o.id || ' ' || n.sha256"
+    return sql.execute(query + marked, (old, new)).fetchone() is not None
+
+
+def read_again(sql: sqlite3.Connection, name: str) -> None:
+    """Have the next reading of a document read all of its pages; raises DocumentUnknown.
+
+    What is stored stays visible until then. Where a reading has begun already, that one goes on.
+    """
+    row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise DocumentUnknown(f"no document {name!r} in the index; `yomu list` shows all names")
+    if row[1] is None:
+        mark = f"UPDATE contents SET sha256 = '{AGAIN}' || id || ' ' || sha256 WHERE id = ?"
+        sql.execute(f"{mark} AND sha256 NOT LIKE '{AGAIN}%'", (row[0],))
 
 
 def fail(sql: sqlite3.Connection, name: str, reason: str, source: str) -> None:
@@ -271,11 +303,11 @@ def _record(row: tuple[Any, ...]) -> DocumentRecord:
     status = status_of(n_pages, n_stored, n_failed)
     if reason is not None:
         status = "failed"
-    elif pending is not None:
+    elif pending is not None or (sha256 or "").startswith(AGAIN):
         status = "partial"
     return DocumentRecord(
         name=name,
-        sha256=sha256,
+        sha256=sha256 and sha256.rpartition(" ")[2],
         source=source,
         size_bytes=size_bytes,
         modified=modified,

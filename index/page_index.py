@@ -225,6 +225,14 @@ class PageIndex:
         """
         return self._writer.finish(document, language)
 
+    def read_again(self, document: str) -> None:
+        """Forget that a document is up to date, so that the next ingest reads all its pages again.
+
+        Commits at once. Its pages stay visible until finish_document of the new reading is
+        committed, and for good if that one has fewer. Raises DocumentUnknown.
+        """
+        self._writer.read_again(document)
+
     def set_text(self, document: str, page: int, text: str, text_class: TextClass) -> None:
         """Replace the text of a stored page, as OCR does afterwards; counts after commit()."""
         self._writer.set_text(document, page, text, text_class)

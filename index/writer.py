@@ -210,7 +210,14 @@ class Writer:
                 "DELETE FROM failures WHERE content = ? AND page = ?", (page.content, page.number)
             )
 
-    # -- removal ---------------------------------------------------------------------------
+    # -- reading again, removal -------------------------------------------------------------
+
+    def read_again(self, name: str) -> None:
+        """See PageIndex.read_again."""
+        self.commit()
+        with self._database.transaction() as sql:
+            catalogue.read_again(sql, name)
+            catalogue.bump(sql)
 
     def remove(self, names: Iterable[str]) -> tuple[str, ...]:
         """Commit what waits, then remove documents; returns the names that were there."""

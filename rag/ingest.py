@@ -252,6 +252,8 @@ class Ingest:
         was_known = name in self._known
         resume = self._begin(document)
         if resume.unchanged:
+            if not self._is_shown(document):
+                self._index.finish_document(name)
             self._count_unchanged(document, was_known)
             return
         self._begun_sha256[name] = document.sha256
@@ -262,6 +264,14 @@ class Ingest:
             yield PageJob(document, number)
         is_whole = len(wanted) + len(resume.done) >= document.n_pages
         yield DocumentEnd(document, resume, was_known, is_whole)
+
+    def _is_shown(self, document: Prepared) -> bool:
+        """Say whether the index already shows these bytes under this name."""
+        before = self._known.get(document.source.name)
+        return before is not None and (before.sha256, before.status) == (
+            document.sha256,
+            "complete",
+        )
 
     def _begin(self, document: Prepared) -> Resume:
         return self._index.begin_document(

@@ -488,6 +488,11 @@ class Pipeline:
         with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
             return page_index.remove_documents(names)
 
+    def read_again(self, document: str, wait_s: float = 0.0) -> None:
+        """Have the next ingest read a document again; its pages stay until that is done."""
+        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
+            page_index.read_again(document)
+
     def verify(self) -> VerifyReport:
         """Check every checksum of files and rows."""
         with PageIndex.open(self.settings.index) as page_index:

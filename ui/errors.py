@@ -35,9 +35,16 @@ class NotReady(ServerError):
 # What the server answers with one line; anything else is our bug.
 ExpectedError = (ServerError, *RagError)
 
-_PATH = re.compile(r"(?:(?<=^)|(?<=[\s'\"(=:,]))(?:[A-Za-z]:)?[/\\](?:[^\s'\",;:)]+)")
+# A path may have spaces, commas and brackets in it, so it goes on to the last slash before a quote,
+# a colon or another path: rather too much is taken out than too little.
+_PATH = re.compile(
+    r"""(?:^|(?<=[\s'"`(\[<=:,;]))(?:[A-Za-z]:)?[/\\](?=[^\s'"`])
+    (?:(?:(?!:\s|,\s(?:[A-Za-z]:)?[/\\])[^'"`\n])*[/\\])?
+    (?:[^\s'"`,;:)\]>]*)""",
+    re.VERBOSE | re.MULTILINE,
+)
 
 
 def public(message: str) -> str:
     """Return a message for a client: of every path of this machine's disk only the last part."""
-    return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1] or "…", message)
+    return _PATH.sub(lambda found: re.split(r"[/\\]", found[0])[-1] or "…", message)

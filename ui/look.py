@@ -92,6 +92,12 @@ def panel(elem_id: str, value: str = "") -> gr.HTML:
     )
 
 
+def visitor(request: gr.Request) -> str:
+    """Return who takes turns in the queue: the logged-in user, or else this visit."""
+    user = getattr(getattr(request.request, "state", None), "user", None)
+    return str(user or request.session_hash or "")
+
+
 def language(request: gr.Request) -> str:
     """Return the language the browser asks for."""
     from ui.texts import language_of

@@ -4,15 +4,19 @@ A Blocks of their own, without any component: the functions of the page never be
 """
 
 import json
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
+from starlette.requests import Request
 
 from rag.records import Filters
+from ui.api import client_of
 from ui.errors import ExpectedError, public
 from ui.requests import AskRequest, Finished, SearchRequest
 from ui.service import Service
+from ui.streaming import events
 from ui.wire import answer_json, result_json
 
 PATH = "/tools"  # the MCP endpoint is at /tools/gradio_api/mcp/
@@ -34,18 +38,22 @@ def build_tools(service: Service) -> gr.Blocks:
             found = service.search(SearchRequest(query, top_k=top_k, filters=filters))
         return _json(result_json(found))
 
-    def ask_documents(question: str, document: str = "") -> str:
+    async def ask_documents(request: gr.Request, question: str, document: str = "") -> str:
         """Answer a question from the page images of the indexed documents, with its pages.
 
         Args:
             question: what to answer
             document: only documents whose name matches this glob; empty for all
         """
+        given: Any = request  # Gradio says gr.Request, and gives MCP's tools Starlette's own
+        http: Request = getattr(given, "request", given)
         filters = Filters(document=document or None)
+        asked = AskRequest(question, filters=filters, client=client_of(http))
         with _told():
-            for event in service.ask(AskRequest(question, filters=filters, client="mcp")):
-                if isinstance(event, Finished):
-                    return _json(answer_json(event.answer))
+            async with aclosing(events(service, asked, http.is_disconnected)) as stream:
+                async for event in stream:
+                    if isinstance(event, Finished):
+                        return _json(answer_json(event.answer))
         raise gr.Error("the answer was stopped", print_exception=False)
 
     def read_page(document: str, page: int = 1) -> str:

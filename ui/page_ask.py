@@ -9,7 +9,7 @@ import gradio as gr
 from rag.records import Cancellation
 from ui import handlers
 from ui.handlers import Form, Selection
-from ui.look import I18N, language, panel
+from ui.look import I18N, language, panel, visitor
 from ui.service import Service
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -74,7 +74,7 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def ask(request: gr.Request, past: Any, *filled: Any) -> Iterator[Any]:  # noqa: ANN401
         key = str(request.session_hash)
         running[key] = own = Cancellation()
-        form = replace(Form(*filled), client=key)
+        form = replace(Form(*filled), client=visitor(request))
         try:
             for shown in handlers.ask(service, form, past, language(request), own):
                 yield [gr.skip() if part is None else part for part in shown]

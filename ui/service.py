@@ -383,19 +383,24 @@ class Service:
         return self._start(IngestRequest(paths))
 
     def reread(self, document: str) -> str:
-        """Read a document again from its file; returns the id of the job."""
-        with _for_clients():
-            record = self._record(document)
-            path = Path(record.source)
-            if not record.source or not path.is_file():
-                raise DocumentError(f"{document}: its file is gone; add it again")
-        return self._start(IngestRequest((path,), names={document: path}), forget=document)
+        """Read a document again from its file; returns the id of the job.
 
-    def _start(self, request: IngestRequest, forget: str = "") -> str:
+        What is stored of it stays until all of that has been read anew. Raises DocumentUnknown,
+        DocumentError where its file is gone or cannot be opened, ServiceBusy.
+        """
+        with _for_clients():
+            path = Path(self._record(document).source)
+            try:
+                path.open("rb").close()
+            except OSError:
+                raise DocumentError(f"{document}: its file is gone; add it again") from None
+        return self._start(IngestRequest((path,), names={document: path}), again=document)
+
+    def _start(self, request: IngestRequest, again: str = "") -> str:
         def work(progress: Progress) -> IngestReport:
             with self._writing, Pipeline(self.settings, self._pipeline.encoder) as pipeline:
-                if forget:
-                    pipeline.remove_documents([forget])
+                if again:
+                    pipeline.read_again(again)
                 return pipeline.ingest(request, progress)
 
         if not self._writing.acquire(blocking=False):

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from rag.records import Cancellation
 from ui.requests import AskRequest, Event
@@ -13,7 +13,7 @@ LOOK_S = 0.5  # how often to look whether the client is still there
 
 async def events(
     service: Service, request: AskRequest, is_gone: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event]:
     """Yield the events of `Service.ask`; raises what it raises.
 
     When the client is gone, or this is left early, the answer is cancelled, which frees the model

@@ -1,7 +1,9 @@
 """Files that people send: checked before they are kept, under a name that cannot lead elsewhere."""
 
+import itertools
 import os
 import tempfile
+import threading
 import unicodedata
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +27,7 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
     ".pgm": (b"P2", b"P5"),
     ".pbm": (b"P1", b"P4"),
 }
+_NAMING = threading.Lock()  # two files of one name at the same moment
 ZIPPED, OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
@@ -59,8 +62,9 @@ def has_right_magic(suffix: str, head: bytes) -> bool:
 
 
 def store(library: Path, name: str, content: Path | bytes, most_bytes: int) -> Path:
-    """Keep a file in the library folder and return its path; a file of that name is replaced.
+    """Keep a file in the library folder and return its path.
 
+    Another file of that name stays: the new one becomes `name (2).pdf`, unless it is the same.
     Raises NotAllowed for a file that is too large, empty, or not what its name says.
     """
     name = safe_name(name)
@@ -75,8 +79,22 @@ def store(library: Path, name: str, content: Path | bytes, most_bytes: int) -> P
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        os.replace(temporary, library / name)
+        with _NAMING:
+            path = _free(library, name, data)
+            os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return library / name
+    return path
+
+
+def _free(library: Path, name: str, data: bytes) -> Path:
+    """Return the first path that nothing else has: name, name (2) and so on."""
+    stem, suffix = os.path.splitext(name)
+    others = (f"{stem} ({n}){suffix}" for n in itertools.count(2))
+    paths = (library / each for each in itertools.chain([name], others))
+    return next(path for path in paths if not path.exists() or _holds(path, data))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data

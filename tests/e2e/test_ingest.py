@@ -122,6 +122,15 @@ def test_change_rename_touch_and_prune(yomu, corpus):
     assert yomu.pages() == {"first.pdf": 3, "photo.png": 1, "renamed.pdf": 2, "報告/third.pdf": 2}
 
 
+def test_a_file_that_becomes_a_copy_of_another(yomu, corpus):
+    yomu.json("ingest", corpus)
+    shutil.copy(corpus / "second.pdf", corpus / "first.pdf")
+    counts(yomu.json("ingest", corpus), updated=1, unchanged=3)
+    assert {each["status"] for each in yomu.listed()} == {"complete"}
+    assert not yomu.json("search", "orchard", "--mode", "text")["hits"]
+    counts(yomu.json("ingest", corpus), unchanged=4)
+
+
 def test_prune_does_not_empty_the_index(yomu, corpus):
     yomu.json("ingest", corpus)
     for path in corpus.rglob("*.p*"):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag.errors import UsageError
-from rag.records import DocumentUnknown, IndexMissing
+from rag.errors import DocumentError, UsageError
+from rag.records import DocumentUnknown, Filters, IndexMissing
 from rag.settings import Settings
 from tests import odd_files as odd
 from tests.e2e.conftest import SAMPLES
@@ -148,6 +148,29 @@ def test_searches_go_on_while_documents_are_added_and_it_can_be_stopped(make, tm
     service.remove("big.pdf")
     assert not path.exists()
     assert service.search(SearchRequest("walnut", mode="text")).hits == ()
+
+
+def test_a_document_that_cannot_be_read_again_is_not_lost(make):
+    service = make()
+    path = service.store_upload("own.pdf", (SAMPLES / "kettle-manual.pdf").read_bytes())
+    service.ingest([path], uploaded=True)
+    assert wait_for_job(service).report.added == 1
+
+    def found():
+        request = SearchRequest("kettle", mode="text", filters=Filters(document="own.pdf"))
+        return [(hit.document, hit.page) for hit in service.search(request).hits]
+
+    before = found()
+    path.write_bytes(b"%PDF-1.7 and no more")
+    service.reread("own.pdf")
+    assert wait_for_job(service).n_failed == 1
+    path.unlink()
+    with pytest.raises(DocumentError, match=r"own\.pdf: its file is gone"):
+        service.reread("own.pdf")
+    assert before
+    assert found() == before
+    with pytest.raises(DocumentUnknown):
+        service.reread("other.pdf")
 
 
 def test_only_allowed_folders_are_read(make, tmp_path):

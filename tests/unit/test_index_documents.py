@@ -399,3 +399,46 @@ def test_an_index_from_before_residuals_is_searched_and_brought_up_to_date(tmp_p
                 assert (hits[0].document, hits[0].page) == (f"{seed}.pdf", 3)
             page_index.maintain()
         assert page_index.verify().clean
+
+
+def begin_again(page_index, name="a.pdf"):
+    page_index.read_again(name)
+    return page_index.begin_document(document(name))
+
+
+def test_reading_again_keeps_the_old_pages_until_all_are_there(page_index):
+    put(page_index, "a.pdf")
+    put(page_index, "copy.pdf")
+    page_index.commit()
+    sha256 = page_index.documents()[0].sha256
+    resume = begin_again(page_index)
+    assert (resume.status, resume.done) == ("new", frozenset())
+    page_index.add_page("a.pdf", page(0, 1))
+    page_index.fail_page("a.pdf", 2, "unreadable")
+    page_index.finish_document("a.pdf")
+    page_index.commit()
+    assert [len(page_index.pages(name)) for name in ("a.pdf", "copy.pdf")] == [3, 3]
+    assert best(page_index, 0, 3)
+    record, other = page_index.documents()
+    assert (record.status, record.sha256, other.sha256) == ("partial", sha256, sha256)
+
+    assert begin_again(page_index).done == {1}  # goes on with what is missing
+    assert put(page_index, "a.pdf") == "complete"
+    page_index.commit()
+    assert [each.status for each in page_index.documents()] == ["complete"] * 2
+    assert page_index.documents()[0].same_as == ("copy.pdf",)
+    assert page_index.stats().pages == 3
+    assert page_index.failures() == ()
+    assert page_index.begin_document(document("copy.pdf")).unchanged
+    assert page_index.verify().clean
+
+
+def test_only_a_known_document_is_read_again(page_index):
+    with pytest.raises(DocumentUnknown):
+        page_index.read_again("a.pdf")
+
+
+def test_reading_a_failed_document_again_changes_nothing(page_index):
+    page_index.fail_document("a.pdf", "encrypted")
+    page_index.read_again("a.pdf")
+    assert [(each.name, each.status) for each in page_index.documents()] == [("a.pdf", "failed")]

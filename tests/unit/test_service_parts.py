@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -109,6 +110,39 @@ def test_files_that_are_too_large(tmp_path):
     (tmp_path / "big").write_bytes(PDF + b"x" * 100)
     with pytest.raises(NotAllowed, match="larger than"):
         store(tmp_path, "a.pdf", tmp_path / "big", 50)
+
+
+def test_another_file_of_the_same_name_is_kept_beside_the_first(tmp_path):
+    paths = [store(tmp_path, "a.pdf", PDF + text, 100) for text in (b"1", b"2", b"1", b"2", b"3")]
+    assert [path.name for path in paths] == [
+        "a.pdf", "a (2).pdf", "a.pdf", "a (2).pdf", "a (3).pdf",
+    ]  # fmt: skip
+    assert [path.read_bytes()[-1:] for path in sorted(tmp_path.iterdir())] == [b"2", b"3", b"1"]
+
+
+def test_many_files_of_one_name_at_the_same_moment(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda n: store(tmp_path, "a.pdf", PDF + b"%d" % n, 100), range(16)))
+    assert {path.read_bytes() for path in paths} == {PDF + b"%d" % n for n in range(16)}
+    assert len(list(tmp_path.iterdir())) == 16
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        ("/home/me/My Files/secret plan/.yomu/index.db: busy", "index.db: busy"),
+        ("/home/me/My Files/the report.pdf: 0 bytes", "the report.pdf: 0 bytes"),
+        ("no index in /srv/Old (2023), new/data; make one", "no index in data; make one"),
+        ("model 'C:\\My Models\\big one' is gone", "model 'big one' is gone"),
+        ("model `/opt/My Models/big`: gone", "model `big`: gone"),
+        ("nothing to read in /a b/c, /d e/f: no PDF", "nothing to read in c, f: no PDF"),
+        ("[Errno 2] No such file: '/a b/c d/'", "[Errno 2] No such file: '…'"),
+        ("a.pdf: 3 / 4 of it", "a.pdf: 3 / 4 of it"),
+        ("first\n/a b/c: second", "first\nc: second"),
+    ],
+)
+def test_messages_tell_no_paths_with_spaces(message, wanted):
+    assert public(message) == wanted
 
 
 def test_messages_tell_no_paths():
