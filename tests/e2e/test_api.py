@@ -123,7 +123,10 @@ def test_pages_as_images_and_the_pdf(api):
     assert api.get("/api/documents/kettle-manual.pdf/pages/99.png").status_code == 404
     pdf = api.get("/documents/kettle-manual.pdf")
     assert pdf.content == (SAMPLES / "kettle-manual.pdf").read_bytes()
-    assert pdf.headers["content-type"] == "application/pdf"
+    headers = {"content-type": "application/pdf", "content-disposition": "inline",
+               "x-content-type-options": "nosniff", "x-frame-options": "DENY",
+               "content-security-policy": "frame-ancestors 'none'"}  # fmt: skip
+    assert {name: pdf.headers.get(name) for name in headers} == headers
 
 
 def test_documentation_needs_no_network(api):

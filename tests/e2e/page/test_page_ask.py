@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.e2e.page.conftest import FIREWORKS, SALES
+from tests.e2e.page.conftest import FIREWORKS, PATIENCE_MS, SALES
 
 
 def test_before_anything_is_indexed_the_page_says_what_to_do(visit):
@@ -79,6 +80,25 @@ def test_a_citation_opens_its_page_and_the_heatmap_can_be_changed(english):
     assert link == "/documents/annual-report.pdf#page=1"
     got = here.page.request.get(here.page.url.rstrip("/") + link.split("#")[0])
     assert got.ok and got.body().startswith(b"%PDF")
+
+
+def test_the_pdf_opens_at_its_page_in_the_browsers_own_viewer(english):
+    here = english
+    here.answered(SALES)
+    here.find("#answer .yomu-cite").first.click()
+    here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
+    here.find("#viewer [aria-label='Next page']").click()
+    here.wait_for("#viewer .yomu-place >> text=page 2 of 2")
+    with here.context.expect_page() as opened:
+        here.find("#viewer a[target=_blank]").click()
+    tab = opened.value
+    while not any("extension:" in frame.url for frame in tab.frames):
+        tab.wait_for_event("framenavigated", timeout=PATIENCE_MS)
+    (viewer,) = (frame for frame in tab.frames if "extension:" in frame.url)
+    number = viewer.locator("viewer-page-selector input")
+    expect(number).to_have_value("2", timeout=PATIENCE_MS)
+    assert tab.url.endswith("/documents/annual-report.pdf#page=2")
+    tab.close()
 
 
 def test_pages_turn_by_button_and_by_key(english):
