@@ -41,8 +41,8 @@ TEMPLATE_TOKENS = 30
 TURN_TOKENS = 10
 QUOTED = "quoted"  # stop reason of an answer that is the page's own words
 QUOTED_NOTE = (
-    "these are the words of the page, not an answer of the model: the model in use finds pages but "
-    "does not read answers off them"
+    "these are the words of the page, not an answer of the model: the model in use cannot read "
+    "answers off pages yet"
 )
 NOTHING_TO_QUOTE = {
     "en": "See the page: it has no text that speaks of this.",

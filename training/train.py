@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from training import corpus, fonts, losses, tokenizer
+from training import corpus, fonts, losses, start, tokenizer
 from training.batches import Batch, Stream, Tools
 from training.config import SIZES, from_dict, to_dict
 from training.evaluate import Held
@@ -39,7 +39,13 @@ class Trainer:
     """Model, optimisers and where they stand."""
 
     def __init__(
-        self, work: Path, size: str, stage: Stage, device: torch.device, seed: int = 1
+        self,
+        work: Path,
+        size: str,
+        stage: Stage,
+        device: torch.device,
+        seed: int = 1,
+        sight: Path | None = None,
     ) -> None:
         self.work, self.stage, self.device, self.seed = work, stage, device, seed
         tools = Tools.load(work)
@@ -49,6 +55,10 @@ class Trainer:
         saved = torch.load(latest, map_location="cpu") if latest.exists() else None
         config = from_dict(saved["config"]) if saved else SIZES[size]
         self.lessons = losses.Lessons(Yomu(config), self.classes).to(device)
+        self.must_whiten = saved is None and sight is None
+        if saved is None and sight is not None:
+            known = (work / "characters.txt").read_text(encoding="utf-8")
+            print(f"{sight}: {start.load(self.lessons, sight, known)} characters are known")
         self.average = AveragedModel(self.lessons, multi_avg_fn=_average)
         self.step, self.seconds = 0, 0.0
         self.optimisers = optimisers(self.lessons, stage)
@@ -173,6 +183,10 @@ def run(
     cells: Annotated[int, typer.Option(help="cells a step; 0: as the stage says")] = 0,
     threads: Annotated[int, typer.Option(help="torch threads")] = 2,
     seed: Annotated[int, typer.Option(help="of pages and weights")] = 1,
+    sight: Annotated[
+        Path | None,
+        typer.Option("--start", help="file of training.start: a vision tower to begin with"),
+    ] = None,
 ) -> None:
     """Train a stage, from nothing or from WORK/latest.pt, until told to stop."""
     torch.manual_seed(seed)
@@ -180,7 +194,7 @@ def run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = STAGES[stage]
     recipe = replace(chosen.recipe, cells=cells) if cells else chosen.recipe
-    trainer = Trainer(work, size, chosen, device, seed)
+    trainer = Trainer(work, size, chosen, device, seed, sight)
     stream = Stream(work, recipe, seed + trainer.step)
     loader = DataLoader(
         stream,
@@ -205,7 +219,8 @@ def _loop(trainer: Trainer, loader: DataLoader, deadline: float, steps: int) -> 
         waiting = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - waiting
-        if trainer.step == 0:
+        if trainer.must_whiten:
+            trainer.must_whiten = False
             sample = normalise(batch.patches[batch.cells.repeat_interleave(4, dim=1)])
             whiten_patches(trainer.lessons.yomu.visual.patch_embed, sample)
             trainer.average.module.load_state_dict(trainer.lessons.state_dict())

@@ -45,8 +45,8 @@ ENGLISH: dict[str, str] = {
     "export_json": "JSON",
     "earlier": "Earlier in this visit",
     "stopped": "Stopped.",
-    "quoted": "These are the words of the page, not an answer of the model: the model in use finds "
-    "pages but does not read answers off them.",
+    "quoted": "These are the words of the page, not an answer of the model: the model in use cannot "
+    "read answers off pages yet.",
     "cut": "The answer reached its longest length.",
     "waiting": "Waiting: {n} before you",
     "searching": "Searching",
@@ -149,8 +149,8 @@ ENGLISH: dict[str, str] = {
     "about_model": "What this model can do",
     "about_embedded": (
         "This is the small model that ships with Yomu, so that everything works offline at once. "
-        "It finds pages with the help of their text and reads short facts from clearly printed "
-        "pages. It does not summarise, compare or reason; check every answer against its page. "
+        "It finds pages with the help of their text and quotes the lines that speak of the "
+        "question. It does not write answers of its own yet, and charts and scans are beyond it. "
         "For real work choose ColQwen2 with Qwen2-VL: uv run yomu models pull colqwen2-v1.0"
     ),
     "about_real": (
@@ -205,7 +205,7 @@ JAPANESE: dict[str, str] = {
     "earlier": "これまでの質問",
     "stopped": "停止しました。",
     "quoted": "これはモデルの回答ではなく、ページの文言の引用です。"
-    "現在のモデルはページを探せますが、答えを読み取ることはできません。",
+    "現在のモデルは、まだページから答えを読み取れません。",
     "cut": "答えが長さの上限に達しました。",
     "waiting": "順番待ち:前に{n}件",
     "searching": "検索中",
@@ -303,8 +303,8 @@ JAPANESE: dict[str, str] = {
     "about_model": "このモデルにできること",
     "about_embedded": (
         "すぐにオフラインで使えるよう Yomu に同梱された小さなモデルです。文字の助けを借りて"
-        "ページを探し、はっきり印刷されたページから短い事実を読み取ります。要約・比較・推論は"
-        "できません。答えは必ずページで確かめてください。本格的な利用には ColQwen2 と "
+        "ページを探し、質問に関係する行を引用します。自分の言葉で答えることはまだできず、グラフや"
+        "スキャンは読み取れません。本格的な利用には ColQwen2 と "
         "Qwen2-VL を選んでください:uv run yomu models pull colqwen2-v1.0"
     ),
     "about_real": (

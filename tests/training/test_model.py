@@ -8,7 +8,7 @@ from dataclasses import replace  # noqa: E402
 
 from tokenizers import Tokenizer  # noqa: E402
 
-from training import losses, tokenizer  # noqa: E402
+from training import losses, start, tokenizer  # noqa: E402
 from training.batches import Recipe, Sampler, Tools, patch_positions  # noqa: E402
 from training.config import SIZES, ModelConfig, hub_config  # noqa: E402
 from training.model import Yomu  # noqa: E402
@@ -150,3 +150,31 @@ def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
     image[10:60, 30:90] = np.random.default_rng(0).integers(0, 256, (50, 60, 3))
     got = engine.retriever.encode_pages([Image.fromarray(image)])[0]
     assert np.abs(got - export.reference_vectors(model, tools.tokenizer, image)).max() < 1e-4
+
+
+def test_a_run_starts_from_a_kept_vision_tower(tools: Tools, config, work, tmp_path):
+    torch.manual_seed(0)
+    characters = (work / "characters.txt").read_text("utf-8")
+    classes = len(characters) + start.FIRST_CLASS
+    seen = losses.Lessons(Yomu(config), classes)
+    average = {f"module.{name}": value for name, value in seen.state_dict().items()}
+    torch.save({"average": average}, tmp_path / "latest.pt")
+    (tmp_path / "characters.txt").write_text(characters, "utf-8")
+    start.main(tmp_path, tmp_path / "sight.safetensors")
+    fresh = losses.Lessons(Yomu(config), classes + 1)
+    other = "\u2603" + characters[::-1]  # another order, and one more
+    assert start.load(fresh, tmp_path / "sight.safetensors", other) == len(characters)
+    patches, positions = torch.randn(1, 8, 588), torch.zeros(1, 8, 2)
+    assert torch.allclose(
+        fresh.yomu.visual(patches, positions, None),
+        seen.yomu.visual(patches, positions, None),
+        atol=0.02,  # fp16
+    )
+    for char in (characters[0], characters[-1]):
+        here, there = (start.FIRST_CLASS + each.index(char) for each in (other, characters))
+        assert torch.equal(
+            fresh.characters.weight[here].half(), seen.characters.weight[there].half()
+        )
+    with pytest.raises(ValueError, match="slots"):
+        small = losses.Lessons(Yomu(SIZES["small"]), classes)
+        start.load(small, tmp_path / "sight.safetensors", characters)
