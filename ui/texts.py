@@ -45,8 +45,8 @@ ENGLISH: dict[str, str] = {
     "export_json": "JSON",
     "earlier": "Earlier in this visit",
     "stopped": "Stopped.",
-    "quoted": "These are the words of the page, not an answer of the model: the model in use cannot "
-    "read answers off pages yet.",
+    "quoted": "These are the words of the page, not an answer of the model: the model in use "
+    "cannot read answers off pages yet.",
     "cut": "The answer reached its longest length.",
     "waiting": "Waiting: {n} before you",
     "searching": "Searching",
