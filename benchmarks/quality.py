@@ -28,6 +28,8 @@ from PIL import Image
 import models
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25, anls, answered
+from rag.documents import open_document
+from rag.quote import quote
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Key = tuple[str, int]  # document, 1-based page
@@ -220,10 +222,34 @@ def answers(
 ) -> None:
     """Measure answers to the questions when the right page is given."""
     generator = models.load(model).generator
+
+    def say(query: Query) -> str:
+        image = render(documents, query.relevant[0], dpi)
+        return "".join(generator.generate([image], query.text, max_new_tokens=tokens))
+
+    _answer_all(documents, say)
+
+
+@app.command()
+def quotes(
+    documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
+) -> None:
+    """Measure quotations from the right page's text layer, which need no model."""
+
+    def say(query: Query) -> str:
+        name, number = query.relevant[0]
+        opened = open_document(next(documents.rglob(f"{name}.pdf")))
+        rows = opened.rows(number)
+        opened.close()
+        return quote(query.text, rows)
+
+    _answer_all(documents, say)
+
+
+def _answer_all(documents: Path, say: Callable[[Query], str]) -> None:
     results: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for query in load_queries(documents)[1]:
-        image = render(documents, query.relevant[0], dpi)
-        said = "".join(generator.generate([image], query.text, max_new_tokens=tokens))
+        said = say(query)
         pair = (float(answered(said, query.answers)), anls(said, query.answers))
         print(f"{query.qid} [{query.kind}] {query.answers[0]!r} ← {said!r}")
         for group in ("all", query.language, query.kind):

@@ -343,7 +343,9 @@ def test_the_state_of_the_model_is_in_the_head(state, says):
 
 def test_the_status_page_says_what_the_model_can_do():
     html = handlers_library.status_page(House(), "en")
-    assert "12.3 MB" in html and "does not write answers of its own yet" in html and "gradio" in html
+    assert (
+        "12.3 MB" in html and "does not write answers of its own yet" in html and "gradio" in html
+    )
 
 
 # -- safety ----------------------------------------------------------------------------------------
