@@ -46,3 +46,8 @@ def model_folder(checkpoints, tmp_path_factory) -> Callable[..., Path]:
 def engine(model_folder) -> Engine:
     """A float32 engine that has answered nothing yet."""
     return models.load(model_folder(), device="cpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the page's tests last: Playwright's event loop keeps later ones from running theirs."""
+    items.sort(key=lambda item: "e2e/page" in item.path.as_posix())

@@ -28,6 +28,7 @@ FIREWORKS = "花火大会はいつ開かれましたか。"
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
+    """A browser. These tests run last (tests/conftest.py): its event loop suffers no other."""
     binary = shutil.which("chromium")
     if binary is None:
         pytest.skip("needs Chromium: apt-get install chromium")

@@ -87,6 +87,6 @@ def test_status_says_what_the_model_is_and_can(english):
     here.tab(3)
     here.wait_for("#status .yomu-about")
     text = here.find("#status").inner_text()
-    assert "embedded" in text and "int8" in text and "check every answer" in text
+    assert "embedded" in text and "int8" in text and "does not write answers of its own yet" in text
     assert "/" not in here.find("#status .yomu-facts").first.inner_text()  # no path of the disk
     here.snap("status-en")
