@@ -99,16 +99,7 @@ element.addEventListener("keydown", (event) => {
   if (turn && !turn.disabled) { event.preventDefault(); send(turn); }
 });
 
-// A page that was turned is a new element: who turns pages by keys keeps the focus.
-let isTurning = false;
-element.addEventListener("focusin", (event) => {
-  isTurning = event.target.classList.contains("yomu-scroll");
-});
-element.addEventListener("focusout", (event) => { if (event.relatedTarget) isTurning = false; });
-
 function settle() {
-  if (isTurning && document.activeElement === document.body)
-    element.querySelector(".yomu-scroll")?.focus({ preventScroll: true });
   const head = element.querySelector("[data-lang]");
   if (head) document.documentElement.lang = read(head, "lang");
   frame();
