@@ -65,17 +65,12 @@ def theme() -> gr.themes.Base:
 
 
 def mount_options() -> dict[str, Any]:
-    """Return what `gr.mount_gradio_app` needs for this page to look and speak as it does.
-
-    run_history would keep questions and answers in the browser after the visit: it is off.
-    """
+    """Return what `gr.mount_gradio_app` needs for this page to look and speak as it does."""
     return {
         "theme": theme(),
         "css_paths": [FOLDER / "page.css"],
         "head": HEAD,
         "i18n": I18N,
-        "footer_links": [],
-        "run_history": False,
     }
 
 

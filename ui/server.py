@@ -86,7 +86,10 @@ def _mount_page(app: FastAPI, service: Service) -> None:
 
 
 def _mounting(service: Service) -> dict[str, Any]:
-    """Return what both mounts have in common; a new dict each, for Gradio writes into it."""
+    """Return what both mounts have in common; a new dict each, for Gradio writes into it.
+
+    run_history would keep questions and answers in the browser after the visit: it is off.
+    """
     return {
         "allowed_paths": [], "max_file_size": service.limits.upload_bytes,
         "enable_monitoring": False, "ssr_mode": False, "footer_links": [], "run_history": False,
