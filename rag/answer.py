@@ -233,6 +233,11 @@ class AnswerStream(Iterator[str]):
         return not self.evidence.pages
 
     @property
+    def generates(self) -> bool:
+        """Whether the model is going to write; otherwise the text is there at once."""
+        return not self.abstained and self._read_rows is None
+
+    @property
     def pages(self) -> tuple[PageRef, ...]:
         """Pages given to the model, in the order it sees them."""
         return self._state.pages

@@ -208,6 +208,8 @@ class Service:
     def ask(self, request: AskRequest, cancellation: Cancellation | None = None) -> Iterator[Event]:
         """Yield Found, then Queued while it waits for the model, Stage, Piece …, Finished.
 
+        What the model need not write (nothing found, or a quotation) has neither Queued nor Stage.
+
         Closing it, or cancelling, ends it within one token and frees the model; a cancelled one
         ends with Finished of what was written so far. Raises UsageError, NotReady, ServiceBusy,
         RequestTimeout, IndexMissing, and what the index and the model raise.
@@ -223,7 +225,7 @@ class Service:
                 evidence.hits, stream.pages, stream.abstained,
                 evidence.encode_s + evidence.search_s,
             )  # fmt: skip
-            if stream.abstained:
+            if not stream.generates:  # nothing to wait in line for
                 yield from (Piece(text) for text in stream)
                 yield Finished(stream.result())
                 return

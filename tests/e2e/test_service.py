@@ -84,6 +84,19 @@ def test_nothing_found_needs_no_turn(make):
     assert [type(event) for event in events] == [Found, Piece, Finished]
 
 
+def test_a_quotation_does_not_wait_for_the_model(make, tmp_path):
+    service = make()
+    first = service.ask(AskRequest(KETTLE, client="a", max_new_tokens=64))
+    assert isinstance(next(first), Found)
+    assert next(first).name == "reading"  # has the turn
+    (tmp_path / "model" / "answer.json").write_text('{"quotes": true}')
+    events = list(service.ask(AskRequest(KETTLE, client="b")))
+    assert [type(event) for event in events] == [Found, Piece, Finished]
+    assert "1.7 litres" in events[-1].answer.text
+    assert events[-1].answer.citations[0].document == "kettle-manual.pdf"
+    first.close()
+
+
 def test_found_comes_before_the_turn_and_closing_frees_it(make):
     service = make()
     first = service.ask(AskRequest(KETTLE, client="a", max_new_tokens=64))

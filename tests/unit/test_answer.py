@@ -118,6 +118,7 @@ def test_abstaining_needs_no_model():
 
     evidence = Evidence(Question("What?"), HITS, ())
     made = AnswerStream(evidence, never, draw, AnswerOptions())
+    assert not made.generates
     answer = finished(made)
     assert answer.abstained
     assert answer.text == "Not found in these documents."
@@ -240,7 +241,9 @@ def _quoting(rows, question="How many visitors?", pages=FOUND) -> AnswerStream:
 
 def test_a_model_that_cannot_answer_quotes_the_best_page_with_such_words():
     rows = {FOUND[0]: ["Nothing of it"], FOUND[1]: ["Visitors 4,500"], FOUND[2]: ["visitors: few"]}
-    answer = finished(_quoting(rows))
+    made = _quoting(rows)
+    assert not made.generates
+    answer = finished(made)
     assert answer.text == "Visitors 4,500"
     assert answer.pages == answer.citations == (FOUND[1],)
     assert answer.stop_reason == QUOTED
