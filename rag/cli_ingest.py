@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -30,6 +31,7 @@ from rag.cli_common import (
     setting,
 )
 from rag.errors import ExpectedError, UsageError
+from rag.interrupts import interrupts_later
 from rag.settings import Settings
 
 if TYPE_CHECKING:
@@ -134,7 +136,10 @@ def _ingest(pipeline: "Pipeline", request: "IngestRequest", ask: str | None, as_
 
     with progress_for(Console(stderr=True)) as progress:
         report = pipeline.ingest(request, progress)
-    failed = False if as_json else show_report(report, pipeline.settings, as_json)
+    failed = False
+    if not as_json:
+        with suppress(KeyboardInterrupt), interrupts_later():  # it is done: nothing to interrupt
+            failed = show_report(report, pipeline.settings, as_json)
     more: dict[str, Any] = {} if ask is None else {"ask": None}
     if ask is not None and not report.interrupted:
         try:
@@ -144,7 +149,8 @@ def _ingest(pipeline: "Pipeline", request: "IngestRequest", ask: str | None, as_
             sys.stderr.write(f"yomu: {error}\n")
             failed = True
     if as_json:
-        failed |= show_report(report, pipeline.settings, as_json, more)
+        with suppress(KeyboardInterrupt), interrupts_later():
+            failed |= show_report(report, pipeline.settings, as_json, more)
     return failed
 
 

@@ -18,6 +18,7 @@ from index.page_index import PageIndex
 from index.records import DocumentInput, DocumentRecord, PageInput, Resume, TextClass
 from rag.encoder import PIXELS_PER_TOKEN, Encoder
 from rag.errors import DocumentError
+from rag.interrupts import interrupts_later
 from rag.office import OfficeConverter
 from rag.reader import Limits, PageReader, ReaderPool, ReadPage
 from rag.sources import Discovery, Source, file_sha256
@@ -370,9 +371,10 @@ class Ingest:
             self._commit(document.source.name)
 
     def _commit(self, what: str) -> None:
-        n_committed = self._index.commit()
-        self.report.pages["added"] += n_committed
-        self._n_pages[0] += n_committed
+        with interrupts_later():  # what is committed and what is reported are to agree
+            n_committed = self._index.commit()
+            self.report.pages["added"] += n_committed
+            self._n_pages[0] += n_committed
         self._last_commit = time.monotonic()
         self._progress.update(
             documents=self._n_documents,

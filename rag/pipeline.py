@@ -30,7 +30,7 @@ from index.records import (
 from rag.answer import AnswerOptions, AnswerStream, Evidence, Manner, PageImage, Question
 from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
 from rag.errors import DocumentError, UsageError
-from rag.ingest import Ingest, IngestOptions, IngestReport, PageRange, Progress
+from rag.ingest import INTERRUPTED, Ingest, IngestOptions, IngestReport, PageRange, Progress
 from rag.ocr import Tesseract
 from rag.ocr_pass import OcrPass, unread_pages
 from rag.office import OfficeConverter
@@ -164,6 +164,10 @@ class Pipeline:
             if run is None or not run.report.pages["added"]:
                 raise
             run.report.interrupted = str(error)
+        except KeyboardInterrupt:  # after the pages, while the index was put in order
+            if run is None:
+                raise
+            run.report.interrupted = INTERRUPTED
         run.report.seconds = time.monotonic() - started
         return run.report
 

@@ -36,7 +36,21 @@ STAGES = {
             ),
             rate=2e-3,
         ),
-        Stage("see", Recipe(queries=0, cells=600, degraded=0.2, plain=0.5)),
+        # then every font and size, little by little
+        Stage(
+            "see",
+            Recipe(
+                queries=0,
+                cells=400,
+                rows=4,
+                columns=12,
+                degraded=0.05,
+                english=0.55,
+                plain=0.6,
+                fresh=0.25,
+            ),
+            rate=2e-3,
+        ),
         # windows of a third of a page, some whole pages: attention is to stay sharp among thousands
         Stage(
             "match",

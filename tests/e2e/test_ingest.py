@@ -270,6 +270,20 @@ def test_interrupt_keeps_what_was_read(yomu, corpus, monkeypatch):
     assert rest["pages"]["added"] == 4
 
 
+def test_interrupt_after_the_pages_still_reports_them(yomu, corpus, monkeypatch):
+    from index.page_index import PageIndex
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PageIndex, "maintain", interrupted)
+        report = yomu.json("ingest", corpus, code=1)
+    assert report["pages"]["added"] == 7
+    assert "goes on where this one stopped" in report["interrupted"]
+    counts(yomu.json("ingest", corpus), unchanged=4)
+
+
 def test_search_options(yomu, corpus, tmp_path):
     yomu.json("ingest", corpus)
     hits = yomu.json("search", "page", "--mode", "text", "--document", "報告/*")["hits"]

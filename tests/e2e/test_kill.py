@@ -189,7 +189,7 @@ def test_json_line_is_whole_after_interrupt(folder, tiny_model, tmp_path):
     command = [sys.executable, "-m", "rag", "ingest", str(folder), "--json"]
     environment = {
         **os.environ, "YOMU_INDEX": str(index), "YOMU_MODEL": str(tiny_model), "YOMU_OCR": "off",
-        "YOMU_DEVICE": "cpu",
+        "YOMU_DEVICE": "cpu", "YOMU_COMMIT_SECONDS": "0",
     }  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
