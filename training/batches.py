@@ -24,6 +24,26 @@ from training.questions import Asked, ask, read_line
 from training.samples import Line, Window, character_classes, crop, fit, phrase, window
 
 IGNORED = -100
+AROUND = {  # how people ask for a phrase
+    "en": (
+        ("What is ", "?"),
+        ("Where is ", " described?"),
+        ("What does the report say about ", "?"),
+        ("How much is ", "?"),
+        ("Find the page about ", ""),
+        ("When was ", "?"),
+        ("Which page shows ", "?"),
+    ),
+    "ja": (
+        ("", "とは何ですか"),
+        ("", "はいくつですか。"),
+        ("", "について教えてください"),
+        ("", "はどこに書いてありますか？"),
+        ("", "のページ"),
+        ("", "は誰ですか。"),
+        ("", "はいつですか"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -64,15 +84,20 @@ class Batch:
     query_ignored: Tensor  # (Q, B) True where another row holds the query's text too
     token_places: Tensor  # (T, 2) query and place of each token that carries ink
     token_cells: Tensor  # (T, B, C) int8: 1 the cells it stands on, -1 cells with the same text
+    features: Tensor | None = None  # (n, hidden) visual tokens, where they are known already
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory; the loader calls this where there is a GPU."""
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return Batch(**{name: value.pin_memory() for name, value in self._tensors()})
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        moved = {name: value.to(device, non_blocking=True) for name, value in self._tensors()}
         return Batch(**moved)
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        named = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        return [(name, value) for name, value in named if value is not None]
 
 
 @dataclass
@@ -310,8 +335,11 @@ def _queries(
         for line in _some_lines(lines, rng, count):
             text, start = phrase(line, rng, is_japanese(line.text))
             shown = text.lower() if rng.random() < 0.3 else text
-            encoded = tools.tokenizer.encode(templates.query_text(shown))
-            first = len(templates.QUERY_PREFIX)
+            lead, tail = ("", "")
+            if rng.random() < 0.3:  # words that no page shows have to count for nothing
+                lead, tail = rng.choice(AROUND["ja" if is_japanese(text) else "en"])
+            encoded = tools.tokenizer.encode(templates.query_text(f"{lead}{shown}{tail}"))
+            first = len(templates.QUERY_PREFIX) + len(lead)
             for place, (a, b) in enumerate(encoded.offsets):
                 piece = text[max(a - first, 0) : max(b - first, 0)]
                 if any(c.isalnum() for c in piece):

@@ -27,6 +27,7 @@ from training.config import CELL_PX, from_dict, hub_config
 from training.losses import Lessons
 from training.model import Yomu, normalise
 from training.samples import inked, patchify
+from training.spelling import SpelledEmbedding
 
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -40,12 +41,16 @@ def load(work: Path) -> tuple[Yomu, dict]:
     """Return the averaged model of a work folder and the checkpoint's other entries."""
     saved = torch.load(work / "latest.pt", map_location="cpu")
     classes = saved["lessons"]["characters.bias"].numel()
-    lessons = Lessons(Yomu(from_dict(saved["config"])), classes)
+    spelled = saved["lessons"].get("yomu.model.embed_tokens.spelled")
+    lessons = Lessons(Yomu(from_dict(saved["config"])), classes, spelled)
     prefix = "module."
     averaged = {
         k.removeprefix(prefix): v for k, v in saved["average"].items() if k.startswith(prefix)
     }
     lessons.load_state_dict(averaged)
+    embedding = lessons.yomu.model.embed_tokens
+    if isinstance(embedding, SpelledEmbedding):
+        lessons.yomu.model.embed_tokens = embedding.fold()
     return lessons.yomu.eval(), saved
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from training.batches import IGNORED, Batch
 from training.model import Yomu, normalise
 from training.samples import BLANK, SLOTS
+from training.spelling import SpelledEmbedding
 
 SLOT_DIM = 64
 GROUP = 32  # rows whose phrases are looked for in one another
@@ -25,8 +26,11 @@ BLANK_SHARE = 0.15  # of the seeing loss: blank slots are many and easy
 class Lessons(nn.Module):
     """The model with the heads that only training needs."""
 
-    def __init__(self, model: Yomu, classes: int) -> None:
+    def __init__(self, model: Yomu, classes: int, spelled: Tensor | None = None) -> None:
         super().__init__()
+        if spelled is not None:
+            plain = model.model.embed_tokens
+            model.model.embed_tokens = SpelledEmbedding(*plain.weight.shape, spelled)
         hidden = model.config.text.hidden_size
         self.yomu = model
         self.slots = nn.Linear(hidden, SLOTS * SLOT_DIM)
@@ -48,14 +52,19 @@ class Encoded:
 
 def encode(model: Yomu, batch: Batch, image_token: int, decode: bool) -> Encoded:
     """Run the vision tower, and the decoder where a loss needs it."""
-    patch_mask = batch.cells.repeat_interleave(4, dim=1)
-    full = bool(batch.cells.all())
-    features = model.visual(normalise(batch.patches), batch.positions, None if full else patch_mask)
-    features = features[batch.cells]
+    features = see_cells(model, batch) if batch.features is None else batch.features
     if not decode:
         return Encoded(features, None)
     embeds = model.embed(batch.ids, features, image_token)
     return Encoded(features, model.model(embeds, batch.position_ids, segment_mask(batch.segments)))
+
+
+def see_cells(model: Yomu, batch: Batch) -> Tensor:
+    """Return the visual tokens (n, hidden) of a batch's cells, row-major."""
+    patch_mask = batch.cells.repeat_interleave(4, dim=1)
+    full = bool(batch.cells.all())
+    features = model.visual(normalise(batch.patches), batch.positions, None if full else patch_mask)
+    return features[batch.cells]
 
 
 def segment_mask(segments: Tensor) -> Tensor:

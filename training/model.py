@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.config import MEAN, PATCH_PX, PROJECTION, STD, ModelConfig, TextConfig, VisionConfig
+from training.spelling import SpelledEmbedding
 
 
 def normalise(patches: Tensor) -> Tensor:
@@ -221,7 +222,10 @@ class Yomu(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return vocabulary scores of hidden states, the head being the embedding table."""
-        return F.linear(hidden, self.model.embed_tokens.weight)
+        table = self.model.embed_tokens
+        if isinstance(table, SpelledEmbedding):
+            return F.linear(hidden, table.rows(torch.arange(len(table.weight), device=hidden.device)))
+        return F.linear(hidden, table.weight)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Return unit vectors (…, 128) of hidden states."""

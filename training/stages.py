@@ -16,6 +16,7 @@ class Stage:
     read: float = 0.0
     rate: float = 8e-4
     warmup: int = 50
+    times: int = 4  # a batch is shown, where the tower stands still
 
 
 STAGES = {
@@ -51,23 +52,23 @@ STAGES = {
             ),
             rate=2e-3,
         ),
-        # windows of a third of a page, some whole pages: attention is to stay sharp among thousands
+        # the tower stands still: the decoder learns to join what it sees into words
         Stage(
             "match",
             Recipe(
                 queries=4,
-                cells=800,
+                cells=1200,
                 rows=6,
                 columns=20,
-                windows=0.9,
-                pages=0.1,
-                degraded=0.1,
-                english=0.6,
-                plain=0.7,
-                fresh=0.5,
+                windows=0.92,
+                pages=0.08,
+                degraded=0.05,
+                plain=0.6,
+                fresh=0.3,
             ),
-            match=0.5,
-            rate=1e-3,
+            see=0.0,
+            match=1.0,
+            rate=2e-3,
         ),
         Stage(
             "read",

@@ -9,10 +9,12 @@ Losses and measurements go to WORK/log.jsonl, a line each; `training/plot.py` dr
 
 import json
 import math
+import random
 import signal
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -23,15 +25,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from training import corpus, fonts, losses, start, tokenizer
+from training import corpus, fonts, losses, spelling, start, tokenizer
 from training.batches import Batch, Stream, Tools
-from training.config import SIZES, from_dict, to_dict
+from training.config import SIZES, ModelConfig, from_dict, to_dict
 from training.evaluate import Held
 from training.model import Yomu, normalise, whiten_patches
 from training.muon import Muon
 from training.stages import STAGES, Stage
 
 app = typer.Typer(add_completion=False, help=__doc__)
+KEPT_BATCHES = 200  # whose visual tokens are remembered, 2 MB each
 EMA = 0.998  # of the weights: about the last 500 steps, in place of a falling learning rate
 
 
@@ -41,7 +44,7 @@ class Trainer:
     def __init__(
         self,
         work: Path,
-        size: str,
+        config: ModelConfig,  # of a run that starts; a checkpoint has its own
         stage: Stage,
         device: torch.device,
         seed: int = 1,
@@ -49,12 +52,17 @@ class Trainer:
     ) -> None:
         self.work, self.stage, self.device, self.seed = work, stage, device, seed
         tools = Tools.load(work)
+        self.on_gpu = device.type == "cuda"
         self.image_token = tools.tokenizer.token_to_id("<|image_pad|>")
         self.classes = int(tools.classes.max()) + 1
         latest = work / "latest.pt"
         saved = torch.load(latest, map_location="cpu") if latest.exists() else None
-        config = from_dict(saved["config"]) if saved else SIZES[size]
-        self.lessons = losses.Lessons(Yomu(config), self.classes).to(device)
+        config = from_dict(saved["config"]) if saved else config
+        spelled = spelling.spellings(tools.tokenizer)
+        self.lessons = losses.Lessons(Yomu(config), self.classes, spelled).to(device)
+        if not stage.see:  # what sees is done; the decoder learns from what it is shown
+            for part in (self.lessons.yomu.visual, self.lessons.slots, self.lessons.characters):
+                part.requires_grad_(False)
         self.must_whiten = saved is None and sight is None
         if saved is None and sight is not None:
             known = (work / "characters.txt").read_text(encoding="utf-8")
@@ -98,8 +106,10 @@ class Trainer:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * scale
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu):
             loss, parts = total_loss(self.lessons, batch, self.stage, self.image_token)
+        if not loss.requires_grad:  # nothing of this batch is taught, such as words of a chart
+            return {"skipped": torch.ones(())}
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -146,8 +156,10 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of the stage's losses and what was measured on the way."""
     encoded = losses.encode(lessons.yomu, batch, image_token, stage.match + stage.read > 0)
-    loss, parts = losses.see(lessons, encoded.features, batch)
-    loss = loss * stage.see
+    loss, parts = encoded.features.new_zeros(()), {}
+    if stage.see:
+        loss, parts = losses.see(lessons, encoded.features, batch)
+        loss = loss * stage.see
     if stage.match and len(batch.token_places):
         found, more = losses.match(lessons, encoded.hidden, batch, image_token)
         loss, parts = loss + stage.match * found, parts | more
@@ -194,7 +206,7 @@ def run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = STAGES[stage]
     recipe = replace(chosen.recipe, cells=cells) if cells else chosen.recipe
-    trainer = Trainer(work, size, chosen, device, seed, sight)
+    trainer = Trainer(work, SIZES[size], chosen, device, seed, sight)
     stream = Stream(work, recipe, seed + trainer.step)
     loader = DataLoader(
         stream,
@@ -214,6 +226,8 @@ def _loop(trainer: Trainer, loader: DataLoader, deadline: float, steps: int) -> 
     log = _Log(trainer)
     held = Held(trainer.work, trainer.device)
     batches = iter(loader)
+    if not trainer.stage.see:
+        batches = iter(Replay(trainer, batches, trainer.seed + trainer.step))
     saved = measured = time.monotonic()
     for done in range(steps):
         waiting = time.monotonic()
@@ -237,6 +251,39 @@ def _loop(trainer: Trainer, loader: DataLoader, deadline: float, steps: int) -> 
     trainer.save()
     if not stopping:  # whoever asked to stop is not kept waiting
         log.write("held", held.measure(trainer.average.module, trainer.stage))
+
+
+class Replay:
+    """Shows batches again whose visual tokens are known: the tower and the drawing cost most.
+
+    For a tower that stands still. A batch is seen `times` times on average, far apart.
+    """
+
+    def __init__(self, trainer: Trainer, fresh: Iterator[Batch], seed: int) -> None:
+        self.trainer, self.fresh = trainer, fresh
+        self.rng = random.Random(seed)
+        self.kept: list[Batch] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches for ever."""
+        times = self.trainer.stage.times
+        while True:
+            if len(self.kept) < KEPT_BATCHES // 8 or self.rng.random() < 1 / times:
+                yield self._new()
+            else:
+                yield self.rng.choice(self.kept)
+
+    @torch.no_grad()
+    def _new(self) -> Batch:
+        trainer = self.trainer
+        batch = next(self.fresh).to(trainer.device)
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.on_gpu):
+            features = losses.see_cells(trainer.lessons.yomu, batch)
+        batch = replace(batch, features=features, patches=batch.patches[:, :0])
+        if len(self.kept) == KEPT_BATCHES:
+            self.kept.pop(0)
+        self.kept.append(batch)
+        return batch
 
 
 class _Log:

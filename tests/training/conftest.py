@@ -49,3 +49,13 @@ def work(tmp_path_factory):
     known = sorted({c for line in ENGLISH + JAPANESE for c in line if c > " "} | set("0123456789"))
     (folder / "characters.txt").write_text("".join(known), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tools(work):
+    """Return the tools of the work folder, with a tokenizer trained on it."""
+    from training import tokenizer
+    from training.batches import Tools
+
+    tokenizer.train(work / "text", 700).save(str(work / "tokenizer.json"))
+    return Tools.load(work)

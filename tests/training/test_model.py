@@ -1,5 +1,7 @@
 """The torch model equals transformers', and a short run lowers each loss."""
 
+import itertools
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the dependency group `training`")
@@ -13,14 +15,7 @@ from training.batches import Recipe, Sampler, Tools, patch_positions  # noqa: E4
 from training.config import SIZES, ModelConfig, hub_config  # noqa: E402
 from training.model import Yomu  # noqa: E402
 from training.stages import Stage  # noqa: E402
-from training.train import optimisers, total_loss  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def tools(work):
-    """Return the tools of the work folder, with a tokenizer trained on it."""
-    tokenizer.train(work / "text", 700).save(str(work / "tokenizer.json"))
-    return Tools.load(work)
+from training.train import Replay, Trainer, optimisers, total_loss  # noqa: E402
 
 
 @pytest.fixture
@@ -126,6 +121,29 @@ def test_each_loss_falls(tools: Tools, config):
             history.setdefault(name, []).append(float(value))
     for name in ("see", "words", "phrases", "read"):
         assert sum(history[name][-3:]) < 0.8 * sum(history[name][:3]), name
+
+
+def test_a_still_tower_is_shown_again(tools: Tools, config, work):
+    """Batches come back with their visual tokens, and only the decoder learns from them."""
+    stage = Stage("test", Recipe(), see=0.0, match=1.0, times=3)
+    torch.manual_seed(0)
+    trainer = Trainer(work, config, stage, torch.device("cpu"))
+    recipe = Recipe(cells=60, rows=3, columns=6, buffer=2)
+    sampler = Sampler(tools, recipe, 1)
+    drawn = []
+    fresh = iter(lambda: drawn.append(sampler.batch()) or drawn[-1], None)
+    shown = list(itertools.islice(iter(Replay(trainer, fresh, 0)), 75))
+    assert len(drawn) < 60
+    assert len({id(batch) for batch in shown}) == len(drawn)
+    sight = trainer.lessons.yomu.visual
+    again = losses.see_cells(trainer.lessons.yomu, drawn[0])
+    assert torch.allclose(shown[0].features, again, atol=1e-5)
+    before = [p.clone() for p in sight.parameters()]
+    layer = trainer.lessons.yomu.model.layers[0].mlp["up_proj"].weight
+    old = layer.clone()
+    trainer.train_on(shown[-1], 100)
+    assert all(map(torch.equal, before, sight.parameters()))
+    assert not torch.equal(old, layer)
 
 
 def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
