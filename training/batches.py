@@ -85,6 +85,7 @@ class Batch:
     token_places: Tensor  # (T, 2) query and place of each token that carries ink
     token_cells: Tensor  # (T, B, C) int8: 1 the cells it stands on, -1 cells with the same text
     features: Tensor | None = None  # (n, hidden) visual tokens, where they are known already
+    again: bool = False  # shown before
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory; the loader calls this where there is a GPU."""
@@ -97,7 +98,7 @@ class Batch:
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         named = [(f.name, getattr(self, f.name)) for f in fields(self)]
-        return [(name, value) for name, value in named if value is not None]
+        return [(name, value) for name, value in named if isinstance(value, Tensor)]
 
 
 @dataclass

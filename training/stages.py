@@ -16,7 +16,7 @@ class Stage:
     read: float = 0.0
     rate: float = 8e-4
     warmup: int = 50
-    times: int = 4  # a batch is shown, where the tower stands still
+    times: int = 2  # a batch is shown, where the tower stands still
 
 
 STAGES = {

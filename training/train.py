@@ -35,6 +35,7 @@ from training.stages import STAGES, Stage
 
 app = typer.Typer(add_completion=False, help=__doc__)
 KEPT_BATCHES = 200  # whose visual tokens are remembered, 2 MB each
+ROWS_RATE = 0.1  # of the learning rate, for the rows of single tokens
 EMA = 0.998  # of the weights: about the last 500 steps, in place of a falling learning rate
 
 
@@ -140,10 +141,13 @@ def optimisers(lessons: nn.Module, stage: Stage) -> list[torch.optim.Optimizer]:
         if p.ndim == 2 and (".blocks." in name or ".layers." in name)
     ]  # fmt: skip
     chosen = {id(p) for p in hidden}
-    rest = [p for p in lessons.parameters() if id(p) not in chosen]
+    # AdamW moves a row as far for one showing as for many: whole batches are learnt by heart so
+    rows = lessons.yomu.model.embed_tokens.weight
+    rest = [p for p in lessons.parameters() if id(p) not in chosen and p is not rows]
+    groups = [{"params": rest}, {"params": [rows], "lr": stage.rate * ROWS_RATE}]
     both = [
         Muon(hidden, lr=stage.rate),
-        torch.optim.AdamW(rest, lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     for optimiser in both:
         for group in optimiser.param_groups:
@@ -239,11 +243,12 @@ def _loop(trainer: Trainer, loader: DataLoader, deadline: float, steps: int) -> 
             whiten_patches(trainer.lessons.yomu.visual.patch_embed, sample)
             trainer.average.module.load_state_dict(trainer.lessons.state_dict())
         parts = trainer.train_on(batch.to(trainer.device), done)
-        log.add(parts | {"waited": torch.tensor(waited)})
+        if not batch.again:  # what is shown again is known by heart in part
+            log.add(parts | {"waited": torch.tensor(waited)})
         if time.monotonic() - saved > 180:
             trainer.save()
             saved = time.monotonic()
-        if time.monotonic() - measured > 600:
+        if time.monotonic() - measured > 300:
             log.write("held", held.measure(trainer.average.module, trainer.stage))
             measured = time.monotonic()
         if stopping or time.monotonic() > deadline:
@@ -271,7 +276,7 @@ class Replay:
             if len(self.kept) < KEPT_BATCHES // 8 or self.rng.random() < 1 / times:
                 yield self._new()
             else:
-                yield self.rng.choice(self.kept)
+                yield replace(self.rng.choice(self.kept), again=True)
 
     @torch.no_grad()
     def _new(self) -> Batch:
@@ -290,14 +295,15 @@ class _Log:
     """Running means, written every 25 steps."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+        self.trainer, self.next = trainer, trainer.step + 25
         self.sums: dict[str, list[Tensor]] = defaultdict(list)
 
     def add(self, parts: dict[str, Tensor]) -> None:
         """Take one step's measurements."""
         for name, value in parts.items():
             self.sums[name].append(value)  # read later: reading waits for the GPU
-        if self.trainer.step % 25 == 0:
+        if self.trainer.step >= self.next:
+            self.next = self.trainer.step + 25
             self.write("train", {n: sum(map(float, v)) / len(v) for n, v in self.sums.items()})
             self.sums.clear()
 
