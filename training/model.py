@@ -222,10 +222,9 @@ class Yomu(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return vocabulary scores of hidden states, the head being the embedding table."""
-        table = self.model.embed_tokens
-        if isinstance(table, SpelledEmbedding):
-            return F.linear(hidden, table.rows(torch.arange(len(table.weight), device=hidden.device)))
-        return F.linear(hidden, table.weight)
+        embedding = self.model.embed_tokens
+        spelled = isinstance(embedding, SpelledEmbedding)
+        return F.linear(hidden, embedding.table() if spelled else embedding.weight)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Return unit vectors (…, 128) of hidden states."""

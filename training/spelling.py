@@ -25,9 +25,7 @@ def parts(text: str) -> list[tuple]:
     found: list[tuple] = [("letter", c) for c in letters]
     found += [("front", c, n) for n, c in enumerate(letters[:PLACES])]
     found += [("back", c, n) for n, c in enumerate(letters[:-3:-1])]
-    found += [
-        ("pair", crc32(letters[n : n + 2].encode()) % PAIRS) for n in range(len(letters) - 1)
-    ]
+    found += [("pair", crc32(letters[n : n + 2].encode()) % PAIRS) for n in range(len(letters) - 1)]
     found += [("capital", min(n, PLACES)) for n, c in enumerate(text.strip()) if c.isupper()]
     return found
 
@@ -75,9 +73,13 @@ class SpelledEmbedding(nn.Embedding):
         summed = F.embedding_bag(spelled, self.letters.weight, mode="sum", padding_idx=0)
         return self.weight[ids] + scale * summed
 
+    def table(self) -> Tensor:
+        """Return the embeddings (V, E) of all tokens."""
+        return self.rows(torch.arange(len(self.weight), device=self.weight.device))
+
     @torch.no_grad()
     def fold(self) -> nn.Embedding:
         """Return a plain embedding with the same rows."""
         plain = nn.Embedding(*self.weight.shape)
-        plain.weight.copy_(self.rows(torch.arange(len(self.weight))))
+        plain.weight.copy_(self.table())
         return plain

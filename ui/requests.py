@@ -52,6 +52,7 @@ class AskRequest:
     pages: int | None = None
     neighbours: int = 0
     max_new_tokens: int | None = None
+    generate: bool = False  # let the model write, also where it is to quote
     top_k: int | None = None
     mode: Mode | None = None
     filters: Filters = Filters()

@@ -274,7 +274,7 @@ class Service:
     def _stream(self, request: AskRequest, cancellation: Cancellation) -> AnswerStream:
         question = Question(request.question, history=request.history, kept=request.kept)
         longest = _within("max_new_tokens", request.max_new_tokens, self.limits.new_tokens)
-        options = AnswerOptions(request.pages, request.neighbours, longest)
+        options = AnswerOptions(request.pages, request.neighbours, longest, request.generate)
         for page in request.kept:
             self._pipeline.page(*page.key)  # DocumentUnknown rather than a page nobody indexed
         return self._pipeline.ask(

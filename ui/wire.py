@@ -100,6 +100,7 @@ class AskBody(FilterBody):
     pages: int | None = Field(default=None, ge=1, le=16, description="Pages the model reads")
     neighbours: int = Field(default=0, ge=0, le=4, description="Pages around each of them")
     max_new_tokens: int | None = Field(default=None, ge=1, le=2048)
+    generate: bool = Field(default=False, description="Let the model write, never quote")
     mode: Mode | None = None
     top_k: int | None = Field(default=None, ge=1, le=50)
 
@@ -110,7 +111,8 @@ class AskBody(FilterBody):
             history=tuple(self.history),
             kept=tuple(PageRef(each.document, each.page) for each in self.kept),
             pages=self.pages, neighbours=self.neighbours, max_new_tokens=self.max_new_tokens,
-            top_k=self.top_k, mode=self.mode, filters=self.filters(), client=client,
+            generate=self.generate, top_k=self.top_k, mode=self.mode,
+            filters=self.filters(), client=client,
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from ui.requests import (
     Stage,
 )
 from ui.service import Service
+from ui.wire import AskBody
 
 KETTLE = "What is the capacity of the kettle?"
 
@@ -95,6 +96,17 @@ def test_a_quotation_does_not_wait_for_the_model(make, tmp_path):
     assert "1.7 litres" in events[-1].answer.text
     assert events[-1].answer.citations[0].document == "kettle-manual.pdf"
     first.close()
+
+
+def test_a_model_that_quotes_writes_when_told_to(make, tmp_path):
+    service = make()
+    (tmp_path / "model" / "answer.json").write_text('{"quotes": true}')
+    told = {"question": KETTLE, "max_new_tokens": 3, "generate": True}
+    written = list(service.ask(AskBody.model_validate(told).request("a")))[-1]
+    assert written.answer.stop_reason in ("end", "length")
+    assert written.answer.timings.tokens <= 3
+    quoted = list(service.ask(AskRequest(KETTLE)))[-1]
+    assert quoted.answer.stop_reason == "quoted"
 
 
 def test_found_comes_before_the_turn_and_closing_frees_it(make):
