@@ -35,6 +35,7 @@ from training.stages import STAGES, Stage
 
 app = typer.Typer(add_completion=False, help=__doc__)
 KEPT_BATCHES = 200  # whose visual tokens are remembered, 2 MB each
+FALLING = 0.6  # of a run that is given its minutes, over which the learning rate falls to zero
 ROWS_RATE = 0.1  # of the learning rate, for the rows of single tokens
 EMA = 0.998  # of the weights: about the last 500 steps, in place of a falling learning rate
 
@@ -101,9 +102,13 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.work / "latest.pt")
 
-    def train_on(self, batch: Batch, warm: int) -> dict[str, Tensor]:
-        """Take one step and return its measurements."""
-        scale = min(1.0, (warm + 1) / self.stage.warmup)
+    def train_on(self, batch: Batch, warm: int, left: float = 1.0) -> dict[str, Tensor]:
+        """Take one step and return its measurements.
+
+        warm  steps of this call so far: the rate rises at first
+        left  share of the time that is left: the rate falls over the last of it (arXiv:2405.18392)
+        """
+        scale = min(1.0, (warm + 1) / self.stage.warmup, left / FALLING)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * scale
@@ -193,7 +198,7 @@ def run(
     work: Annotated[Path, typer.Argument(help="folder made by `prepare`; checkpoints go here")],
     stage: Annotated[str, typer.Option(help=f"one of {', '.join(STAGES)}")] = "see",
     size: Annotated[str, typer.Option(help=f"one of {', '.join(SIZES)}, when starting")] = "small",
-    minutes: Annotated[float, typer.Option(help="stop after this long")] = math.inf,
+    minutes: Annotated[float, typer.Option(help="stop after this long, the rate falling")] = math.inf,
     steps: Annotated[int, typer.Option(help="stop after this many more steps")] = sys.maxsize,
     workers: Annotated[int, typer.Option(help="processes that draw pages")] = 1,
     cells: Annotated[int, typer.Option(help="cells a step; 0: as the stage says")] = 0,
@@ -219,12 +224,12 @@ def run(
         prefetch_factor=4 if workers else None,
         pin_memory=device.type == "cuda",
     )
-    _loop(trainer, loader, time.monotonic() + 60 * minutes, steps)
+    _loop(trainer, loader, 60 * minutes, steps)
 
 
-def _loop(trainer: Trainer, loader: DataLoader, deadline: float, steps: int) -> None:
-    """Train until the deadline, the step count or a signal; always leave a checkpoint."""
-    stopping = []
+def _loop(trainer: Trainer, loader: DataLoader, seconds: float, steps: int) -> None:
+    """Train until the time is over, the step count or a signal; always leave a checkpoint."""
+    stopping, deadline = [], time.monotonic() + seconds
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.append(True))
     log = _Log(trainer)
@@ -242,7 +247,8 @@ def _loop(trainer: Trainer, loader: DataLoader, deadline: float, steps: int) -> 
             sample = normalise(batch.patches[batch.cells.repeat_interleave(4, dim=1)])
             whiten_patches(trainer.lessons.yomu.visual.patch_embed, sample)
             trainer.average.module.load_state_dict(trainer.lessons.state_dict())
-        parts = trainer.train_on(batch.to(trainer.device), done)
+        left = 1.0 if seconds == math.inf else (deadline - time.monotonic()) / seconds
+        parts = trainer.train_on(batch.to(trainer.device), done, max(left, 0.0))
         if not batch.again:  # what is shown again is known by heart in part
             log.add(parts | {"waited": torch.tensor(waited)})
         if time.monotonic() - saved > 180:

@@ -144,6 +144,9 @@ def test_a_still_tower_is_shown_again(tools: Tools, config, work):
     trainer.train_on(shown[-1], 100)
     assert all(map(torch.equal, before, sight.parameters()))
     assert not torch.equal(old, layer)
+    old = layer.clone()
+    trainer.train_on(shown[-1], 100, left=0.0)  # the rate has fallen to nothing
+    assert torch.equal(old, layer)
 
 
 def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
