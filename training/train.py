@@ -198,7 +198,9 @@ def run(
     work: Annotated[Path, typer.Argument(help="folder made by `prepare`; checkpoints go here")],
     stage: Annotated[str, typer.Option(help=f"one of {', '.join(STAGES)}")] = "see",
     size: Annotated[str, typer.Option(help=f"one of {', '.join(SIZES)}, when starting")] = "small",
-    minutes: Annotated[float, typer.Option(help="stop after this long, the rate falling")] = math.inf,
+    minutes: Annotated[
+        float, typer.Option(help="stop after this long, the rate falling")
+    ] = math.inf,
     steps: Annotated[int, typer.Option(help="stop after this many more steps")] = sys.maxsize,
     workers: Annotated[int, typer.Option(help="processes that draw pages")] = 1,
     cells: Annotated[int, typer.Option(help="cells a step; 0: as the stage says")] = 0,
