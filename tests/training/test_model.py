@@ -134,7 +134,8 @@ def test_a_still_tower_is_shown_again(tools: Tools, config, work):
     fresh = iter(lambda: drawn.append(sampler.batch()) or drawn[-1], None)
     shown = list(itertools.islice(iter(Replay(trainer, fresh, 0)), 75))
     assert len(drawn) < 60
-    assert len({id(batch) for batch in shown}) == len(drawn)
+    assert len({id(batch.features) for batch in shown}) == len(drawn)
+    assert sum(not batch.again for batch in shown) == len(drawn)
     sight = trainer.lessons.yomu.visual
     again = losses.see_cells(trainer.lessons.yomu, drawn[0])
     assert torch.allclose(shown[0].features, again, atol=1e-5)
