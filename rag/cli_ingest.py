@@ -136,10 +136,7 @@ def _ingest(pipeline: "Pipeline", request: "IngestRequest", ask: str | None, as_
 
     with progress_for(Console(stderr=True)) as progress:
         report = pipeline.ingest(request, progress)
-    failed = False
-    if not as_json:
-        with suppress(KeyboardInterrupt), interrupts_later():  # it is done: nothing to interrupt
-            failed = show_report(report, pipeline.settings, as_json)
+    failed = False if as_json else show_report(report, pipeline.settings, as_json)
     more: dict[str, Any] = {} if ask is None else {"ask": None}
     if ask is not None and not report.interrupted:
         try:
@@ -149,8 +146,7 @@ def _ingest(pipeline: "Pipeline", request: "IngestRequest", ask: str | None, as_
             sys.stderr.write(f"yomu: {error}\n")
             failed = True
     if as_json:
-        with suppress(KeyboardInterrupt), interrupts_later():
-            failed |= show_report(report, pipeline.settings, as_json, more)
+        failed |= show_report(report, pipeline.settings, as_json, more)
     return failed
 
 
@@ -280,12 +276,13 @@ def show_report(
     more: Mapping[str, Any] | None = None,
 ) -> bool:
     """Print the summary, with `more` in its JSON; return whether anything failed."""
-    if as_json:
-        print_json(report_json(report, settings) | dict(more or {}))
-    else:
-        _print_summary(report, settings)
-    if report.interrupted:
-        sys.stderr.write(f"yomu: {report.interrupted}\n")
+    with suppress(KeyboardInterrupt), interrupts_later():  # it is done: nothing to interrupt
+        if as_json:
+            print_json(report_json(report, settings) | dict(more or {}))
+        else:
+            _print_summary(report, settings)
+        if report.interrupted:
+            sys.stderr.write(f"yomu: {report.interrupted}\n")
     return bool(report.failures or report.interrupted)
 
 

@@ -1,6 +1,6 @@
 """The stages of training: what each batch holds and how much each lesson weighs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.batches import Recipe
 
@@ -19,37 +19,21 @@ class Stage:
     times: int = 2  # a batch is shown, where the tower stands still
 
 
+SMALL = Recipe(queries=0, cells=400, rows=4, columns=12)  # small steps teach seeing fastest
+
 STAGES = {
     stage.name: stage
     for stage in (
         # three fonts a language at one size, clean, small steps: what reading is, is learnt here
         Stage(
             "first",
-            Recipe(
-                queries=0,
-                cells=400,
-                rows=4,
-                columns=12,
-                degraded=0.01,
-                english=0.7,
-                plain=1.0,
-                fresh=0.4,
-            ),
+            replace(SMALL, degraded=0.01, english=0.7, plain=1.0, fresh=0.4),
             rate=2e-3,
         ),
         # then every font and size, little by little
         Stage(
             "see",
-            Recipe(
-                queries=0,
-                cells=400,
-                rows=4,
-                columns=12,
-                degraded=0.05,
-                english=0.55,
-                plain=0.6,
-                fresh=0.25,
-            ),
+            replace(SMALL, degraded=0.05, english=0.55, plain=0.6, fresh=0.25),
             rate=2e-3,
         ),
         # the tower stands still: the decoder learns to join what it sees into words

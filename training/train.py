@@ -216,6 +216,8 @@ def run(
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = STAGES[stage]
+    if not (chosen.see or sight or (work / "latest.pt").exists()):
+        raise typer.BadParameter(f"{stage} teaches no seeing: add --start, or run see first")
     recipe = replace(chosen.recipe, cells=cells) if cells else chosen.recipe
     trainer = Trainer(work, SIZES[size], chosen, device, seed, sight)
     stream = Stream(work, recipe, seed + trainer.step)
