@@ -53,6 +53,7 @@ class Recipe:
     cells: int = 1150  # inked cells a batch aims at: measured best on two cores
     rows: int = 6
     columns: int = 16
+    stretch: tuple[float, ...] = (1,)  # a batch's windows are so many times taller, and narrower
     windows: float = 1.0  # share of batches made of windows
     lines: float = 0.0  # share of batches made of single lines
     pages: float = 0.0  # share of batches made of whole pages
@@ -63,6 +64,7 @@ class Recipe:
     degraded: float = 0.38  # share of pages that are inverted, compressed or scanned
     english: float = 0.5  # share of pages in English
     plain: float = 0.0  # share of pages in a common font and size
+    varied: float = 0.6  # share of pages that are resized, made bolder or coloured
     fresh: float = 1.0  # pages drawn anew for each batch
 
 
@@ -84,6 +86,9 @@ class Batch:
     query_ignored: Tensor  # (Q, B) True where another row holds the query's text too
     token_places: Tensor  # (T, 2) query and place of each token that carries ink
     token_cells: Tensor  # (T, B, C) int8: 1 the cells it stands on, -1 cells with the same text
+    named: Tensor | None = (
+        None  # (N, 2) cell (counted over the batch's real cells), token ending in it
+    )
     features: Tensor | None = None  # (n, hidden) visual tokens, where they are known already
     again: bool = False  # shown before
 
@@ -145,11 +150,14 @@ class Sampler:
         self.pages: list[DrawnPage] = []
         self.twin: int | None = None  # seed of the page whose near-copy comes next
         self.ids = templates.special_ids(tools.tokenizer)
+        self.shape = (recipe.rows, recipe.columns)  # of the windows of a batch
 
     def batch(self) -> Batch:
         """Return the next batch."""
         r = self.recipe
         kind = self.rng.choices(["windows", "lines", "pages"], [r.windows, r.lines, r.pages])[0]
+        taller = self.rng.choice(r.stretch)
+        self.shape = (max(2, round(r.rows * taller)), max(3, round(r.columns / taller)))
         rows: list[tuple[Window, list[Asked]]] = []
         total = 0
         while total < r.cells and len(rows) < 64:
@@ -179,21 +187,23 @@ class Sampler:
             degraded=r.degraded,
             english=r.english,
             plain=r.plain,
+            varied=r.varied,
             twin=twin,
         )
 
     def _windows(self) -> tuple[Window, list[Asked]]:
         r, rng = self.recipe, self.rng
         page = self._page()
+        rows, columns = self.shape
         best = None
         for _ in range(4):  # a window that shows something
             box = page.glyphs.boxes[rng.randrange(len(page.glyphs.boxes))]
-            x = int(box[0]) - rng.randrange(r.columns * CELL_PX)
-            y = int(box[1]) - rng.randrange(r.rows * CELL_PX)
-            found = window(crop(page, x, y, r.rows, r.columns), self.tools.classes)
+            x = int(box[0]) - rng.randrange(columns * CELL_PX)
+            y = int(box[1]) - rng.randrange(rows * CELL_PX)
+            found = window(crop(page, x, y, rows, columns), self.tools.classes)
             if best is None or len(found.positions) > len(best.positions):
                 best = found
-            if len(found.positions) > 0.6 * r.rows * r.columns:
+            if len(found.positions) > 0.6 * rows * columns:
                 break
         assert best is not None
         return best, ask(best, rng, r.questions, whole=False)
@@ -253,10 +263,25 @@ def collate(
         "cells": torch.from_numpy(cells),
         "slots": torch.from_numpy(slots),
     }
+    tensors["named"] = torch.from_numpy(_names(windows, tools.tokenizer))
     sequences = [sequence(found, asked, tools.tokenizer, ids, rng) for found, asked in rows]
     tensors |= _pad_sequences(sequences, ids["<|endoftext|>"])
     tensors |= _queries(windows, width, tools, ids, rng, queries)
     return Batch(**tensors)
+
+
+def _names(windows: list[Window], tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Return (N, 2): every cell in which a token of a line ends, and the token's id."""
+    found, before = [], 0
+    for shown in windows:
+        for line in shown.lines:
+            encoded = tokenizer.encode(f" {line.text}")  # as in a query, where a space comes first
+            for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
+                cell = line.cells[end - 2]
+                if cell >= 0 and any(c.isalnum() for c in line.text[max(start - 1, 0) : end - 1]):
+                    found.append((before + cell, token))
+        before += len(shown.positions)
+    return np.array(found, np.int64).reshape(-1, 2)
 
 
 def patch_positions(cells: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -342,11 +367,13 @@ def _queries(
             encoded = tools.tokenizer.encode(templates.query_text(f"{lead}{shown}{tail}"))
             first = len(templates.QUERY_PREFIX) + len(lead)
             for place, (a, b) in enumerate(encoded.offsets):
-                piece = text[max(a - first, 0) : max(b - first, 0)]
+                begin, end = max(a - first, 0), max(b - first, 0)
+                piece = text[begin:end]
                 if any(c.isalnum() for c in piece):
                     where = line.cells[start + a - first : start + b - first]
+                    word = text[_word_start(text, begin) : end].strip().lower()
                     places.append((len(texts), place))
-                    stands.append((row, where[where >= 0], piece.strip().lower()))
+                    stands.append((row, where[where >= 0], word, len(piece.strip())))
             texts.append((encoded.ids, text.lower()))
             owners.append(row)
     length = max((len(e) for e, _ in texts), default=1)
@@ -369,6 +396,15 @@ def _queries(
     }
 
 
+def _word_start(text: str, at: int) -> int:
+    """Return where the word begins whose letters go on at `at`; Japanese has no such words."""
+    if is_japanese(text) or not text[at].isalnum():
+        return at
+    while at and text[at - 1].isalnum():
+        at -= 1
+    return at
+
+
 def _some_lines(lines: list[Line], rng: random.Random, count: int) -> list[Line]:
     """Return up to `count` lines; those with figures twice as likely, as twins differ in them."""
     weights = [2 if any(c.isdigit() for c in line.text) else 1 for line in lines]
@@ -377,18 +413,22 @@ def _some_lines(lines: list[Line], rng: random.Random, count: int) -> list[Line]
 
 
 def _stand(
-    windows: list[Window], stands: list[tuple[int, NDArray[np.int64], str]], width: int
+    windows: list[Window], stands: list[tuple[int, NDArray[np.int64], str, int]], width: int
 ) -> NDArray[np.int8]:
-    """Return (T, B, C): 1 on the cells of a token, -1 on other cells that show the same text."""
+    """Return (T, B, C): 1 on the cells of a token, -1 on other cells that show the same text.
+
+    The end of a word is the same only after the same beginning: "ing" of "packing" is to be told
+    from that of "cutting", or most tokens would be found on every page.
+    """
     table = np.zeros((len(stands), len(windows), width), np.int8)
     lowered = [[(line.text.lower(), line.cells) for line in w.lines] for w in windows]
-    for number, (row, where, piece) in enumerate(stands):
+    for number, (row, where, word, size) in enumerate(stands):
         for other, lines in enumerate(lowered):
             for text, cells in lines:
-                at = text.find(piece)
+                at = text.find(word)
                 while at >= 0:
-                    same = cells[at : at + len(piece)]
+                    same = cells[at + len(word) - size : at + len(word)]
                     table[number, other, same[same >= 0]] = -1
-                    at = text.find(piece, at + 1)
+                    at = text.find(word, at + 1)
         table[number, row, where] = 1
     return table

@@ -3,6 +3,7 @@
 see     which character stands in each slot of a cell (dense, moves first)
 match   which cells show this word (dense, both ways), then which window holds this phrase (MaxSim,
         ColPali arXiv:2407.01449)
+name    which tokens end in this cell, among all that the batch shows (dense)
 read    the next token of an answer
 """
 
@@ -153,6 +154,23 @@ def _phrases_to_windows(
         found.append(F.cross_entropy(logits, truth, reduction="none"))
         right.append(logits.argmax(1) == truth)
     return torch.cat(found).mean(), torch.cat(right).float().mean()
+
+
+def name(model: Yomu, cells: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of naming the tokens that end in cells (n, hidden), and the share named.
+
+    Queries ask for a few words of a window; this teaches all of them, through the same rows.
+    """
+    assert batch.named is not None
+    tokens, which = batch.named[:, 1].unique(return_inverse=True)
+    places, row = batch.named[:, 0].unique(return_inverse=True)
+    scores = (cells[places] @ model.embedding(tokens).T).float()
+    ends = torch.zeros_like(scores, dtype=torch.bool)
+    ends[row, which] = True
+    others = scores.masked_fill(ends, -1e4).logsumexp(1)
+    loss = F.softplus(others[row] - scores[row, which]).mean()
+    right = ends.gather(1, scores.argmax(1, keepdim=True)).float().mean()
+    return loss, {"names": loss.detach(), "name_recall": right}
 
 
 def maxsim(queries: Tensor, query_mask: Tensor, pages: Tensor, page_mask: Tensor) -> Tensor:

@@ -222,9 +222,14 @@ class Yomu(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return vocabulary scores of hidden states, the head being the embedding table."""
-        embedding = self.model.embed_tokens
-        spelled = isinstance(embedding, SpelledEmbedding)
-        return F.linear(hidden, embedding.table() if spelled else embedding.weight)
+        return F.linear(hidden, self.embedding(None))
+
+    def embedding(self, ids: Tensor | None) -> Tensor:
+        """Return the embeddings (n, hidden) of tokens, of the whole vocabulary for None."""
+        table = self.model.embed_tokens
+        if ids is not None:
+            return table(ids)
+        return table.table() if isinstance(table, SpelledEmbedding) else table.weight
 
     def project(self, hidden: Tensor) -> Tensor:
         """Return unit vectors (…, 128) of hidden states."""

@@ -66,6 +66,7 @@ def draw(
     english: float = 0.5,
     twin: int = 0,
     plain: float = 0.0,
+    varied: float = 0.0,
 ) -> DrawnPage:
     """Return the page of a seed.
 
@@ -73,6 +74,7 @@ def draw(
     degraded  share of pages that look inverted, compressed or scanned
     english   share of pages in English, the others being Japanese
     plain     share of pages in one of the commonest fonts, at a common size
+    varied    share of pages that are resized, condensed, made bolder or coloured (`scans.vary`)
     twin      not 0: the same page but for two digits that change places in one of its blocks
     """
     rng = random.Random(seed)
@@ -90,11 +92,15 @@ def draw(
         corpus, fonts, rng, language, kind, size, (family, second), twin, is_plain
     )
     page = document[0]
+    is_varied = rng.random() < varied
+    if is_varied:  # as `ingest` draws
+        dpi = 144
     dpi = round(dpi)  # a fraction that only one of the two saw would shift boxes by pixels
     glyphs = read_glyphs(page, dpi / 72)
     pixmap = page.get_pixmap(dpi=dpi, alpha=False)
     image = np.frombuffer(pixmap.samples, np.uint8).reshape(pixmap.height, pixmap.width, 3)
-    image, boxes = scans.degrade(image, glyphs.boxes, rng, degraded)
+    image, boxes = scans.vary(image, glyphs.boxes, rng) if is_varied else (image, glyphs.boxes)
+    image, boxes = scans.degrade(image, boxes, rng, degraded)
     glyphs = replace(glyphs, boxes=boxes)
     return DrawnPage(image, glyphs, _visible(facts, glyphs), language, kind)
 
@@ -266,7 +272,7 @@ def _faces(families: tuple[Family, ...]) -> str:
 
 def _style(rng: random.Random, kind: str, families: tuple[Family, Family], is_plain: bool) -> str:
     """Return the page's style sheet."""
-    size = rng.uniform(14, 24) if kind == "slide" else rng.triangular(7.5, 15, 10)
+    size = rng.uniform(12, 32) if kind == "slide" else rng.triangular(6.5, 15, 9.5)
     if is_plain and kind != "slide":
         size = rng.uniform(9.5, 12)
     ink = rng.choice(["#000", "#000", "#000", "#111", "#222", "#333", "#1a1a60", "#555"])

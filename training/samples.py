@@ -99,25 +99,35 @@ def window(page: DrawnPage, classes: NDArray[np.int32]) -> Window:
     """
     mask = inked(page.image)
     positions = np.argwhere(mask).astype(np.int64)
-    number = np.full(mask.shape, -1, np.int64)
-    number[mask] = np.arange(len(positions))
-    glyphs = page.glyphs
-    middle = (glyphs.boxes[:, :2] + glyphs.boxes[:, 2:]) / 2
-    inside = ((middle >= 0) & (middle < (page.image.shape[1], page.image.shape[0]))).all(1)
-    column, row = np.where(inside[:, None], middle, 0).astype(np.int64).T
-    cells = np.where(inside, number[row // CELL_PX, column // CELL_PX], -1)
+    cells, slot = slot_numbers(page, mask)
     slots = np.full((len(positions), SLOTS), BLANK, np.int64)
     seen = cells >= 0
-    slot = (row // PATCH_PX % 2) * 4 + column // (PATCH_PX // 2) % 4
-    slots[cells[seen], slot[seen]] = classes[glyphs.codes[seen]]
+    slots[cells[seen], slot[seen]] = classes[page.glyphs.codes[seen]]
     return Window(
         patchify(page.image, positions),
         positions,
         mask.shape,
         slots,
-        tuple(_lines(glyphs, cells)),
+        tuple(_lines(page.glyphs, cells)),
         page,
     )
+
+
+def slot_numbers(
+    page: DrawnPage, mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return for every character the number of its inked cell (-1: none) and its slot there.
+
+    mask  (rows, columns) True for inked cells
+    """
+    number = np.full(mask.shape, -1, np.int64)
+    number[mask] = np.arange(np.count_nonzero(mask))
+    boxes = page.glyphs.boxes
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((middle >= 0) & (middle < (page.image.shape[1], page.image.shape[0]))).all(1)
+    column, row = np.where(inside[:, None], middle, 0).astype(np.int64).T
+    cells = np.where(inside, number[row // CELL_PX, column // CELL_PX], -1)
+    return cells, (row // PATCH_PX % 2) * 4 + column // (PATCH_PX // 2) % 4
 
 
 def _lines(glyphs: Glyphs, cells: NDArray[np.int64]) -> list[Line]:
@@ -150,11 +160,11 @@ def character_classes(characters: str) -> NDArray[np.int32]:
 def phrase(line: Line, rng: random.Random, japanese: bool) -> tuple[str, int]:
     """Return a few words of the line and where they start in it."""
     if japanese:
-        length = rng.randint(2, 12)
+        length = rng.randint(2, 16)
         start = rng.randrange(max(1, len(line.text) - length + 1))
         return line.text[start : start + length], start
     words = list(re.finditer(r"\S+", line.text))
     first = rng.randrange(len(words))
-    last = min(first + rng.randint(0, 5), len(words) - 1)
+    last = min(first + rng.randint(0, 9), len(words) - 1)
     start, end = words[first].start(), words[last].end()
     return line.text[start:end], start

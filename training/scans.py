@@ -1,4 +1,4 @@
-"""Makes a clean page look printed, scanned, faxed or aged, and moves its boxes along."""
+"""Makes a clean page look resized, coloured, printed, scanned, faxed or aged; boxes move along."""
 
 import io
 import math
@@ -10,6 +10,43 @@ from PIL import Image, ImageFilter
 
 Pixels = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
+
+
+def vary(image: Pixels, boxes: Boxes, rng: random.Random) -> tuple[Pixels, Boxes]:
+    """Return the page as other programs, fonts and designers would have made it.
+
+    Resized as `ingest` does (drawn at 144 dpi, then shrunk to what the model takes), condensed or
+    widened, thinner or bolder, in other colours: a hundred fonts become many more.
+    """
+    if rng.random() < 0.7:
+        down = rng.uniform(0.72, 1)
+        across = rng.uniform(0.82, 1.12) if rng.random() < 0.35 else 1.0
+        image, boxes = resize(image, boxes, down * across, down)
+    if rng.random() < 0.3:
+        levels = 255 * (np.arange(256) / 255) ** rng.uniform(0.6, 1.7)
+        image = levels.astype(np.uint8)[image]
+    if rng.random() < 0.2:
+        image = recolour(image, rng)
+    return image, boxes
+
+
+def resize(image: Pixels, boxes: Boxes, across: float, down: float) -> tuple[Pixels, Boxes]:
+    """Return the image and boxes at other scales, resampled as the runtime does."""
+    height, width = image.shape[:2]
+    size = (round(width * across), round(height * down))
+    resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    scale = np.array([size[0] / width, size[1] / height] * 2, np.float32)
+    return np.asarray(resized), boxes * scale
+
+
+def recolour(image: Pixels, rng: random.Random) -> Pixels:
+    """Return the image with another colour of paper and of ink, one dark and one light."""
+    light = np.array([rng.uniform(190, 255) for _ in range(3)], np.float32)
+    dark = np.array([rng.uniform(0, 130) for _ in range(3)], np.float32)
+    paper, ink = (light, dark) if rng.random() < 0.6 else (dark, light)
+    levels = np.arange(256, dtype=np.float32)[:, None] / 255
+    table = (ink + (paper - ink) * levels).astype(np.uint8)  # (256, 3)
+    return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=-1)
 
 
 def degrade(

@@ -13,6 +13,7 @@ class Stage:
     recipe: Recipe
     see: float = 1.0
     match: float = 0.0
+    names: float = 0.0
     read: float = 0.0
     rate: float = 8e-4
     warmup: int = 50
@@ -27,13 +28,25 @@ STAGES = {
         # three fonts a language at one size, clean, small steps: what reading is, is learnt here
         Stage(
             "first",
-            replace(SMALL, degraded=0.01, english=0.7, plain=1.0, fresh=0.4),
+            replace(SMALL, degraded=0.01, english=0.7, plain=1.0, fresh=0.4, varied=0.0),
             rate=2e-3,
         ),
-        # then every font and size, little by little
+        # then every font and size; tall windows hold distances that only pages have otherwise
         Stage(
             "see",
-            replace(SMALL, degraded=0.05, english=0.55, plain=0.6, fresh=0.25),
+            replace(
+                SMALL,
+                cells=500,
+                rows=8,
+                columns=16,
+                stretch=(0.5, 1, 1, 2, 4, 6),
+                windows=0.95,
+                pages=0.05,
+                max_cells=2000,
+                degraded=0.12,
+                plain=0.2,
+                fresh=0.3,
+            ),
             rate=2e-3,
         ),
         # the tower stands still: the decoder learns to join what it sees into words
@@ -44,14 +57,17 @@ STAGES = {
                 cells=1200,
                 rows=6,
                 columns=20,
+                stretch=(0.7, 1, 1, 1, 2, 3),
                 windows=0.92,
                 pages=0.08,
-                degraded=0.05,
-                plain=0.6,
+                max_cells=2000,
+                degraded=0.1,
+                plain=0.3,
                 fresh=0.3,
             ),
             see=0.0,
             match=1.0,
+            names=1.0,
             rate=2e-3,
         ),
         Stage(

@@ -172,6 +172,10 @@ def total_loss(
     if stage.match and len(batch.token_places):
         found, more = losses.match(lessons, encoded.hidden, batch, image_token)
         loss, parts = loss + stage.match * found, parts | more
+    if stage.names and batch.named is not None and len(batch.named):
+        cells = encoded.hidden[batch.ids == image_token]
+        found, more = losses.name(lessons.yomu, cells, batch)
+        loss, parts = loss + stage.names * found, parts | more
     if stage.read and bool((batch.targets >= 0).any()):
         found, more = losses.read(lessons.yomu, encoded.hidden, batch)
         loss, parts = loss + stage.read * found, parts | more

@@ -71,6 +71,32 @@ def test_boxes_turn_with_a_skewed_page():
     assert np.allclose(centre, [columns.mean(), rows.mean()], atol=1.0)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_follow_a_varied_page(work, corpus, seed):
+    """Resized, condensed, bolder or coloured: ink stays in the boxes, and paper beside them."""
+    page = draw(corpus, work / "fonts", seed, "prose", degraded=1e-9, varied=1.0)
+    paper = page.image[2, 2].astype(int)
+    inked = np.abs(page.image.astype(int) - paper).sum(-1) > 90
+    held, total = 0, inked.sum()
+    for x0, y0, x1, y1 in np.round(page.glyphs.boxes).astype(int):
+        part = inked[max(y0 - 1, 0) : y1 + 2, max(x0 - 1, 0) : x1 + 2]
+        held += part.any()
+        part[:] = False
+    assert held > 0.98 * len(page.glyphs.codes) > 0
+    assert inked.sum() < 0.02 * total
+
+
+def test_varied_pages_differ_in_size_and_colour(work, corpus):
+    pages = [
+        draw(corpus, work / "fonts", seed, "prose", degraded=1e-9, varied=1.0) for seed in range(16)
+    ]
+    shapes = {page.image.shape for page in pages}
+    papers = {tuple(map(int, page.image[2, 2])) for page in pages}
+    assert len(shapes) > 5
+    assert len(papers) > 1
+    assert all(max(page.image.shape) <= 144 / 72 * 960 for page in pages)
+
+
 def test_facts_stand_on_their_page(work, corpus):
     found = [draw(corpus, work / "fonts", seed, "form").facts for seed in range(4)]
     assert any(found)
