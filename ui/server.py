@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from rag.errors import UsageError
 from rag.settings import Settings
 from ui import api, openai_api
+from ui.hidden_folder import HiddenFolder
 from ui.requests import ServiceLimits
 from ui.security import Gate, GateOptions, Login, is_loopback, read_users
 from ui.service import Service
@@ -60,18 +61,21 @@ def build(service: Service, options: ServeOptions) -> ASGIApp:
     )  # fmt: skip
     api.install(app, service)
     openai_api.install(app, service)
+    inner: ASGIApp = app
     if options.has_page:
-        _mount_page(app, service)
+        # Gradio keeps what people upload here until the page has handed it on; gone at the end.
+        folder = Path(tempfile.mkdtemp(prefix="yomu-page-"))
+        _mount_page(app, service, folder)
+        inner = HiddenFolder(app, folder)
     login = Login(read_users(options.auth_file)) if options.auth_file else None
     names = frozenset(name.lower() for name in (*options.hosts, options.host))
     gate = GateOptions(service.limits.upload_bytes, names, login)
-    return Gate(app, gate)
+    return Gate(inner, gate)
 
 
-def _mount_page(app: FastAPI, service: Service) -> None:
+def _mount_page(app: FastAPI, service: Service, folder: Path) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # Gradio keeps what people upload here until the page has handed it on; gone at the end.
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="yomu-page-")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
     import gradio as gr
 
     from ui import mcp

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -199,6 +200,21 @@ def test_no_path_of_the_disk_in_any_answer(api, served):
     ):  # fmt: skip
         text = api.get(route).text
         assert not [path for path in private if path in text], route
+
+
+def test_an_upload_does_not_say_where_it_lies(api):
+    """Gradio would name its temporary folder, which on some systems names the person."""
+    answer = api.post("/gradio_api/upload", files={"files": ("a.pdf", b"%PDF-1.7 nothing")})
+    assert answer.status_code == 200
+    (place,) = answer.json()
+    assert place.endswith("a.pdf")
+    folder = Path(tempfile.gettempdir())
+    assert str(folder) not in answer.text and "yomu-page-" not in answer.text
+    assert not Path(place).exists()
+    found = [path for path in folder.glob("yomu-page-*/*/a.pdf") if b"nothing" in path.read_bytes()]
+    assert found  # it is kept, under the folder's own name
+    streamed = api.get(f"/gradio_api/file={place}")
+    assert b"nothing" not in streamed.content  # the name in a URL opens nothing
 
 
 def test_telemetry_and_monitoring_are_off(api):
