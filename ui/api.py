@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, FastAPI, Query, Request, UploadFile
+from fastapi import APIRouter, FastAPI, Form, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from rag.records import Filters
 from ui.api_page import api_page
 from ui.errors import ExpectedError, NotAllowed, public
-from ui.requests import Finished
+from ui.requests import Finished, SearchRequest
 from ui.service import Service
 from ui.streaming import events
 from ui.wire import (
@@ -90,6 +91,22 @@ def _questions(service: Service) -> APIRouter:
     def search_with_filters(body: SearchBody) -> dict[str, Any]:
         """Ranked pages of a question, with every filter."""
         return result_json(service.search(body.request()))
+
+    @router.post("/search/image")
+    async def search_by_image(
+        file: UploadFile,
+        mode: Annotated[Literal["hybrid", "visual"] | None, Form()] = None,
+        top_k: Annotated[int | None, Form(ge=1, le=50)] = None,
+        document: Annotated[str | None, Form(description="Glob over names")] = None,
+        folder: Annotated[str | None, Form()] = None,
+        language: Annotated[str | None, Form()] = None,
+    ) -> dict[str, Any]:
+        """Pages that look like an image, or like the first page of a document; it is not kept."""
+        data = await file.read(service.limits.upload_bytes + 1)
+        filters = Filters(document or None, folder or None, language=language or None)
+        wanted = SearchRequest("", None, mode, top_k, filters)
+        found = await run_in_threadpool(service.search_like, file.filename or "", data, wanted)
+        return result_json(found)
 
     @router.post("/ask", response_model=None, responses=SSE)
     async def ask(body: AskBody, request: Request) -> Response:

@@ -5,6 +5,7 @@ Plain generators, without gradio. Each yields named outputs; None leaves one as 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from rag.answer import QUOTED, QUOTED_NOTE, Answer
@@ -327,6 +328,16 @@ def _boxes(
         return service.text_boxes(*key, answer_words(turn.answer))
     except ExpectedError:  # no text layer to be had: the heatmap is there
         return ()
+
+
+def alike(service: Service, name: str, path: str, top_k: float, language: str) -> str:
+    """Return the pages that look like an image that was sent (its name, where it was put)."""
+    try:
+        found = service.search_like(name, Path(path), SearchRequest("", top_k=int(top_k)))
+    except ExpectedError as error:
+        return markup_ask.comparison(language, [("visual", (), reason(error))], "")
+    hits = [(hit.document, hit.page, float(hit.score)) for hit in found.hits]
+    return markup_ask.comparison(language, [("visual", cards_of(service, hits), "")], "")
 
 
 def compare(service: Service, question: str, top_k: float, language: str) -> Iterator[str]:

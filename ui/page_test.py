@@ -1,4 +1,7 @@
-"""The Retrieval test tab: one question by image, by text and by both. Layout and wiring only."""
+"""The Retrieval test tab: one question by image, by text and by both; or pages like an image.
+
+Layout and wiring only.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,15 +25,24 @@ def build(service: Service) -> None:
         run = gr.Button(
             I18N("test_run"), variant="primary", scale=1, min_width=96, elem_id="test-run"
         )
+    picture = gr.File(
+        label=I18N("test_image"), file_count="single", height=110, elem_id="test-image",
+        type="filepath",
+    )  # fmt: skip
     columns = panel("columns")
     sheet = panel("test-viewer")
 
     def compare(request: gr.Request, text: str, n: float) -> Iterator[Any]:
         yield from handlers.compare(service, text, n, language(request))
 
+    def alike(request: gr.Request, given: str, n: float) -> tuple[str, None]:
+        name = getattr(given, "orig_name", None) or str(given)
+        return handlers.alike(service, name, str(given), n, language(request)), None
+
     gr.on(
         [run.click, question.submit], compare, [question, top_k], columns,
         concurrency_limit=None, **QUIET,
     )  # fmt: skip
+    picture.upload(alike, [picture, top_k], [columns, picture], concurrency_limit=None, **QUIET)
     for place in (columns, sheet):
         show_in(service, place, sheet, None)

@@ -32,7 +32,7 @@ FREE_FAILURES = 5  # then each costs twice the time of the one before
 MOST_WAIT_S = 900.0
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 BODY_BYTES = 2_000_000
-UPLOAD_ROUTES = ("/gradio_api/upload", "/api/documents")
+UPLOAD_ROUTES = ("/gradio_api/upload", "/api/documents", "/api/search/image")
 HEADERS = {
     # Gradio's page has inline scripts and styles, and turns `js=` strings into functions.
     "content-security-policy": (

@@ -7,6 +7,7 @@ the model, clients by turns. What a message or record says of this machine's dis
 
 import importlib.metadata
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -197,6 +198,16 @@ class Service:
                 mode=request.mode,
             )  # fmt: skip
             return found
+
+    def search_like(self, name: str, content: Path | bytes, request: SearchRequest) -> SearchResult:
+        """Return the pages that look most like an image, or like the first page of a document.
+
+        The file is checked as an upload is, and not kept. Raises NotAllowed for one that is not
+        what its name says, and what `search` raises.
+        """
+        with tempfile.TemporaryDirectory(prefix="yomu-query-") as folder:
+            path = store(Path(folder), name, content, self.limits.upload_bytes)
+            return self.search(replace(request, image=path))
 
     def _check_question(self, text: str) -> None:
         if len(text) > self.limits.question_characters:

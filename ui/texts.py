@@ -123,6 +123,7 @@ ENGLISH: dict[str, str] = {
     "test_intro": "The same question three ways. Choose a page to see where it matches.",
     "test_run": "Compare",
     "test_none": "nothing found",
+    "test_image": "Or pages that look like an image or a PDF's first page",
     # states
     "empty_title": "Nothing is indexed yet",
     "empty_text": "Add documents under Library, or run: uv run ingest.py samples/",
@@ -279,6 +280,7 @@ JAPANESE: dict[str, str] = {
     "test_intro": "同じ質問を三つの方法で比べます。ページを選ぶと一致した場所が見えます。",
     "test_run": "比べる",
     "test_none": "見つかりません",
+    "test_image": "または、画像やPDFの1ページ目に似たページ",
     "empty_title": "まだ文書がありません",
     "empty_text": "「文書」タブで追加するか、次を実行してください:uv run ingest.py samples/",
     "model_loading": "モデルを準備しています。文字の検索はもう使えます。",

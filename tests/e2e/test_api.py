@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import openai
@@ -48,6 +50,29 @@ def test_search_has_the_shape_of_the_command(api):
     assert found["hits"][0]["document"] == "kettle-manual.pdf"
     body = {"query": "売上", "mode": "text", "document": "*-ja.pdf", "top_k": 1}
     assert len(api.post("/api/search", json=body).json()["hits"]) <= 1
+
+
+def test_pages_are_found_by_a_picture_of_them(api):
+    """A page's own image finds it; a file that is no image is refused, and none is kept."""
+    picture = api.get("/api/documents/tourism-ja.pdf/pages/1.png").content
+    found = api.post(
+        "/api/search/image", files={"file": ("photo.png", picture)}, data={"top_k": 3}
+    ).json()
+    assert found["mode"] == "visual"
+    assert (found["hits"][0]["document"], found["hits"][0]["page"]) == ("tourism-ja.pdf", 1)
+    assert len(found["hits"]) == 3
+    other = api.post(
+        "/api/search/image",
+        files={"file": ("photo.png", picture)},
+        data={"document": "kettle*"},
+    ).json()
+    assert {hit["document"] for hit in other["hits"]} == {"kettle-manual.pdf"}
+    wrong = api.post("/api/search/image", files={"file": ("photo.png", b"no picture")})
+    assert wrong.status_code == 403
+    broken = api.post("/api/search/image", files={"file": ("a.png", picture[:60])})
+    assert broken.status_code == 400
+    assert "/" not in broken.json()["error"]
+    assert not list(Path(tempfile.gettempdir()).glob("yomu-query-*"))
 
 
 def test_ask_streams_pages_before_text(api):

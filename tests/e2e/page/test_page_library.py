@@ -1,5 +1,8 @@
 """Library, retrieval test and status through the page, in a browser."""
 
+import pymupdf
+
+from tests.e2e.conftest import SAMPLES
 from tests.e2e.page.conftest import SALES
 from tests.odd_files import text_pdf
 
@@ -80,6 +83,25 @@ def test_three_ways_side_by_side(english):
     text.locator(".yomu-card").first.click()
     here.wait_for("#test-viewer .yomu-heat")
     here.snap("test-en")
+
+
+def test_pages_like_an_image_are_shown(japanese, tmp_path):
+    """A picture of a page finds the page; one that cannot be read is refused in a line."""
+    here = japanese
+    here.tab(2)
+    with pymupdf.open(SAMPLES / "electricity-chart.pdf") as document:
+        document[0].get_pixmap(dpi=100).save(tmp_path / "photo.png")
+    here.find("#test-image input[type=file]").set_input_files(tmp_path / "photo.png")
+    here.wait_for("#columns .yomu-column .yomu-card")
+    here.wait_for("#columns .yomu-column", count=1)
+    first = here.find("#columns .yomu-card").first
+    assert first.get_attribute("data-document") == "electricity-chart.pdf"
+    first.click()
+    here.wait_for("#test-viewer img")
+    here.snap("test-image-ja")
+    (tmp_path / "fake.png").write_text("no picture")
+    here.find("#test-image input[type=file]").set_input_files(tmp_path / "fake.png")
+    here.wait_for("#columns .yomu-warn")
 
 
 def test_status_says_what_the_model_is_and_can(english):
