@@ -99,6 +99,27 @@ element.addEventListener("keydown", (event) => {
   if (turn && !turn.disabled) { event.preventDefault(); send(turn); }
 });
 
+// What is written anew loses the focus; whoever turns pages by keys wants it back where it was.
+let kept = null;
+element.addEventListener("focusin", (event) => {
+  const name = event.target.getAttribute("aria-label");
+  if (event.target.classList.contains("yomu-scroll")) kept = ".yomu-scroll";
+  else kept = name && `[aria-label="${CSS.escape(name)}"]`;
+});
+for (const kind of ["focusin", "pointerdown"])
+  document.addEventListener(kind, (event) => { if (!element.contains(event.target)) kept = null; });
+
+function refocus() {
+  if (!kept || document.activeElement !== document.body) return;
+  const node = element.querySelector(kept);
+  const able = node && !node.disabled ? node : element.querySelector(".yomu-scroll");
+  if (able) able.focus({ preventScroll: true });
+}
+
+// A node that is made into another keeps the focus until the next frame.
+new MutationObserver(() => setTimeout(refocus, 60))
+  .observe(element, { childList: true, subtree: true, attributes: true });
+
 function settle() {
   const head = element.querySelector("[data-lang]");
   if (head) document.documentElement.lang = read(head, "lang");

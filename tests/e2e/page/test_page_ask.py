@@ -109,13 +109,14 @@ def test_pages_turn_by_button_and_by_key(english):
     here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
     here.find("#viewer [aria-label='Next page']").click()
     here.wait_for("#viewer .yomu-place >> text=page 2 of 2")
-    for _ in range(20):  # while the page is still being drawn it is replaced and loses the focus
-        here.find("#viewer .yomu-scroll").focus()
-        here.page.keyboard.press("PageUp")
-        here.page.wait_for_timeout(500)
-        if here.find("#viewer .yomu-place").inner_text().endswith("page 1 of 2"):
-            break
-    here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
+    here.wait_for("#viewer [aria-label='Previous page']:enabled")
+    here.wait_for("#viewer .yomu-heat")  # written twice by now, and the focus was kept:
+    here.wait_for("#viewer .yomu-scroll:focus")  # the button that had it is off on the last page
+    for key, page in (("PageUp", 1), ("PageDown", 2)):
+        here.page.keyboard.press(key)
+        here.wait_for(f"#viewer .yomu-place >> text=page {page} of 2")
+        here.wait_for("#viewer .yomu-heat")
+        here.wait_for("#viewer .yomu-scroll:focus")
 
 
 def test_an_answer_is_taken_away_as_markdown_and_json(english):
