@@ -141,19 +141,56 @@ def _words_to_cells(
 def _phrases_to_windows(
     queries: Tensor, vectors: Tensor, retrieval: Tensor, batch: Batch, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rank the windows of each group of rows: all pairs of a large batch would not fit."""
+    """Rank the windows of each group of rows: all pairs of a large batch would not fit.
+
+    Half of the loss ranks windows, half ranks heaps of 1 to 8 of them: pages are long and short,
+    and a long one finds something like every word by chance, which windows never teach.
+    """
     found, right = [], []
     for start in range(0, len(vectors), GROUP):
         rows = slice(start, start + GROUP)
         asked = (batch.query_rows >= start) & (batch.query_rows < start + GROUP)
         mask = batch.query_mask[asked]
-        scores = maxsim(queries[asked], mask, vectors[rows], retrieval[rows])  # (q, b)
-        logits = scale * scores / mask.sum(1, keepdim=True)
-        logits = logits.masked_fill(batch.query_ignored[asked, rows], -1e4)
+        best = best_matches(queries[asked], vectors[rows], retrieval[rows])  # (q, b, K)
+        ignored = batch.query_ignored[asked, rows]
         truth = batch.query_rows[asked] - start
-        found.append(F.cross_entropy(logits, truth, reduction="none"))
-        right.append(logits.argmax(1) == truth)
+        heaps = heap_up(best.shape[1], best.device)
+        for number, members in enumerate((torch.arange(best.shape[1], device=best.device), heaps)):
+            scores, left_out = pile(best, ignored, truth, members)
+            logits = scale * (scores * mask[:, None]).sum(-1) / mask.sum(1, keepdim=True)
+            logits = logits.masked_fill(left_out, -1e4)
+            found.append(F.cross_entropy(logits, members[truth], reduction="none"))
+            if number == 0:
+                right.append(logits.argmax(1) == truth)
     return torch.cat(found).mean(), torch.cat(right).float().mean()
+
+
+def heap_up(count: int, device: torch.device) -> Tensor:
+    """Return for each of `count` windows the number of its heap; heaps hold 1 to 8 windows."""
+    heap = torch.empty(count, dtype=torch.int64)
+    order, number, at = torch.randperm(count), 0, 0
+    while at < count:
+        size = 2 ** int(torch.randint(4, ()))
+        heap[order[at : at + size]] = number
+        number, at = number + 1, at + size
+    return heap.to(device)
+
+
+def pile(best: Tensor, ignored: Tensor, truth: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the best match (q, heaps, K) of every token in each heap, and heaps to leave out.
+
+    best     (q, b, K) of every token in each window
+    ignored  (q, b) windows that hold the phrase as well; their heaps are left out, but for the one
+             that truth (q,) lies in
+    """
+    count = int(members.max()) + 1
+    where = members[None, :, None].expand_as(best)
+    piled = best.new_full((len(best), count, best.shape[2]), -1e4)
+    piled = piled.scatter_reduce(1, where, best, "amax")
+    left_out = torch.zeros(len(best), count, device=best.device)
+    left_out = left_out.scatter_reduce(1, where[..., 0], ignored.float(), "amax") > 0
+    left_out[torch.arange(len(best), device=best.device), members[truth]] = False
+    return piled, left_out
 
 
 def name(model: Yomu, cells: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -173,11 +210,13 @@ def name(model: Yomu, cells: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Te
     return loss, {"names": loss.detach(), "name_recall": right}
 
 
-def maxsim(queries: Tensor, query_mask: Tensor, pages: Tensor, page_mask: Tensor) -> Tensor:
-    """Return late-interaction scores (Q, B) of queries (Q, K, D) against pages (B, L, D)."""
+def best_matches(queries: Tensor, pages: Tensor, page_mask: Tensor) -> Tensor:
+    """Return (Q, B, K): how well each vector of queries (Q, K, D) matches pages (B, L, D) at best.
+
+    Summed over K it is MaxSim, the late-interaction score.
+    """
     similar = torch.einsum("qkd,bld->qbkl", queries, pages)
-    similar = similar.masked_fill(~page_mask[None, :, None], -1e4)
-    return (similar.amax(-1) * query_mask[:, None]).sum(-1)
+    return similar.masked_fill(~page_mask[None, :, None], -1e4).amax(-1)
 
 
 def read(model: Yomu, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

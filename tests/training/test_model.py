@@ -268,3 +268,19 @@ def test_a_run_starts_from_a_kept_vision_tower(tools: Tools, config, work, tmp_p
     with pytest.raises(ValueError, match="slots"):
         small = losses.Lessons(Yomu(SIZES["small"]), classes)
         start.load(small, tmp_path / "sight.safetensors", characters)
+
+
+def test_a_heap_of_windows_is_searched_as_one_page():
+    """A heap's matches are the best of its windows; one that holds the phrase too is left out."""
+    torch.manual_seed(0)
+    best = torch.rand(3, 5, 4)
+    ignored = torch.zeros(3, 5, dtype=torch.bool)
+    ignored[0, 3] = ignored[1, 1] = True
+    truth, members = torch.tensor([0, 2, 4]), torch.tensor([0, 0, 1, 1, 2])
+    piled, left_out = losses.pile(best, ignored, truth, members)
+    for heap, windows in enumerate(([0, 1], [2, 3], [4])):
+        assert torch.equal(piled[:, heap], best[:, windows].amax(1))
+    assert left_out.tolist() == [[False, True, False], [True, False, False], [False] * 3]
+    heaps = losses.heap_up(40, torch.device("cpu"))
+    sizes = torch.bincount(heaps)
+    assert sizes.sum() == 40 and sizes.max() <= 8 and len(sizes) > 5
