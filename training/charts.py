@@ -73,7 +73,7 @@ def _names(corpus: Corpus, rng: random.Random, language: str) -> list[str]:
 def _axes(pen: _Pen, plot: pymupdf.Rect, top: float) -> None:
     pen.shape.draw_line(plot.tl, plot.bl)
     pen.shape.draw_line(plot.bl, plot.br)
-    pen.shape.finish(width=0.7)
+    pen.shape.finish(width=0.7, closePath=False)  # else a line from corner to corner
     for mark in range(5):
         y = plot.y1 - plot.height * mark / 4
         pen.write(plot.x0 - 34, y + pen.size / 3, f"{top * mark / 4:g}")

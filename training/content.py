@@ -91,6 +91,8 @@ def date(rng: random.Random, language: str) -> str:
 def title(corpus: Corpus, rng: random.Random, language: str, level: int = 1) -> Block:
     """Return a heading, asked for by name when it is the page's title."""
     text = corpus.phrase(rng, language, rng.randint(2, 6))
+    if rng.random() < 0.15:
+        text = text.upper()
     if level > 1 and rng.random() < 0.5:
         label = (
             f"{rng.randint(1, 9)}.{rng.randint(1, 9)}"
@@ -131,12 +133,80 @@ def paragraph(corpus: Corpus, rng: random.Random, language: str) -> Block:
         return Block(
             f"<p>{html.escape(found.context)}</p>", (Fact("text", found.question, found.answer),)
         )
-    text = html.escape(corpus.paragraph(rng, language))
-    if rng.random() < 0.1:
-        words = text.split(" ")
-        words[0] = f"<b>{words[0]}</b>"
-        text = " ".join(words)
-    return Block(f"<p>{text}</p>")
+    return Block(f"<p>{emphasised(corpus.paragraph(rng, language), rng)}</p>")
+
+
+def emphasised(text: str, rng: random.Random) -> str:
+    """Return the text as HTML, some of it in bold or italic type; Japanese has no italics."""
+    words = text.split(" ")
+    if len(words) < 2:
+        return html.escape(text)
+    tag = rng.choice(["b", "i", "i", "i", "b", ""] if rng.random() < 0.35 else [""])
+    first = rng.randrange(len(words)) if rng.random() < 0.7 else 0
+    last = min(len(words), first + rng.choice([1, 3, 8, len(words)]))
+    parts = [
+        html.escape(" ".join(part)) for part in (words[:first], words[first:last], words[last:])
+    ]
+    if tag:
+        parts[1] = f"<{tag}>{parts[1]}</{tag}>"
+    return " ".join(part for part in parts if part)
+
+
+def reference(corpus: Corpus, rng: random.Random, language: str) -> Block:
+    """Return entries of a bibliography: names, year, title, journal in italics, an address."""
+
+    def entry() -> str:
+        names = ", ".join(
+            f"{corpus.phrase(rng, 'en', 1).capitalize()}, {chr(rng.randint(65, 90))}."
+            for _ in range(rng.randint(1, 4))
+        )
+        title, journal = (corpus.phrase(rng, language, n).capitalize() for n in (7, 3))
+        pages = f"{rng.randint(1, 400)}–{rng.randint(401, 999)}"
+        journal = f"<i>{html.escape(journal)}, {rng.randint(1, 90)}</i>({rng.randint(1, 12)})"
+        return (
+            f"<p>{html.escape(names)} ({rng.randint(1950, 2029)}). {html.escape(title)}. "
+            f"{journal}, {pages}. {html.escape(address(corpus, rng))}</p>"
+        )
+
+    return Block("".join(entry() for _ in range(rng.randint(2, 6))))
+
+
+def address(corpus: Corpus, rng: random.Random) -> str:
+    """Return a web or mail address, or an identifier of a publication."""
+    words = [re.sub(r"[^a-z]", "", corpus.phrase(rng, "en", 1).lower()) or "page" for _ in range(3)]
+    end = rng.choice(["com", "org", "jp", "go.jp", "net", "gov"])
+    return rng.choice(
+        [
+            f"https://www.{words[0]}.{end}/{words[1]}/{words[2]}.html",
+            f"https://{words[0]}-{words[1]}.{end}/{rng.randint(1, 9999)}",
+            f"https://doi.org/10.{rng.randint(1000, 9999)}/{words[0]}.{rng.randint(10**4, 10**7)}",
+            f"{words[0]}@{words[1]}.{end}",
+        ]
+    )
+
+
+def code(corpus: Corpus, rng: random.Random, language: str) -> Block:
+    """Return lines of a program or of a command, in the type of typewriters."""
+    upper = rng.random() < 0.4
+
+    def name() -> str:
+        found = "_".join(corpus.phrase(rng, "en", 1) for _ in range(rng.randint(1, 3)))
+        found = re.sub(r"[^A-Za-z0-9_]", "", found) or "x"
+        return found.upper() if upper else found.lower()
+
+    def line() -> str:
+        value = rng.choice([f'"{name()}"', f"'{name()}'", str(rng.randint(0, 9999)), name()])
+        return rng.choice(
+            [
+                f"{name()} = {value}", f"{name()}({name()}, {value})", f"if {name()} == {value}:",
+                f"SELECT {name()} FROM {name()} WHERE {name()} = {value};", f"# {name()} {value}",
+                f"$ {name()} --{name().replace('_', '-')} {value}", f"return {name()}.{name()}();",
+                f"WHEN {name()} ( {name()} , {value} ) = {rng.randint(0, 9)}", f"{name()}: {value}",
+            ]
+        )  # fmt: skip
+
+    rows = [" " * rng.choice([0, 0, 2, 4]) + line() for _ in range(rng.randint(3, 12))]
+    return Block("".join(f'<p class="code">{html.escape(row)}</p>' for row in rows))
 
 
 def bullets(corpus: Corpus, rng: random.Random, language: str) -> Block:
@@ -190,6 +260,8 @@ def table(corpus: Corpus, rng: random.Random, language: str) -> Block:
     if language == "en" and rng.random() < 0.4:
         found = _real_table(corpus, rng)
     style = rng.choice(["ruled", "ruled", "lines", "plain", "shaded"])
+    if rng.random() < 0.12:
+        found = Table(tuple(cell.upper() for cell in found.header), found.rows)
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in found.header)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"

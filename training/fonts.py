@@ -66,6 +66,9 @@ TABLES = set(
 ) | {"CFF ", "cvt "}
 SPECIMEN = {"en": "Hamburg 0123 gyjq", "ja": "東京年台花咲かなカナ0123Ag"}
 ALIKE = 0.6  # correlation: sound fonts reach 0.77 to 0.98, renumbered ones 0.13 at most
+TYPEWRITER = {
+    "Liberation Mono", "Courier Prime", "Fira Code", "JetBrains Mono", "Hack", "Inconsolata",
+}  # fmt: skip
 STYLES = {"regular": "Regular", "bold": "Bold", "italic": "Italic"}
 
 
@@ -190,6 +193,13 @@ def choose(folder: Path, rng: random.Random, language: str, common: bool = False
     if common:
         families = sorted(families, key=lambda f: -f.weight)[:3]
     return rng.choices(families, [f.weight for f in families])[0]
+
+
+def choose_typewriter(folder: Path, rng: random.Random) -> Family:
+    """Draw a family whose characters are all of one width; any Latin one where none is packed."""
+    latin = [f for f in load(folder) if f.language == "en"]
+    mono = [f for f in latin if f.name in TYPEWRITER]
+    return rng.choice(mono or latin)
 
 
 if __name__ == "__main__":

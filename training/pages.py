@@ -6,7 +6,7 @@ Boxes come from the same layout that made the pixels, so labels are exact and fr
 
 import io
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from training import charts, content, scans, vertical
 from training.content import Block, Fact
 from training.corpus import Corpus
-from training.fonts import Family, choose, font_bytes
+from training.fonts import Family, choose, choose_typewriter, font_bytes
 
 A4 = (595.0, 842.0)
 LETTER = (612.0, 792.0)
 KINDS = {
     "prose": 5, "report": 6, "tables": 4, "columns": 3, "form": 2, "slide": 3, "chart": 4,
-    "vertical": 1,
+    "vertical": 1, "program": 1,
 }  # fmt: skip
 
 
@@ -87,16 +87,19 @@ def draw(
     is_plain = rng.random() < plain
     if is_plain:
         dpi = rng.uniform(80, 95) if kind == "slide" else rng.uniform(104, 118)
-    family, second = (choose(fonts, rng, language, is_plain) for _ in range(2))
-    document, facts = _compose(
-        corpus, fonts, rng, language, kind, size, (family, second), twin, is_plain
+    families = (
+        *(choose(fonts, rng, language, is_plain) for _ in range(2)),
+        choose_typewriter(fonts, rng),
+    )
+    document, facts, areas = _compose(
+        corpus, fonts, rng, language, kind, size, families, twin, is_plain
     )
     page = document[0]
     is_varied = rng.random() < varied
     if is_varied:  # as `ingest` draws
         dpi = 144
     dpi = round(dpi)  # a fraction that only one of the two saw would shift boxes by pixels
-    glyphs = read_glyphs(page, dpi / 72)
+    glyphs = within(read_glyphs(page, dpi / 72), areas, dpi / 72)
     pixmap = page.get_pixmap(dpi=dpi, alpha=False)
     image = np.frombuffer(pixmap.samples, np.uint8).reshape(pixmap.height, pixmap.width, 3)
     image, boxes = scans.vary(image, glyphs.boxes, rng) if is_varied else (image, glyphs.boxes)
@@ -140,6 +143,15 @@ def read_glyphs(page: pymupdf.Page, scale: float) -> Glyphs:
     )
 
 
+def within(glyphs: Glyphs, areas: list[pymupdf.Rect], scale: float) -> Glyphs:
+    """Keep the characters in one of the areas (points): what a story overflows is not painted."""
+    middle = (glyphs.boxes[:, :2] + glyphs.boxes[:, 2:]) / (2 * scale)
+    kept = np.zeros(len(middle), np.bool_)
+    for area in areas:
+        kept |= ((middle >= (area.x0, area.y0)) & (middle <= (area.x1, area.y1))).all(1)
+    return Glyphs(*(getattr(glyphs, f.name)[kept] for f in fields(Glyphs)))
+
+
 def _share_ligatures(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Divide a ligature's box (n, 4) among its characters; MuPDF gives the first all of it."""
     shared = boxes.copy()
@@ -159,11 +171,11 @@ def _compose(
     language: str,
     kind: str,
     size: tuple[float, float],
-    families: tuple[Family, Family],
+    families: tuple[Family, ...],
     twin: int,
     is_plain: bool,
-) -> tuple[pymupdf.Document, list[Fact]]:
-    """Lay the page out and return it as a document with the facts of its blocks."""
+) -> tuple[pymupdf.Document, list[Fact], list[pymupdf.Rect]]:
+    """Lay the page out; return it as a document, the facts of its blocks, the areas painted on."""
     margin = rng.uniform(24, 70)
     body = pymupdf.Rect(
         margin, rng.uniform(36, 70), size[0] - margin, size[1] - rng.uniform(36, 70)
@@ -179,11 +191,13 @@ def _compose(
     writer = pymupdf.DocumentWriter(buffer)
     device = writer.begin_page(pymupdf.Rect(0, 0, *size))
     archive = _archive(fonts, families)
+    areas = [body] if kind == "vertical" else []
     for rect, markup in _regions(corpus, rng, language, body, blocks, kind, size):
         story = pymupdf.Story(markup, user_css=css, archive=archive)
         for column in rect:
             more, _ = story.place(column)
             story.draw(device)
+            areas.append(column)
             if not more:
                 break
     writer.end_page()
@@ -193,9 +207,10 @@ def _compose(
     font = pymupdf.Font(fontbuffer=font_bytes(fonts / families[0].files["regular"]))
     if chart_area is not None:
         facts += charts.draw(document[0], chart_area, corpus, rng, language, font)
+        areas.append(chart_area + (-60, -20, 60, 20))  # labels stand around it
     if kind == "vertical":
         vertical.write(document[0], body, corpus, rng, font)
-    return document, facts
+    return document, facts, areas
 
 
 def _split(body: pymupdf.Rect, rng: random.Random) -> tuple[pymupdf.Rect, pymupdf.Rect]:
@@ -209,8 +224,15 @@ def _split(body: pymupdf.Rect, rng: random.Random) -> tuple[pymupdf.Rect, pymupd
 def _blocks(corpus: Corpus, rng: random.Random, language: str, kind: str) -> list[Block]:
     makers = {
         "prose": [content.paragraph],
-        "columns": [content.paragraph, content.paragraph, content.section],
-        "report": [content.section, content.paragraph, content.bullets, content.table],
+        "columns": [content.paragraph, content.paragraph, content.section, content.reference],
+        "report": [
+            content.section,
+            content.paragraph,
+            content.bullets,
+            content.table,
+            content.reference,
+        ],
+        "program": [content.code, content.paragraph, content.code],
         "tables": [content.table, content.paragraph, content.table],
         "form": [content.form, content.paragraph],
         "slide": [content.bullets, content.bullets, content.table],
@@ -270,9 +292,17 @@ def _faces(families: tuple[Family, ...]) -> str:
     )
 
 
-def _style(rng: random.Random, kind: str, families: tuple[Family, Family], is_plain: bool) -> str:
+def _type_size(rng: random.Random, kind: str) -> float:
+    """Return the size of body text in points: mostly ordinary, some footnotes, some posters."""
+    if kind == "slide":
+        return rng.uniform(12, 40)
+    low, high, usual = rng.choices([(7.5, 14, 10), (5, 8, 7), (14, 30, 16)], [60, 28, 12])[0]
+    return rng.triangular(low, high, usual)
+
+
+def _style(rng: random.Random, kind: str, families: tuple[Family, ...], is_plain: bool) -> str:
     """Return the page's style sheet."""
-    size = rng.uniform(12, 32) if kind == "slide" else rng.triangular(6.5, 15, 9.5)
+    size = _type_size(rng, kind)
     if is_plain and kind != "slide":
         size = rng.uniform(9.5, 12)
     ink = rng.choice(["#000", "#000", "#000", "#111", "#222", "#333", "#1a1a60", "#555"])
@@ -293,6 +323,8 @@ h1{{font-family:{head};font-size:{rng.uniform(1.3, 2.2):.2f}em;color:{accent};
  text-align:{rng.choice(["left", "center"])};line-height:1.2;margin:0 0 .6em 0}}
 h2,h3{{font-family:{head};font-size:{rng.uniform(1.05, 1.5):.2f}em;color:{accent};line-height:1.2;
  margin:.6em 0 .3em 0}}
+.code{{font-family:f2;text-align:left;text-indent:0;margin:0;line-height:1.2;
+ font-size:{rng.uniform(0.75, 1):.2f}em}}
 .small{{font-size:{min(size * 0.8, 9):.1f}pt;text-indent:0;margin:0}}
 table{{font-size:{rng.uniform(0.8, 1):.2f}em;margin:.5em 0;line-height:1.2;
  {rng.choice(["", "width:100%;"])}}}

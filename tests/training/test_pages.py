@@ -1,10 +1,14 @@
 """Drawn pages: the same from the same seed, and labelled where the ink is."""
 
+import html
 import random
+import re
 
 import numpy as np
+import pymupdf
 import pytest
 
+from training import charts, content
 from training.corpus import Corpus
 from training.pages import KINDS, draw
 from training.questions import ask
@@ -156,7 +160,7 @@ def test_answers_are_on_the_page_that_is_asked(work, corpus):
 
 def test_a_twin_differs_in_few_places(work, corpus):
     page, twin = (
-        draw(corpus, work / "fonts", 4, "tables", degraded=1e-9, twin=mark) for mark in (0, 7)
+        draw(corpus, work / "fonts", 5, "tables", degraded=1e-9, twin=mark) for mark in (0, 7)
     )
     assert page.image.shape == twin.image.shape
     changed = (page.image != twin.image).any(-1).mean()
@@ -165,3 +169,35 @@ def test_a_twin_differs_in_few_places(work, corpus):
     different = page.glyphs.codes != twin.glyphs.codes
     assert different.any()
     assert all(chr(code).isdigit() for code in page.glyphs.codes[different])
+
+
+def test_axes_meet_in_one_corner_only():
+    page = pymupdf.open().new_page(width=200, height=200)
+    pen = charts._Pen(page, pymupdf.Font("helv"), 8)
+    charts._axes(pen, pymupdf.Rect(60, 40, 180, 160), 10)
+    pen.finish()
+    pixmap = page.get_pixmap(colorspace="gray", alpha=False)
+    pixels = np.frombuffer(pixmap.samples, np.uint8).reshape(200, 200)
+    assert pixels[60:150, 60].max() < 255 and pixels[160, 70:170].max() < 255
+    assert (pixels[45:155, 65:178] == 255).all()
+
+
+def test_emphasis_changes_the_type_and_not_the_words():
+    rng = random.Random(0)
+    text = "one & two three four five"
+    made = {content.emphasised(text, rng) for _ in range(200)}
+    assert {html.unescape(re.sub("<[^>]*>", "", each)) for each in made} == {text}
+    assert any("<i>" in each for each in made) and any("<b>" in each for each in made)
+    assert content.emphasised("塩と銅", rng) == "塩と銅"
+
+
+def test_references_and_programs_are_drawn(work, corpus):
+    rng = random.Random(1)
+    entries = content.reference(corpus, rng, "en").markup
+    assert re.search(r"\((19|20)\d\d\)", entries) and "<i>" in entries
+    addresses = " ".join(content.address(corpus, rng) for _ in range(40))
+    assert "https://doi.org/10." in addresses and "@" in addresses and "www." in addresses
+    lines = content.code(corpus, rng, "en").markup
+    assert lines.count('class="code"') >= 3
+    page = draw(corpus, work / "fonts", 8, "program", degraded=1e-9)
+    assert len(page.glyphs.codes) > 50
