@@ -15,6 +15,7 @@ from rag.settings import Mode
 from ui import markup, markup_ask
 from ui.errors import ExpectedError, public
 from ui.heatmap import answer_words, bytes_uri, data_uri, overlay
+from ui.japanese import in_japanese
 from ui.markup_ask import Card, Layer, Sheet, Step, Turn
 from ui.requests import (
     AskRequest,
@@ -90,10 +91,11 @@ def _given(text: str | None) -> str | None:
     return (text or "").strip() or None
 
 
-def reason(error: BaseException | str) -> str:
+def reason(error: BaseException | str, language: str = "en") -> str:
     """Return the one line of an error, without where anything lies on the server's disk."""
     lines = str(error).strip().splitlines()
-    return public(lines[0]) if lines else type(error).__name__
+    line = public(lines[0]) if lines else type(error).__name__
+    return in_japanese(line) if language == "ja" else line
 
 
 class _Conversation:
@@ -141,7 +143,7 @@ class _Conversation:
     def failed(self, error: BaseException) -> Shown:
         """Say in one line what went wrong; what was written so far stays."""
         self._turn = replace(self._turn, is_finished=True)
-        line = word(self._language, "error", reason=reason(error))
+        line = word(self._language, "error", reason=reason(error, self._language))
         return Shown(
             progress=markup.note(line, "error"),
             answer=markup_ask.answer(self._language, self._turn),
@@ -186,7 +188,7 @@ class _Conversation:
         language, spent = self._language, answer.timings
         remarks = {"cancelled": "stopped", "length": "cut", QUOTED: "quoted"}
         remark = remarks.get(answer.stop_reason or "")
-        notes = [reason(each) for each in answer.notes if each != QUOTED_NOTE]
+        notes = [reason(each, self._language) for each in answer.notes if each != QUOTED_NOTE]
         self._turn = replace(
             self._turn,
             answer=answer.text,
@@ -284,7 +286,7 @@ def show_page(
         yield markup.section(
             "viewer",
             word(language, "viewer"),
-            markup.note(word(language, "error", reason=reason(error)), "error"),
+            markup.note(word(language, "error", reason=reason(error, language)), "error"),
         )
         return
     source = data_uri(picture.convert("RGB"), "JPEG")
@@ -306,7 +308,9 @@ def _with_heat(service: Service, chosen: Selection, sheet: Sheet, language: str)
     try:
         heat = service.heatmap(chosen.query, chosen.document, chosen.page)
     except ExpectedError as error:
-        return replace(sheet, problem=word(language, "heat_missing", reason=reason(error)))
+        return replace(
+            sheet, problem=word(language, "heat_missing", reason=reason(error, language))
+        )
     total = Layer(word(language, "heat_total"), data_uri(overlay(heat.total)))
     words = (
         Layer(name, data_uri(overlay(scores)))
@@ -335,7 +339,7 @@ def alike(service: Service, name: str, path: str, top_k: float, language: str) -
     try:
         found = service.search_like(name, Path(path), SearchRequest("", top_k=int(top_k)))
     except ExpectedError as error:
-        return markup_ask.comparison(language, [("visual", (), reason(error))], "")
+        return markup_ask.comparison(language, [("visual", (), reason(error, language))], "")
     hits = [(hit.document, hit.page, float(hit.score)) for hit in found.hits]
     return markup_ask.comparison(language, [("visual", cards_of(service, hits), "")], "")
 
@@ -349,7 +353,7 @@ def compare(service: Service, question: str, top_k: float, language: str) -> Ite
         try:
             found = service.search(SearchRequest(question, mode=mode, top_k=int(top_k)))
         except ExpectedError as error:
-            columns.append((mode, (), reason(error)))
+            columns.append((mode, (), reason(error, language)))
         else:
             hits = [(hit.document, hit.page, float(hit.score)) for hit in found.hits]
             columns.append((mode, cards_of(service, hits), ""))

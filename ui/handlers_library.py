@@ -38,15 +38,15 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
     try:
         records, failures = service.documents()
     except ExpectedError as error:
-        line = markup.note(word(language, "error", reason=reason(error)), "error")
+        line = markup.note(word(language, "error", reason=reason(error, language)), "error")
         return Looked(banner=banner(status, language), documents=line, seen=mark)
     names = [each.name for each in records]
     rows = [
         Row(
             each.name, each.status, each.n_pages, each.n_pages_stored, each.size_bytes,
             each.date or "",
-            tuple((None, reason(each.reason)) for _ in (1,) if each.reason)
-            + tuple((f.page, reason(f.reason)) for f in failures
+            tuple((None, reason(each.reason, language)) for _ in (1,) if each.reason)
+            + tuple((f.page, reason(f.reason, language)) for f in failures
                     if f.document == each.name and f.page is not None),
         )
         for each in records
@@ -55,7 +55,7 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
     return Looked(
         banner=banner(status, language),
         examples=markup_ask.example_row(language, shown) if shown else "",
-        job=markup_library.job(language, job_of(progress)),
+        job=markup_library.job(language, job_of(progress, language)),
         documents=markup_library.documents(language, rows),
         usage=markup_library.usage(language, service.usage()) if names else "",
         names=names,
@@ -77,11 +77,13 @@ def banner(status: ServiceStatus, language: str) -> str:
     if status.state == "loading":
         notes.append(("wait", word(language, "model_loading")))
     elif status.state == "failed":
-        notes.append(("error", word(language, "model_failed", reason=reason(status.reason or ""))))
+        notes.append(
+            ("error", word(language, "model_failed", reason=reason(status.reason or "", language)))
+        )
     return markup.banner(language, notes)
 
 
-def job_of(progress: IngestProgress | None) -> Job | None:
+def job_of(progress: IngestProgress | None, language: str = "en") -> Job | None:
     """Return a run as it is shown."""
     if progress is None:
         return None
@@ -99,11 +101,11 @@ def job_of(progress: IngestProgress | None) -> Job | None:
         seconds_left=progress.seconds_left,
         is_finished=progress.finished,
         problems=tuple(
-            (each.document, each.page, reason(each.reason))
+            (each.document, each.page, reason(each.reason, language))
             for each in list(progress.failures)[:MAX_PROBLEMS]
         ),
         summary=summary,
-        error=reason(progress.error) if progress.error else "",
+        error=reason(progress.error, language) if progress.error else "",
     )
 
 
@@ -115,7 +117,7 @@ def add_files(service: Service, files: Sequence[tuple[str, str]], language: str)
         try:
             taken.append(service.store_upload(name, Path(path)))
         except ExpectedError as error:
-            problems.append(f"{name}: {reason(error)}")
+            problems.append(f"{name}: {reason(error, language)}")
     lines = [markup.note(word(language, "error", reason=each), "error") for each in problems]
     if taken:
         text = word(language, "uploading", n=len(taken))
@@ -153,7 +155,7 @@ def _started(action: Callable[[], object], text: str, language: str) -> str:
     try:
         action()
     except ExpectedError as error:
-        return markup.note(word(language, "error", reason=reason(error)), "error")
+        return markup.note(word(language, "error", reason=reason(error, language)), "error")
     return markup.note(text)
 
 

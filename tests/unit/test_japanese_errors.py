@@ -1,0 +1,56 @@
+"""Every error line that the page can show is there in Japanese."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from ui.handlers import reason
+from ui.japanese import in_japanese
+
+ROOT = Path(__file__).parents[2]
+SHOWN = (
+    "ui/service.py", "ui/uploads.py", "ui/queue.py", "rag/documents.py", "rag/page_images.py",
+    "rag/office.py", "rag/ocr.py",
+)  # fmt: skip
+
+
+def _lines(module):
+    """Return the error lines that a module raises, with 7 for everything that is filled in."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text("utf-8"))):
+        if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+            continue
+        (message, *_) = [*node.exc.args, None]
+        if isinstance(message, ast.Constant):
+            yield str(message.value)
+        elif isinstance(message, ast.JoinedStr):
+            first = message.values[0]
+            if isinstance(first, ast.FormattedValue) and getattr(first.value, "id", "") == "what":
+                continue  # MuPDF's own words
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "7"
+                for part in message.values
+            )
+
+
+@pytest.mark.parametrize("module", SHOWN)
+def test_every_line_of_a_module_is_known(module):
+    lines = [line for line in _lines(module) if not line.startswith("--")]  # of the command line
+    assert lines
+    english = [line for line in lines if in_japanese(line) == line]
+    assert english == []
+
+
+def test_names_and_numbers_are_kept():
+    assert in_japanese("report.pdf: is empty (0 bytes)") == "report.pdf: 空のファイルです(0バイト)"
+    assert "12000" in in_japanese("the question has 12000 characters, 8000 are the most")
+    assert in_japanese("top_k is 90, it must be from 1 to 50") == (
+        "top_kは1から50までです(90が指定されました)"
+    )
+    assert in_japanese("something nobody translated") == "something nobody translated"
+
+
+def test_the_page_asks_for_its_own_language():
+    line = "a.pdf is larger than 200 MB"
+    assert reason(line, "ja") == "a.pdfは200 MBを超えています"
+    assert reason(line, "en") == reason(line) == line

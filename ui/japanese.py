@@ -1,0 +1,75 @@
+"""Error lines in Japanese. The rest of the program speaks English; the page speaks both.
+
+A line that is not known here is shown as it is: better in English than not at all.
+"""
+
+import re
+
+# A whole line, or what follows "name: "; groups are put in as they stand.
+_LINES: tuple[tuple[str, str], ...] = (
+    # the server
+    (r"the model is still being opened; try again in a minute",
+     "モデルを準備しています。1分ほどしてからもう一度お試しください"),
+    (r"the question has (\d+) characters, (\d+) are the most",
+     r"質問が長すぎます({0}文字)。{1}文字までにしてください"),
+    (r"the question is empty; say what to look for",
+     "質問が空です。探したいことを入力してください"),
+    (r"the answer took longer than (\S+) s and was stopped",
+     "回答が{0}秒を超えたため中止しました"),
+    (r"waited too long for its turn; try again later",
+     "順番待ちが長すぎました。後でもう一度お試しください"),
+    (r"(\d+) questions are waiting already; try again in a minute",
+     "すでに{0}件の質問が待っています。1分ほどしてからもう一度お試しください"),
+    (r"documents are being added(?: or removed| already)?; wait until that is done",
+     "文書の追加または削除の途中です。終わるまでお待ちください"),
+    (r"nothing is indexed yet; add documents first",
+     "まだ何も登録されていません。先に文書を追加してください"),
+    (r"nothing to read: name a file or a folder",
+     "読むものがありません。ファイルかフォルダを指定してください"),
+    (r"(.+) is not in the index", "{0}は登録されていません"),
+    (r"(.+) may not be read by this server; start it with `--root FOLDER` to allow a folder",
+     "{0}を読むことは許可されていません。サーバーを `--root フォルダ` 付きで起動してください"),
+    (r"(.+) is (-?\d+), it must be from (\d+) to (\d+)",
+     "{0}は{2}から{3}までです({1}が指定されました)"),
+    # uploads
+    (r"only PDF, image and Office files can be added",
+     "追加できるのはPDF・画像・Officeファイルだけです"),
+    (r"(.+) is larger than (\S+) MB", "{0}は{1} MBを超えています"),
+    (r"(.+) is not what its name says; nothing was added",
+     "{0}は中身が拡張子と違います。追加しませんでした"),
+    (r"its file is gone; add it again", "元のファイルがありません。もう一度追加してください"),
+    # reading
+    (r"is no PDF; look at its pages instead", "PDFではありません。ページの画像をご覧ください"),
+    (r"its file has changed since; `yomu ingest` reads it anew",
+     "ファイルが変わっています。もう一度読み込んでください"),
+    (r"(?:its file )?cannot be read: (.+)", "読めません({0})"),
+    (r"is empty \(0 bytes\)", "空のファイルです(0バイト)"),
+    (r"has an impossible page box \((.+)\)", "ページの大きさがありえません({0})"),
+    (r"has no pages(.*)", "ページがありません{0}"),
+    (r"is encrypted: give its password by --password or --password-file",
+     "パスワードで保護されています。--password か --password-file で指定してください"),
+    (r"is encrypted and (.+)", "パスワードで保護されていて、指定のものでは開けません"),
+    (r"is not a PDF or an image of a known kind \((.+)\); convert it to one",
+     "PDFでも対応する画像({0})でもありません。変換してから追加してください"),
+    (r"has too many pixels \(over (.+)\)", "画素数が多すぎます(上限{0})"),
+    (r"is a damaged image: (.+)", "画像が壊れています({0})"),
+    (r"is an Office file \((.+)\): install LibreOffice, or save it as PDF",
+     "Officeファイル({0})です。LibreOfficeを入れるか、PDFで保存してください"),
+    (r"LibreOffice took longer than (\S+) s and was stopped",
+     "LibreOfficeが{0}秒を超えたため中止しました"),
+    (r"LibreOffice could not convert it \(exit (.+)\)",
+     "LibreOfficeで変換できませんでした(終了コード{0})"),
+    (r"Tesseract took longer than (\S+) s", "Tesseractが{0}秒を超えました"),
+    (r"Tesseract failed: (.+)", "Tesseractが失敗しました({0})"),
+    (r"no page can be read any more: (.+)", "読めるページがなくなりました: {0}"),
+)  # fmt: skip
+_KNOWN = tuple((re.compile(rf"(.+: )?{pattern}", re.DOTALL), said) for pattern, said in _LINES)
+
+
+def in_japanese(line: str) -> str:
+    """Return an error line in Japanese, or as it is if nobody has translated it."""
+    for pattern, said in _KNOWN:
+        if found := pattern.fullmatch(line):
+            name, *groups = found.groups(default="")
+            return f"{name}{said.format(*groups)}"
+    return line
