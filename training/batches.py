@@ -20,30 +20,10 @@ from training import tokenizer as templates
 from training.config import CELL_PX
 from training.corpus import Corpus, is_japanese
 from training.pages import DrawnPage, draw
-from training.questions import Asked, ask, read_line
+from training.questions import AROUND, Asked, ask, read_line
 from training.samples import Line, Window, character_classes, crop, fit, phrase, window
 
 IGNORED = -100
-AROUND = {  # how people ask for a phrase
-    "en": (
-        ("What is ", "?"),
-        ("Where is ", " described?"),
-        ("What does the report say about ", "?"),
-        ("How much is ", "?"),
-        ("Find the page about ", ""),
-        ("When was ", "?"),
-        ("Which page shows ", "?"),
-    ),
-    "ja": (
-        ("", "とは何ですか"),
-        ("", "はいくつですか。"),
-        ("", "について教えてください"),
-        ("", "はどこに書いてありますか？"),
-        ("", "のページ"),
-        ("", "は誰ですか。"),
-        ("", "はいつですか"),
-    ),
-}
 
 
 @dataclass(frozen=True)

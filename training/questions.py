@@ -8,6 +8,26 @@ from training.corpus import is_japanese
 from training.samples import Window
 
 ABSENT = {"en": "Not on this page.", "ja": "このページにはありません。"}
+AROUND = {  # how people ask for a phrase
+    "en": (
+        ("What is ", "?"),
+        ("Where is ", " described?"),
+        ("What does the report say about ", "?"),
+        ("How much is ", "?"),
+        ("Find the page about ", ""),
+        ("When was ", "?"),
+        ("Which page shows ", "?"),
+    ),
+    "ja": (
+        ("", "とは何ですか"),
+        ("", "はいくつですか。"),
+        ("", "について教えてください"),
+        ("", "はどこに書いてありますか？"),
+        ("", "のページ"),
+        ("", "は誰ですか。"),
+        ("", "はいつですか"),
+    ),
+}
 READ = {
     "en": ["Read the text.", "What does it say?", "Transcribe this line."],
     "ja": ["文字を読んでください。", "何と書いてありますか。", "この行を読んでください。"],
