@@ -150,7 +150,7 @@ ENGLISH: dict[str, str] = {
     "about_model": "What this model can do",
     "about_embedded": (
         "This is the small model that ships with Yomu, so that everything works offline at once. "
-        "It finds pages mostly by their text, some by their image, and quotes the lines that speak "
+        "It finds pages by their text and by their image, and quotes the lines that speak "
         "of the question. It does not write answers of its own yet, and charts are beyond it. "
         "For real work choose ColQwen2 with Qwen2-VL: uv run yomu models pull colqwen2-v1.0"
     ),
@@ -304,8 +304,8 @@ JAPANESE: dict[str, str] = {
     "status_versions": "バージョン",
     "about_model": "このモデルにできること",
     "about_embedded": (
-        "すぐにオフラインで使えるよう Yomu に同梱された小さなモデルです。主に文字の助けを借り、"
-        "一部は画像を見てページを探し、質問に関係する行を引用します。自分の言葉で答えることはまだできず、グラフは"
+        "すぐにオフラインで使えるよう Yomu に同梱された小さなモデルです。文字と"
+        "ページの画像の両方からページを探し、質問に関係する行を引用します。自分の言葉で答えることはまだできず、グラフは"
         "読み取れません。本格的な利用には ColQwen2 と "
         "Qwen2-VL を選んでください:uv run yomu models pull colqwen2-v1.0"
     ),
