@@ -26,7 +26,7 @@ def build(service: Service) -> None:
             I18N("test_run"), variant="primary", scale=1, min_width=96, elem_id="test-run"
         )
     picture = gr.File(
-        label=I18N("test_image"), file_count="single", height=110, elem_id="test-image",
+        label=I18N("test_image"), file_count="single", height=140, elem_id="test-image",
         type="filepath",
     )  # fmt: skip
     columns = panel("columns")
