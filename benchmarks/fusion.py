@@ -1,16 +1,16 @@
 """Fits the weights that fuse the visual and the text ranking for a model, on drawn pages.
 
-    python -m benchmarks.fusion WORK --model models/embedded        writes MODEL/fusion.json
+    python -m benchmarks.fusion WORK --model MODEL --write        leaves MODEL/fusion.json
 
 WORK is a folder of `training.train prepare`. Pages are drawn, some of them scans without a text
-layer, and indexed by the product itself; questions are phrases and facts of the pages, and as many
-again of pages that are not there. Half of the questions fit the weights, the others measure them:
+layer, and indexed by the product itself; questions are phrases and facts of the pages, and half as
+many of pages that are not there. Half of the questions fit the weights, the others measure them:
 nDCG@5 of each ranking and of both fusions, and how often "not found" is right.
 """
 
 import random
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +48,11 @@ class Asked:
     relevant: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
 class _Recorder(Fusion):
     """Keeps the signals of one search, and ranks the pages in the order in which they came."""
 
-    seen: list[Signals]
+    seen: list[Signals] = field(default_factory=list)
 
     def logits(self, signals: Signals) -> Numbers:
         """Return falling scores."""
@@ -134,7 +135,6 @@ def ask_all(folder: Path, index: Path, model: Path, asked: list[tuple[str, str]]
     with PageIndex.open(index) as pages:
         for (text, document), own in zip(asked, vectors, strict=True):
             recorder = _Recorder()
-            object.__setattr__(recorder, "seen", [])
             hits = pages.search(
                 EVERY, vectors=own, text=text, mode="hybrid", fusion=recorder, exact=True
             )
@@ -153,10 +153,8 @@ def measure(questions: list[Asked], fusion: Fusion | str) -> float:
             score = getattr(each.signals, fusion)
         else:
             score = fusion.logits(each.signals)
-        order = np.argsort(-score, kind="stable")
-        places = [("", int(at)) for at in order]
-        truth = [("", int(at)) for at in np.flatnonzero(each.relevant)]
-        scores.append(ndcg_at(places, truth, 5))
+        ranked = np.argsort(-score, kind="stable").tolist()
+        scores.append(ndcg_at(ranked, np.flatnonzero(each.relevant).tolist(), 5))
     return float(np.mean(scores))
 
 
@@ -175,7 +173,7 @@ def main(
     model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
     pages: Annotated[int, typer.Option(help="pages to draw and index")] = 120,
     seed: Annotated[int, typer.Option(help="of pages and questions")] = 20_000_000,
-    write: Annotated[bool, typer.Option(help="write MODEL/fusion.json")] = True,
+    write: Annotated[bool, typer.Option(help="leave MODEL/fusion.json")] = False,
 ) -> None:
     """Fit the fusion weights and say what they are worth."""
     rng = random.Random(seed)

@@ -39,7 +39,7 @@ class Recipe:
     pages: float = 0.0  # share of batches made of whole pages
     queries: int = 2  # phrases looked for in each window
     questions: int = 0  # questions asked of each window
-    max_cells: int = 1500  # of a whole page, as the runtime resizes it
+    max_cells: int = 2000  # of a whole page, as the runtime resizes it
     buffer: int = 64  # drawn pages kept to cut windows from
     degraded: float = 0.38  # share of pages that are inverted, compressed or scanned
     english: float = 0.5  # share of pages in English
@@ -66,9 +66,7 @@ class Batch:
     query_ignored: Tensor  # (Q, B) True where another row holds the query's text too
     token_places: Tensor  # (T, 2) query and place of each token that carries ink
     token_cells: Tensor  # (T, B, C) int8: 1 the cells it stands on, -1 cells with the same text
-    named: Tensor | None = (
-        None  # (N, 2) cell (counted over the batch's real cells), token ending in it
-    )
+    named: Tensor | None = None  # (N, 2) number of a real cell, id of a token that ends in it
     features: Tensor | None = None  # (n, hidden) visual tokens, where they are known already
     again: bool = False  # shown before
 

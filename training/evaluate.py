@@ -126,7 +126,7 @@ def main(
     work: Annotated[Path, typer.Argument(help="folder of a run")],
     documents: Annotated[Path | None, typer.Argument(help="folder of PDFs")] = None,
     each: Annotated[int, typer.Option(help="pages of each document")] = 2,
-    max_cells: Annotated[int, typer.Option(help="visual tokens of a page")] = 1500,
+    max_cells: Annotated[int, typer.Option(help="visual tokens of a page")] = 2000,
     threads: Annotated[int, typer.Option(help="torch threads")] = 2,
 ) -> None:
     """Print slot accuracy on drawn pages, and on real ones."""

@@ -11,7 +11,7 @@ _LINES: tuple[tuple[str, str], ...] = (
     (r"the model is still being opened; try again in a minute",
      "モデルを準備しています。1分ほどしてからもう一度お試しください"),
     (r"the question has (\d+) characters, (\d+) are the most",
-     r"質問が長すぎます({0}文字)。{1}文字までにしてください"),
+     "質問が長すぎます({0}文字)。{1}文字までにしてください"),
     (r"the question is empty; say what to look for",
      "質問が空です。探したいことを入力してください"),
     (r"the answer took longer than (\S+) s and was stopped",
