@@ -1,15 +1,19 @@
 """How well pages are found: recall and nDCG on the development documents, by kind of question.
 
     uv run yomu ingest ../shared/documents/dev --index /tmp/dev.yomu
-    uv run python benchmarks/retrieval.py --index /tmp/dev.yomu --modes text
+    uv run python -m benchmarks.retrieval --index /tmp/dev.yomu --modes text
 
 Prints one table a mode and ends with one JSON line. Small cells say little: compare runs query by
-query (`--per-query FILE`), never by an average alone.
+query (`--per-query FILE`), never by an average alone. `--abstain` asks everything once more after
+the document that answers was removed from a copy of the index: how often "not found" is said, then
+and before.
 """
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,6 +82,44 @@ def measure(pipeline: Pipeline, items: list[Item]) -> dict[str, tuple[float, ...
     return found
 
 
+def abstention(index: Path, model: str | None, items: list[Item]) -> dict[str, list[list[float]]]:
+    """Return group -> [best hybrid scores with all documents, those without the right one].
+
+    Without: each document is removed from a copy of the index and its own questions are asked.
+    Other documents may still answer a few, so not every one of them deserves to be turned away.
+    """
+    by_document = defaultdict(list)
+    for item in items:
+        by_document[next(iter(item.relevant))[0]].append(item)
+    groups = defaultdict(lambda: [[], []])
+    for document, own in by_document.items():
+        with tempfile.TemporaryDirectory() as place:
+            copy = Path(place) / "copy.yomu"
+            shutil.copytree(index, copy, ignore=shutil.ignore_patterns("images", "*.lock"))
+            with Pipeline(Settings.resolve(index=copy, model=model)) as pipeline:
+                pipeline.remove_documents([document])
+            without = _best(copy, model, own)
+        for item, *scores in zip(own, _best(index, model, own), without, strict=True):
+            for column, score in zip(groups[item.groups[0]], scores, strict=True):
+                column.append(score)
+    return dict(groups)
+
+
+def _best(index: Path, model: str | None, items: list[Item]) -> list[float]:
+    with Pipeline(Settings.resolve(index=index, model=model, mode="hybrid", top_k=1)) as pipeline:
+        found = pipeline.search([Query(item.query) for item in items])
+    return [max((hit.score for hit in result.hits), default=0.0) for result in found]
+
+
+def _show_abstention(groups: dict[str, list[list[float]]]) -> None:
+    for group, (kept, left) in groups.items():
+        print(f"\n{group}: threshold, answered, turned away without the right document")
+        for percent in range(10, 60, 5):
+            answered = sum(100 * score >= percent for score in kept) / len(kept)
+            away = sum(100 * score < percent for score in left) / len(left)
+            print(f"{percent / 100:9.2f} {answered:9.0%} {away:9.0%}")
+
+
 def by_group(
     items: list[Item], found: dict[str, tuple[float, ...]]
 ) -> dict[str, tuple[int, tuple[float, ...]]]:
@@ -100,6 +142,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["text", "visual", "hybrid"])
     parser.add_argument("--model")
     parser.add_argument("--per-query", type=Path, help="write a JSON line per question and mode")
+    parser.add_argument("--abstain", action="store_true", help='measure "not found" as well')
     options = parser.parse_args()
     items = load(options.documents)
     summary = {}
@@ -115,6 +158,8 @@ def main() -> None:
             json.dumps({"mode": mode, "id": key} | dict(zip(MEASURES, values, strict=True)))
             for key, values in found.items()
         ]
+    if options.abstain:
+        _show_abstention(abstention(options.index, options.model, items))
     if options.per_query:
         options.per_query.write_text("\n".join(lines) + "\n")
     sys.stdout.write(json.dumps(summary) + "\n")

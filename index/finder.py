@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index import catalogue, fusion
 from index.codec import StoreCodec
-from index.database import READABLE, Database
+from index.database import COMPLETE, Database
 from index.errors import FilterError, IndexCorrupt, ShapeMismatch
 from index.fusion import Fusion, Signals
 from index.ranking import Ranked, Ranker, rank
@@ -142,7 +142,8 @@ class Finder:
         with self._database.view() as sql:
             (n_pages,) = sql.execute("SELECT coalesce(sum(n_pages), 0) FROM segments").fetchone()
             terms = self._terms(words(text), n_pages)
-            if not terms:
+            known = [word for word, count in terms.items() if count]
+            if not known:
                 return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), 0.0)
             condition, values = catalogue.where(filters)
             shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
@@ -153,25 +154,24 @@ class Finder:
                 " JOIN pages p ON p.id = word_index.rowid WHERE word_index MATCH ?"
                 f" AND p.content {shown}"
                 " ORDER BY score DESC, p.id LIMIT ?",
-                (match_any(list(terms)), *values, limit),
+                (match_any(known), *values, limit),
             ).fetchall()
         pages = np.array([row[0] for row in rows], np.int64)
         scores = np.array([row[1] for row in rows], np.float64)
         return TextRanked(rank(pages, scores), fusion.ideal_bm25(n_pages, list(terms.values())))
 
     def _terms(self, found: list[str], n_pages: int) -> dict[str, int]:
-        """Words worth looking up, and on how many pages each is."""
+        """Words of a question, and on how many pages each is (0: none, nothing to look up)."""
         counts = {}
         for word in dict.fromkeys(found):
             row = self._database.sql.execute(
                 "SELECT doc FROM word_counts WHERE term = ?", (word,)
             ).fetchone()
             counts[word] = row[0] if row else 0
-        known = {word: count for word, count in counts.items() if count}
         if n_pages >= FREQUENT_FROM_PAGES:
-            rare = {w: c for w, c in known.items() if c < FREQUENT_SHARE * n_pages}
-            known = rare or known
-        return known
+            rare = {w: c for w, c in counts.items() if c < FREQUENT_SHARE * n_pages}
+            counts = rare if any(rare.values()) else counts
+        return counts
 
     # -- both ------------------------------------------------------------------------------
 
@@ -207,20 +207,20 @@ class Finder:
         others: NDArray[np.float64],
     ) -> Signals:
         bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
-        text = np.array([bm25.get(page, 0.0) for page in pages.tolist()])
+        own = np.array([bm25.get(page, 0.0) for page in pages.tolist()])
+        text = fusion.stand_in(own, cosines, self._incomplete(pages))
         middle, spread = fusion.background(others)
         return Signals(
             visual=(cosines - middle) / spread,
             text=text / read.ideal if read.ideal else text,
-            unread=self._unread(pages),
         )
 
-    def _unread(self, pages: Ints) -> NDArray[np.float64]:
-        marks = ", ".join("?" * len(READABLE))
+    def _incomplete(self, pages: Ints) -> NDArray[np.bool_]:
+        marks = ", ".join("?" * len(COMPLETE))
         query = f"SELECT text_class IN ({marks}) FROM pages WHERE id = ?"
         with self._database.view() as sql:
-            rows = [sql.execute(query, (*READABLE, page)).fetchone() for page in pages.tolist()]
-        return np.array([1.0 if row is None or not row[0] else 0.0 for row in rows])
+            rows = [sql.execute(query, (*COMPLETE, page)).fetchone() for page in pages.tolist()]
+        return np.array([row is None or not row[0] for row in rows], bool)
 
     # -- hits ------------------------------------------------------------------------------
 

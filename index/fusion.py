@@ -7,8 +7,9 @@ scale: the probability that the page answers the question, with one threshold fo
     visual    how far MaxSim stands out of the scores of other pages, in deviations (background()).
               Only what is beyond chance counts in full: a model that sees little then adds next to
               nothing and the text decides, whatever the scale of its scores
-    text      BM25 / the BM25 of a page that had every word of the question often, in [0, 1)
-    unread    1 where the page has no readable text, so that its text score says nothing
+    text      BM25 / the BM25 of a page that had every word of the question often, in [0, 1).
+              A page whose text is missing, broken or a mere line under a picture says less than it
+              shows: stand_in() gives it the text score of the rank at which its image stands
 
 Weights can be fitted for a model from measured scores by fit() and are kept as JSON.
 """
@@ -35,14 +36,12 @@ class Signals:
     """What both rankings say of the same n pages."""
 
     visual: Numbers  # (n,) deviations from the middle of other pages
-    text: Numbers  # (n,) BM25 / ideal
-    unread: Numbers  # (n,) 0 or 1
+    text: Numbers  # (n,) BM25 / ideal, or what stands in for it
 
     def matrix(self) -> Numbers:
-        """Lay the signals out as (n, 5) with a constant for the bias."""
+        """Lay the signals out as (n, 4) with a constant for the bias."""
         outstanding = np.maximum(self.visual - CHANCE, 0)
-        constant = np.ones(len(self.text))
-        return np.stack([outstanding, self.visual, self.text, self.unread, constant], axis=1)
+        return np.stack([outstanding, self.visual, self.text, np.ones(len(self.text))], axis=1)
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,14 @@ class Fusion:
     """Weights of the signals, and from which probability on a page counts as an answer."""
 
     outstanding: float = 1.0  # a deviation beyond CHANCE
-    visual: float = 0.05  # any deviation: decides between equal texts
+    visual: float = 0.2  # any deviation: decides between nearly equal texts
     text: float = 8.0
-    unread: float = 0.0
     bias: float = -3.0
-    threshold: float = 0.3
+    threshold: float = 0.25
 
     def logits(self, signals: Signals) -> Numbers:
         """Log-odds (n,) that each page answers."""
-        weights = np.array([self.outstanding, self.visual, self.text, self.unread, self.bias])
+        weights = np.array([self.outstanding, self.visual, self.text, self.bias])
         logits: Numbers = signals.matrix() @ weights
         return logits
 
@@ -102,8 +100,30 @@ def background(scores: Numbers) -> tuple[float, float]:
     return middle, max(1.4826 * float(np.median(np.abs(scores - middle))), LEAST_SPREAD)
 
 
+def stand_in(text: Numbers, visual: Numbers, incomplete: NDArray[np.bool_]) -> Numbers:
+    """Text scores (n,) in which incomplete texts count as much as their images, rank for rank.
+
+    text, visual  scores of the same candidates
+    incomplete    True where the text of a page says less than the page shows
+
+    The page whose image is the r-th best gets the r-th best score of the complete texts, if its own
+    is lower. Needs no scale of the visual scores and nothing fitted: where pages with and without
+    text compete, the best of either ranking come first in turn, as when ranks are fused.
+    """
+    complete = np.sort(text[~incomplete])[::-1]
+    by_rank = np.zeros(len(text))
+    by_rank[: len(complete)] = complete
+    order = np.argsort(-visual, kind="stable")
+    standing = np.empty(len(text))
+    standing[order] = by_rank
+    return np.where(incomplete, np.maximum(text, standing), text)
+
+
 def ideal_bm25(n_pages: int, pages_with: list[int]) -> float:
-    """Upper bound of BM25 over all pages, from how many pages have each word of the question."""
+    """Upper bound of BM25 over all pages, from how many pages have each word of the question.
+
+    A word that no page has counts too, and most: a question about it is likely not answered here.
+    """
     counts = np.array(pages_with, float)
     rarity = np.maximum(np.log((n_pages - counts + 0.5) / (counts + 0.5)), 1e-6)  # as FTS5
     return float((rarity * (K1 + 1)).sum())
@@ -120,20 +140,20 @@ def fit(questions: list[tuple[Signals, NDArray[np.bool_]]], penalty: float = 0.0
     Visual and text weights stay non-negative: a better match must never rank lower. The threshold
     is where misses and false alarms on the given questions are fewest.
     """
-    start = np.array([1.0, 0.1, 1.0, 0.0, 0.0])
-    bounds = [(0, None), (0, None), (0, None), (None, None), (None, None)]
+    start = np.array([1.0, 0.1, 1.0, 0.0])
+    bounds = [(0, None), (0, None), (0, None), (None, None)]
     data = [(signals.matrix(), relevant) for signals, relevant in questions if len(relevant)]
     found = minimize(_loss, start, args=(data, penalty), bounds=bounds, method="L-BFGS-B").x
-    outstanding, visual, text, unread, bias = found.tolist()
+    outstanding, visual, text, bias = found.tolist()
     best = []
     for matrix, relevant in data:
         logits = matrix @ found
         best.append((float(expit(logits.max())), bool(relevant[logits.argmax()])))
-    return Fusion(outstanding, visual, text, unread, bias, _threshold(best))
+    return Fusion(outstanding, visual, text, bias, _threshold(best))
 
 
 def _loss(weights: Numbers, data: list[tuple[Numbers, NDArray[np.bool_]]], penalty: float) -> float:
-    total = penalty * float(weights[:4] @ weights[:4])
+    total = penalty * float(weights[:3] @ weights[:3])
     for matrix, relevant in data:
         logits = matrix @ weights
         if relevant.any():

@@ -33,12 +33,11 @@ def test_drawn_pages_are_searched_by_the_product(work, tmp_path):
     assert found[0].relevant.sum() == 1 and not found[1].relevant.any()
     at = int(found[0].relevant.argmax())
     assert found[0].signals.text[at] == found[0].signals.text.max() > 0
-    assert sorted(found[0].signals.unread) == [0, 0, 1]
 
 
 def test_measures_of_a_ranking_and_of_abstaining():
-    signals = Signals(np.array([1.0, 5.0]), np.array([0.9, 0.0]), np.zeros(2))
-    nothing = Signals(np.array([0.5, 0.4]), np.zeros(2), np.zeros(2))
+    signals = Signals(np.array([1.0, 5.0]), np.array([0.9, 0.0]))
+    nothing = Signals(np.array([0.5, 0.4]), np.zeros(2))
     questions = [
         fusion.Asked("a", "x.pdf", signals, np.array([True, False])),
         fusion.Asked("b", "", nothing, np.zeros(2, bool)),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from index.errors import FilterError
-from index.fusion import DEFAULT, Fusion, Signals, background, fit, ideal_bm25
+from index.fusion import DEFAULT, Fusion, Signals, background, fit, ideal_bm25, stand_in
 
-VISUAL, TEXT = Fusion(0, 1, 0, 0, 0), Fusion(0, 0, 1, 0, 0)
+VISUAL, TEXT = Fusion(0, 1, 0, 0), Fusion(0, 0, 1, 0)
 
 
 def questions(generator, n, visual, text):
@@ -17,7 +17,7 @@ def questions(generator, n, visual, text):
     for _ in range(n):
         relevant = np.arange(30) == generator.integers(0, 30)
         scores = generator.standard_normal((2, 30)) + np.outer([visual, text], relevant)
-        signals = Signals(scores[0], np.clip(0.2 + scores[1] / 12, 0, 1), np.zeros(30))
+        signals = Signals(scores[0], np.clip(0.2 + scores[1] / 12, 0, 1))
         made.append((signals, relevant))
     return made
 
@@ -66,6 +66,34 @@ def test_a_model_that_sees_well_finds_what_no_word_finds():
     assert hits_at_1(DEFAULT, data) >= hits_at_1(VISUAL, data) - 6
 
 
+def test_pages_without_text_stand_where_their_images_stand():
+    text = np.array([0.9, 0.5, 0.3, 0.0, 0.0, 0.6])
+    visual = np.array([1.0, 2.0, 0.5, 3.0, 0.1, 0.2])
+    incomplete = np.array([0, 0, 0, 1, 1, 1], bool)
+    # ranks by image: 3 (1st), 1, 0, 2, 5 (5th), 4; complete texts fall 0.9, 0.5, 0.3, then nothing
+    assert stand_in(text, visual, incomplete).tolist() == [0.9, 0.5, 0.3, 0.9, 0.0, 0.6]
+    assert stand_in(text, visual, np.zeros(6, bool)).tolist() == text.tolist()
+    assert stand_in(text[3:], visual[3:], incomplete[3:]).tolist() == [0.0, 0.0, 0.6]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_hybrid_finds_pages_with_text_and_pages_without(share):
+    """Without fitting, and whichever kind is the larger: never far below the better ranking."""
+    generator = np.random.default_rng(round(10 * share))
+    found = {True: [], False: []}
+    for signals, relevant in questions(generator, 400, 3, 5):
+        incomplete = generator.random(30) < share
+        own = np.where(incomplete, 0, signals.text)
+        fused = DEFAULT.logits(Signals(signals.visual, stand_in(own, signals.visual, incomplete)))
+        is_unread = bool(incomplete[relevant][0])
+        best = signals.visual if is_unread else own
+        first, alone = (relevant[np.argsort(-score)[:2]].any() for score in (fused, best))
+        found[is_unread].append((first, alone))
+    for pairs in found.values():
+        fused_rate, alone_rate = np.mean(pairs, axis=0)
+        assert fused_rate >= alone_rate - 0.1, share
+
+
 def test_the_background_is_not_moved_by_the_pages_that_answer():
     ordinary = np.linspace(0.4, 0.6, 101)
     middle, spread = background(np.append(ordinary, [0.99, 0.98]))
@@ -87,3 +115,4 @@ def test_a_file_of_other_weights_is_refused(text):
 def test_ideal_bm25_of_numbers_a_person_can_check():
     rarity = np.log((100 - 1 + 0.5) / (1 + 0.5))
     assert ideal_bm25(100, [1, 90]) == pytest.approx(2.2 * (rarity + 1e-6))
+    assert ideal_bm25(100, [0, 1]) > 2 * ideal_bm25(100, [1])
