@@ -2,10 +2,12 @@
 
     python -m benchmarks.quality retrieval DOCUMENTS --model models/embedded
     python -m benchmarks.quality answers DOCUMENTS --model models/embedded
+    python -m benchmarks.quality asked DOCUMENTS --index INDEX
 
 DOCUMENTS holds PDFs, manifest.json, queries.jsonl and qa.jsonl. Retrieval sees page images alone;
 beside it stand BM25 over the PDF's text layer and, with --tesseract, BM25 over OCR of the same
-images. Page vectors and OCR are kept in --cache, by model and resolution.
+images. Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when
+the right page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS.
 """
 
 import hashlib
@@ -28,8 +30,11 @@ from PIL import Image
 import models
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25, anls, answered
+from rag.answer import AnswerOptions, Question
 from rag.documents import open_document
+from rag.pipeline import Pipeline
 from rag.quote import quote
+from rag.settings import Settings
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Key = tuple[str, int]  # document, 1-based page
@@ -244,6 +249,25 @@ def quotes(
         return quote(query.text, rows)
 
     _answer_all(documents, say)
+
+
+@app.command()
+def asked(
+    documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
+    index: Annotated[Path, typer.Option(help="an index of these documents")],
+    model: Annotated[str | None, typer.Option(help="model folder; the index's own")] = None,
+    pages: Annotated[int | None, typer.Option(help="pages to answer from; as suits it")] = None,
+) -> None:
+    """Measure answers end to end: pages are found in an index, by text and image."""
+    options = AnswerOptions(pages=pages)
+    with Pipeline(Settings.resolve(index=index, model=model, mode="hybrid")) as pipeline:
+
+        def say(query: Query) -> str:
+            stream = pipeline.ask(Question(query.text), options)
+            text = "".join(stream)
+            return "" if stream.abstained else text
+
+        _answer_all(documents, say)
 
 
 def _answer_all(documents: Path, say: Callable[[Query], str]) -> None:

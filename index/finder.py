@@ -17,12 +17,13 @@ from index.fusion import Fusion, Signals
 from index.ranking import Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
-from index.text_layer import match_any, words
+from index.text_layer import match_any, means_something, words
 
 Ints = NDArray[np.int64]
 
 FREQUENT_FROM_PAGES = 20_000  # from here on, words on every fifth page are left out: they cost most
 FREQUENT_SHARE = 0.2
+MATTER_POOL = 20  # best text hits of which one has most of what the question is about
 TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
 VISUAL_POOL = 200
 BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms
@@ -30,7 +31,7 @@ BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms
 
 @dataclass(frozen=True)
 class TextRanked:
-    """Pages by BM25, and the highest BM25 this question could reach."""
+    """Pages by BM25, and the BM25 of a page that would answer beyond doubt."""
 
     ranked: Ranked
     ideal: float
@@ -156,9 +157,30 @@ class Finder:
                 " ORDER BY score DESC, p.id LIMIT ?",
                 (match_any(known), *values, limit),
             ).fetchall()
-        pages = np.array([row[0] for row in rows], np.int64)
-        scores = np.array([row[1] for row in rows], np.float64)
-        return TextRanked(rank(pages, scores), fusion.ideal_bm25(n_pages, list(terms.values())))
+            pages = np.array([row[0] for row in rows], np.int64)
+            scores = np.array([row[1] for row in rows], np.float64)
+            ranked = rank(pages, scores)
+            return TextRanked(ranked, self._ideal(ranked.top(MATTER_POOL), terms, n_pages))
+
+    def _ideal(self, best: Ranked, terms: dict[str, int], n_pages: int) -> float:
+        """Scale of the scores: 1 where a page has all that the question is about, often.
+
+        "What is the" raises some page's score in any collection, and a name that no page has lowers
+        none. So all words rank, and those that mean something say how good the best page is.
+        """
+        about = {word: count for word, count in terms.items() if means_something(word)} or terms
+        known = [word for word, count in about.items() if count]
+        if not (len(best.pages) and known):
+            return math.inf
+        marks = ", ".join("?" * len(best.pages))
+        query = (
+            "SELECT -bm25(word_index) AS score FROM word_index"
+            f" WHERE word_index MATCH ? AND rowid IN ({marks}) ORDER BY score DESC LIMIT 1"
+        )
+        values = (match_any(known), *best.pages.tolist())
+        found = self._database.sql.execute(query, values).fetchone()
+        share = (found[0] if found else 0.0) / fusion.ideal_bm25(n_pages, list(about.values()))
+        return float(best.scores.max()) / share if share else math.inf
 
     def _terms(self, found: list[str], n_pages: int) -> dict[str, int]:
         """Words of a question, and on how many pages each is (0: none, nothing to look up)."""

@@ -15,6 +15,13 @@ CJK = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\
 CJK += "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af"
 RUNS = re.compile(f"([{CJK}]+)|([^\\W_]+(?:['’][^\\W\\d_]+)?)")
 CJK_FIRST = re.compile(f"[{CJK}]")
+# Words that say nothing of what a text is about, and endings in hiragana.
+EMPTY = frozenset(
+    "a an and are as at be by did do does for from had has have how in is it its many much of on "
+    "or that the their there these they this to was were what when where which who whom why will "
+    "with".split()
+)
+HIRAGANA = re.compile(r"[\u3041-\u309f\u30fc]+")
 WORD_IN_MIXED = re.compile(f"[{CJK}]+|[^{CJK}]+")
 
 
@@ -28,6 +35,11 @@ def words(text: str) -> list[str]:
             else:
                 found.append(run.replace("'", "").replace("’", ""))
     return found
+
+
+def means_something(word: str) -> bool:
+    """Tell a word or bigram that a text may be about from one that any text has."""
+    return word not in EMPTY and not HIRAGANA.fullmatch(word)
 
 
 def fold(text: str) -> str:

@@ -40,6 +40,8 @@ SYSTEM = (
 TEMPLATE_TOKENS = 30
 TURN_TOKENS = 10
 QUOTED = "quoted"  # stop reason of an answer that is the page's own words
+QUOTED_PAGES = 3  # as many pages are quoted at most; the next best one often has the figure
+QUOTED_SHARE = 0.7  # of the best page's score that a further page needs
 QUOTED_NOTE = (
     "these are the words of the page, not an answer of the model: the model in use cannot read "
     "answers off pages yet"
@@ -308,19 +310,27 @@ class AnswerStream(Iterator[str]):
         yield from self._generated
 
     def _quoted(self, question: str, read_rows: Callable[[PageRef], Sequence[str]]) -> str:
-        """Quote the best page that has words of the question, and set `pages` to it."""
+        """Quote the best pages that have words of the question, and set `pages` to them.
+
+        The best page stays in any case: where it has no such words, they may be in its picture.
+        """
         from rag.quote import quote
 
         started = time.perf_counter()
-        state, pages = self._state, self.evidence.pages
+        state, best = self._state, self.evidence.pages[0]
         state.stop_reason = QUOTED
-        quotes = ((page, quote(question, read_rows(page))) for page in pages)
-        page, text = next(((page, text) for page, text in quotes if text), (pages[0], ""))
-        state.pages = (page,)
-        if text:
+        found = {page: quote(question, read_rows(page)) for page in self.evidence.pages}
+        if any(found.values()):
             state.notes.append(QUOTED_NOTE)
+        found[best] = found[best] or in_language_of(question, NOTHING_TO_QUOTE)
+        found = {page: text for page, text in found.items() if text}
+        state.pages = tuple(found)
         state.read_s = time.perf_counter() - started
-        return text or in_language_of(question, NOTHING_TO_QUOTE)
+        if len(found) == 1:
+            return found[best]
+        return "\n\n".join(
+            f"{page.document}, p. {page.page}:\n{text}" for page, text in found.items()
+        )
 
     def _shortened(self, engine: "Engine", manner: Manner, max_new_tokens: int) -> Question:
         """Drop the earliest turns of a conversation that would leave no room for one page."""
@@ -368,6 +378,11 @@ class AnswerStream(Iterator[str]):
             self._state.notes.append(f"{page.document}, p. {page.page}: {found.note}")
         limits = engine.generator.options
         return preprocess(found.image, limits.min_pixels, limits.max_pixels)
+
+
+def worth_quoting(hits: Sequence[PageHit]) -> tuple[PageHit, ...]:
+    """Hits of which a quotation may help: the best, and others nearly as good."""
+    return tuple(hit for hit in hits[:QUOTED_PAGES] if hit.score >= QUOTED_SHARE * hits[0].score)
 
 
 def not_found(question: str) -> str:

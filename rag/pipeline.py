@@ -27,7 +27,16 @@ from index.records import (
     VectorSettings,
     VerifyReport,
 )
-from rag.answer import AnswerOptions, AnswerStream, Evidence, Manner, PageImage, Question
+from rag.answer import (
+    QUOTED_PAGES,
+    AnswerOptions,
+    AnswerStream,
+    Evidence,
+    Manner,
+    PageImage,
+    Question,
+    worth_quoting,
+)
 from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
 from rag.errors import DocumentError, UsageError
 from rag.ingest import INTERRUPTED, Ingest, IngestOptions, IngestReport, PageRange, Progress
@@ -414,7 +423,8 @@ class Pipeline:
         filters = filters or EVERYTHING
         self._require_documents(filters)
         manner = Manner.load(self.encoder.folder)
-        n_pages = options.pages or manner.pages
+        quotes = manner.quotes and not options.generate
+        n_pages = options.pages or (QUOTED_PAGES if quotes else manner.pages)
         top_k = max(n_pages, top_k or self.settings.top_k)
         query = Query(question.text, id=question.id)
         (found,) = self.search([query], filters, top_k=top_k, mode=mode)
@@ -426,12 +436,13 @@ class Pipeline:
             except DocumentUnknown:
                 return False
 
+        hits = found.hits if found.is_answered else ()
         pages = choose_pages(
-            found.hits if found.is_answered else (),
+            worth_quoting(hits) if quotes and options.pages is None else hits,
             n_pages,
             options.neighbours,
             is_stored,
-            question.kept,
+            () if quotes else question.kept,  # nothing is kept of pages that no model reads
         )
         encode_s = found.encode_s
         evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s)
@@ -441,7 +452,7 @@ class Pipeline:
             self._page_as_indexed,
             options,
             cancellation,
-            self._rows if manner.quotes and not options.generate else None,
+            self._rows if quotes else None,
         )
 
     def _rows(self, page: PageRef) -> list[str]:

@@ -10,20 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from index.text_layer import words
+from index.text_layer import means_something, words
 
 MOST_ROWS = 3
 MOST_CHARS = 240
 LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
-# Words that say nothing of what a sentence is about, and endings in hiragana.
-EMPTY = frozenset(
-    "a an and are as at be by did do does for from had has have how in is it its many much of on "
-    "or that the their there these they this to was were what when where which who whom why will "
-    "with".split()
-)
-HIRAGANA = re.compile(r"[\u3041-\u309f\u30fc]+")
 KANJI = re.compile(r"[\u3400-\u9fff]")
 SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
 
@@ -57,7 +50,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
 
 def _terms(text: str) -> frozenset[str]:
     """Words and bigrams that mean something, and single kanji: in tables they stand alone."""
-    full = (each for each in words(text) if each not in EMPTY and not HIRAGANA.fullmatch(each))
+    full = (each for each in words(text) if means_something(each))
     return frozenset((*full, *KANJI.findall(text)))
 
 

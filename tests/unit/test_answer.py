@@ -19,6 +19,7 @@ from rag.answer import (
     PageImage,
     Question,
     not_found,
+    worth_quoting,
 )
 from rag.errors import DocumentError, UsageError
 from rag.page_choice import PageRef
@@ -239,15 +240,31 @@ def _quoting(rows, question="How many visitors?", pages=FOUND) -> AnswerStream:
     return AnswerStream(evidence, never, never, AnswerOptions(), read_rows=lambda page: rows[page])
 
 
-def test_a_model_that_cannot_answer_quotes_the_best_page_with_such_words():
-    rows = {FOUND[0]: ["Nothing of it"], FOUND[1]: ["Visitors 4,500"], FOUND[2]: ["visitors: few"]}
+def test_a_model_that_cannot_answer_quotes_the_pages_with_such_words():
+    rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: ["Nothing of it"], FOUND[2]: ["visitors: few"]}
     made = _quoting(rows)
     assert not made.generates
     answer = finished(made)
-    assert answer.text == "Visitors 4,500"
-    assert answer.pages == answer.citations == (FOUND[1],)
+    first, _, last = (f"{page.document}, p. {page.page}" for page in FOUND)
+    assert answer.text == f"{first}:\nVisitors 4,500\n\n{last}:\nvisitors: few"
+    assert (answer.pages, answer.citations) == ((FOUND[0], FOUND[2]), FOUND[:1])
     assert answer.stop_reason == QUOTED
     assert answer.notes == (QUOTED_NOTE,)
+    assert finished(_quoting(rows, pages=FOUND[:2])).text == "Visitors 4,500"
+
+
+def test_a_best_page_without_such_words_is_not_passed_over():
+    """It may be a scan: what another page says must not stand alone."""
+    rows = {FOUND[0]: [], FOUND[1]: ["Visitors 4,500"], FOUND[2]: []}
+    answer = finished(_quoting(rows))
+    assert answer.pages == FOUND[:2]
+    assert answer.text.index("See the page") < answer.text.index("Visitors 4,500")
+
+
+def test_pages_far_behind_the_best_are_not_quoted():
+    hits = tuple(replace(HITS[0], score=score) for score in (0.9, 0.7, 0.6, 0.9))
+    assert worth_quoting(hits) == hits[:2]
+    assert worth_quoting(()) == ()
 
 
 @pytest.mark.parametrize(
