@@ -30,12 +30,14 @@ SHOWN = (
 SYSTEM_PROMPT = "You are a helpful assistant."
 PAGE_PROMPT = "Describe the image."
 N_AUGMENTATION = 10
-# Which (prefix, suffix) surrounds a query: what v1.0 was trained with; what transformers adds;
-# what colpali-engine dropped. Part of a model folder, because vectors depend on it.
+# What surrounds a query, as (prefix, number of augmentation tokens, suffix): what v1.0 was trained
+# with; what transformers adds; what colpali-engine dropped; what the embedded model is trained
+# with. Part of a model folder, because vectors depend on it.
 QUERY_TEMPLATES = {
-    "colqwen2-v1.0": ("Query: ", ""),
-    "transformers": ("Query: ", "\n"),
-    "colpali-engine-0.3.13": ("", ""),
+    "colqwen2-v1.0": ("Query: ", N_AUGMENTATION, ""),
+    "transformers": ("Query: ", N_AUGMENTATION, "\n"),
+    "colpali-engine-0.3.13": ("", N_AUGMENTATION, ""),
+    "bare": ("", 2, ""),
 }
 
 Ids = NDArray[np.int64]
@@ -188,7 +190,7 @@ class Tokenizer:
         )
 
     def query(self, text: str, template: str = "colqwen2-v1.0") -> Ids:
-        """(L,) ids of a question for the retriever, with its ten augmentation tokens.
+        """(L,) ids of a question for the retriever, with its augmentation tokens.
 
         Raises PromptError for an empty question, ModelFilesError for an unknown template.
         """
@@ -197,15 +199,15 @@ class Tokenizer:
         if template not in QUERY_TEMPLATES:
             known = ", ".join(QUERY_TEMPLATES)
             raise ModelFilesError(f"model.json: no query template {template!r}; known: {known}")
-        prefix, suffix = QUERY_TEMPLATES[template]
-        augmentation = _Control(self._control[END_OF_TEXT], N_AUGMENTATION)
+        prefix, n_augmentation, suffix = QUERY_TEMPLATES[template]
+        augmentation = _Control(self._control[END_OF_TEXT], n_augmentation)
         return self._assemble([prefix + text, augmentation, suffix])
 
     def query_spans(
         self, text: str, template: str = "colqwen2-v1.0"
     ) -> tuple[tuple[int, int] | None, ...]:
         """Return the span of characters of `text` behind each id of `query`; None: template."""
-        prefix, _ = QUERY_TEMPLATES[template]
+        prefix = QUERY_TEMPLATES[template][0]
         found = self._tokenizer.encode(prefix + text, add_special_tokens=False).offsets
         spans = [
             (max(0, start - len(prefix)), end - len(prefix)) if end > len(prefix) else None

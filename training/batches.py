@@ -20,7 +20,7 @@ from training import tokenizer as templates
 from training.config import CELL_PX
 from training.corpus import Corpus, is_japanese
 from training.pages import DrawnPage, draw
-from training.questions import AROUND, Asked, ask, read_line
+from training.questions import Asked, ask, read_line, wording
 from training.samples import Line, Window, character_classes, crop, fit, phrase, window
 
 IGNORED = -100
@@ -339,11 +339,12 @@ def _queries(
         for line in _some_lines(lines, rng, count):
             text, start = phrase(line, rng, is_japanese(line.text))
             shown = text.lower() if rng.random() < 0.3 else text
-            lead, tail = ("", "")
-            if rng.random() < 0.3:  # words that no page shows have to count for nothing
-                lead, tail = rng.choice(AROUND["ja" if is_japanese(text) else "en"])
+            other = rng.choice(lines)
+            second, _ = phrase(other, rng, is_japanese(other.text))
+            language = "ja" if is_japanese(text) else "en"
+            lead, tail = wording(language, tools.corpus.asked[language], second, rng)
             encoded = tools.tokenizer.encode(templates.query_text(f"{lead}{shown}{tail}"))
-            first = len(templates.QUERY_PREFIX) + len(lead)
+            first = len(lead)
             for place, (a, b) in enumerate(encoded.offsets):
                 begin, end = max(a - first, 0), max(b - first, 0)
                 piece = text[begin:end]

@@ -1,6 +1,6 @@
 """Text to draw pages from: paragraphs, tables and questions in English and Japanese.
 
-`prepare` reads the archives of a corpora folder once and writes four plain files; `Corpus` loads
+`prepare` reads the archives of a corpora folder once and writes five plain files; `Corpus` loads
 them. The text belongs to others: it is drawn and trained on, never copied into the repository.
 """
 
@@ -53,7 +53,11 @@ def clean(line: str) -> str:
 
 
 def prepare(corpora: Path, out: Path) -> None:
-    """Write en.txt, ja.txt (a paragraph a line), tables.jsonl and questions.jsonl into `out`."""
+    """Write text (en.txt, ja.txt: a paragraph a line), tables and questions into `out`.
+
+    questions.jsonl  with the text that answers them
+    asked.txt        without it, one a line: how people word what they ask of tables
+    """
     out.mkdir(parents=True, exist_ok=True)
     archives = {path.name.split(".")[0]: path for path in corpora.glob("*.tar.xz")}
     questions = list(_questions(archives))
@@ -70,6 +74,7 @@ def prepare(corpora: Path, out: Path) -> None:
     ]
     _write_paragraphs(out / "en.txt", english)
     _write_paragraphs(out / "ja.txt", japanese)
+    (out / "asked.txt").write_text("\n".join(_asked(archives)) + "\n", encoding="utf-8")
     _write_json_lines(out / "tables.jsonl", ([list(t.header), *map(list, t.rows)] for t in tables))
     _write_json_lines(
         out / "questions.jsonl",
@@ -161,6 +166,11 @@ def _tat_questions(item: dict) -> Iterator[Question]:
                 yield Question("en", context, clean(qa["question"]), answer)
 
 
+def _asked(archives: dict[str, Path]) -> Iterator[str]:
+    for _, text in _files(archives.get("wikitablequestions"), r"/data/training\.tsv$"):
+        yield from (clean(line.split("\t")[1]) for line in text.splitlines()[1:])
+
+
 def _tables(archives: dict[str, Path]) -> Iterator[Table]:
     for _, text in _files(archives.get("wikitablequestions"), r"csv/.*\.csv$"):
         rows = list(csv.reader(io.StringIO(text), escapechar="\\"))
@@ -206,6 +216,11 @@ class Corpus:
             language: [q for q in self._load_questions(folder) if q.language == language]
             for language in ("en", "ja")
         }
+        self.asked = {
+            language: [each.question for each in found]
+            for language, found in self.questions.items()
+        }
+        self.asked["en"] += (folder / "asked.txt").read_text(encoding="utf-8").splitlines()
 
     @staticmethod
     def _load_questions(folder: Path) -> list[Question]:

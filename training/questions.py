@@ -28,6 +28,7 @@ AROUND = {  # how people ask for a phrase
         ("", "はいつですか"),
     ),
 }
+LINKS = {"en": (" in ", " of ", " for ", " and ", ", "), "ja": ("の", "における", "と", "、", " ")}
 READ = {
     "en": ["Read the text.", "What does it say?", "Transcribe this line."],
     "ja": ["文字を読んでください。", "何と書いてありますか。", "この行を読んでください。"],
@@ -41,6 +42,26 @@ class Asked:
     kind: str
     question: str
     answer: str
+
+
+def wording(language: str, asked: list[str], other: str, rng: random.Random) -> tuple[str, str]:
+    """Return what stands before and behind a phrase that is searched for; often nothing.
+
+    asked  real questions: their beginnings (English) or ends (Japanese) are put around phrases
+           that they have nothing to do with, so that words which no page shows count for nothing
+    other  another phrase of the same page: people name two things that stand apart
+    """
+    draw = rng.random()
+    if draw < 0.15:
+        return rng.choice(AROUND[language])
+    if draw < 0.35 and asked:
+        question = rng.choice(asked)
+        if language == "ja":
+            return "", question[-rng.randint(3, 14) :]
+        return " ".join(question.split()[: rng.randint(1, 6)]) + " ", rng.choice(("?", ""))
+    if draw < 0.5 and other:
+        return "", rng.choice(LINKS[language]) + other
+    return "", ""
 
 
 def _language(text: str) -> str:

@@ -35,6 +35,7 @@ def work(tmp_path_factory):
         ["en", ENGLISH[2], [["Which bridge is closed to carts?", "the oldest"]]],
         ["ja", JAPANESE[2], [["冬に車が通れないのはどの橋ですか。", "いちばん古い橋"]]],
     ]
+    (text / "asked.txt").write_text("how many people voted in the last election?\n")
     (text / "questions.jsonl").write_text(
         "".join(json.dumps(q, ensure_ascii=False) + "\n" for q in questions), encoding="utf-8"
     )

@@ -100,6 +100,7 @@ def test_the_page_prompt(tokenizer, reference):
         ("colqwen2-v1.0", "Query: total?" + "<|endoftext|>" * 10),
         ("transformers", "Query: total?" + "<|endoftext|>" * 10 + "\n"),
         ("colpali-engine-0.3.13", "total?" + "<|endoftext|>" * 10),
+        ("bare", "total?" + "<|endoftext|>" * 2),
     ],
 )
 def test_the_query_templates(tokenizer, reference, template, written):
