@@ -145,7 +145,7 @@ class Finder:
             terms = self._terms(words(text), n_pages)
             known = [word for word, count in terms.items() if count]
             if not known:
-                return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), 0.0)
+                return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), math.inf)
             condition, values = catalogue.where(filters)
             shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
             if filters == Filters():  # few contents are hidden, many would have to be listed
@@ -230,12 +230,9 @@ class Finder:
     ) -> Signals:
         bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
         own = np.array([bm25.get(page, 0.0) for page in pages.tolist()])
-        text = fusion.stand_in(own, cosines, self._incomplete(pages))
+        text = fusion.stand_in(own / read.ideal, cosines, self._incomplete(pages))
         middle, spread = fusion.background(others)
-        return Signals(
-            visual=(cosines - middle) / spread,
-            text=text / read.ideal if read.ideal else text,
-        )
+        return Signals((cosines - middle) / spread, text)
 
     def _incomplete(self, pages: Ints) -> NDArray[np.bool_]:
         marks = ", ".join("?" * len(COMPLETE))

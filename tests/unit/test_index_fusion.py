@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from index.errors import FilterError
-from index.fusion import DEFAULT, Fusion, Signals, background, fit, ideal_bm25, stand_in
+from index.fusion import (
+    DEFAULT,
+    UNKNOWN_TEXT,
+    Fusion,
+    Signals,
+    background,
+    fit,
+    ideal_bm25,
+    stand_in,
+)
 
 VISUAL, TEXT = Fusion(0, 1, 0, 0), Fusion(0, 0, 1, 0)
 
@@ -73,7 +82,11 @@ def test_pages_without_text_stand_where_their_images_stand():
     # ranks by image: 3 (1st), 1, 0, 2, 5 (5th), 4; complete texts fall 0.9, 0.5, 0.3, then nothing
     assert stand_in(text, visual, incomplete).tolist() == [0.9, 0.5, 0.3, 0.9, 0.0, 0.6]
     assert stand_in(text, visual, np.zeros(6, bool)).tolist() == text.tolist()
-    assert stand_in(text[3:], visual[3:], incomplete[3:]).tolist() == [0.0, 0.0, 0.6]
+    # no text at all: the best image is still enough for an answer, the others are not
+    assert stand_in(text[3:], visual[3:], incomplete[3:]).tolist() == [UNKNOWN_TEXT, 0.0, 0.6]
+    enough, *_ = DEFAULT.logits(Signals(np.zeros(3), np.array([UNKNOWN_TEXT, 0, 0])))
+    assert DEFAULT.answers(DEFAULT.probabilities(enough))
+    assert not DEFAULT.answers(DEFAULT.probabilities(DEFAULT.logits(Signals(*np.zeros((2, 1)))))[0])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -99,7 +112,16 @@ def test_the_background_is_not_moved_by_the_pages_that_answer():
     middle, spread = background(np.append(ordinary, [0.99, 0.98]))
     assert middle == pytest.approx(0.5, abs=0.01)
     assert spread == pytest.approx(0.05 * 1.4826, abs=0.005)
-    assert background(np.zeros(0))[1] > 0 and background(np.full(5, 0.3))[1] > 0
+    assert background(np.zeros(0))[1] > 0
+
+
+def test_a_few_pages_say_little_about_the_spread():
+    """One page of seven in the language of the question does not stand out by twenty deviations."""
+    scores = np.array([0.54, 0.30, 0.30, 0.30, 0.29, 0.27, 0.26])
+    middle, spread = background(scores)
+    assert (scores[0] - middle) / spread < 4
+    many = np.tile(scores[1:], 200)
+    assert background(many)[1] < spread / 2
 
 
 def test_weights_survive_their_file():
