@@ -86,7 +86,8 @@ def test_pages_without_text_stand_where_their_images_stand():
     assert stand_in(text[3:], visual[3:], incomplete[3:]).tolist() == [UNKNOWN_TEXT, 0.0, 0.6]
     enough, *_ = DEFAULT.logits(Signals(np.zeros(3), np.array([UNKNOWN_TEXT, 0, 0])))
     assert DEFAULT.answers(DEFAULT.probabilities(enough))
-    assert not DEFAULT.answers(DEFAULT.probabilities(DEFAULT.logits(Signals(*np.zeros((2, 1)))))[0])
+    (nothing,) = DEFAULT.logits(Signals(*np.zeros((2, 1))))
+    assert not DEFAULT.answers(DEFAULT.probabilities(nothing))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
