@@ -113,9 +113,10 @@ def stand_in(text: Numbers, visual: Numbers, incomplete: NDArray[np.bool_]) -> N
     incomplete    True where the text of a page says less than the page shows
 
     The page whose image is the r-th best gets the r-th best score of the complete texts, if its own
-    is lower. The best image of all gets UNKNOWN_TEXT at least: that no text speaks of a question is
-    no reason to say "not found" of a scan. Needs no scale of the visual scores and nothing fitted: where pages with and without
-    text compete, the best of either ranking come first in turn, as when ranks are fused.
+    is lower. Needs no scale of the visual scores and nothing fitted: where pages with and without
+    text compete, the best of either ranking come first in turn, as when ranks are fused. The best
+    image of all gets UNKNOWN_TEXT at least: that no text speaks of a question is no reason to say
+    "not found" of a scan.
     """
     complete = np.sort(text[~incomplete])[::-1]
     by_rank = np.zeros(len(text))
