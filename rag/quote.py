@@ -10,11 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from index.text_layer import means_something, words
+from index.text_layer import CJK_FIRST, means_something, words
 
-MOST_ROWS = 3
+MOST_ROWS = 4
 MOST_CHARS = 240
 LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
+LINE_CHARS = 36  # a shorter row may be a table's or a heading: the next is not put in one with it
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
 KANJI = re.compile(r"[\u3400-\u9fff]")
@@ -22,9 +23,10 @@ SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
 
 
 def quote(question: str, rows: Sequence[str]) -> str:
-    """Return up to three rows that say most of the question's words, in the page's order.
+    """Return up to four rows that say most of the question's words, in the page's order.
 
-    "" if no row has any of them. Rows left out between two are shown as " … ".
+    "" if no row has any of them. Rows left out between two are shown as " … ", lines of one
+    sentence are put in one. A page of few words, such as a slide with a chart, is quoted whole.
     """
     texts = [" ".join(row.split()) for row in rows if row.strip()]
     found = [_terms(text) for text in texts]
@@ -32,6 +34,8 @@ def quote(question: str, rows: Sequence[str]) -> str:
     weight = {
         word: math.log(1 + len(texts) / count[word]) for word in _terms(question) & set(count)
     }
+    if weight and sum(map(len, texts)) <= MOST_CHARS:
+        return _joined(texts, range(len(texts)))
     chosen: list[int] = []
     missing, least = set(weight), LEAST_SHARE * sum(weight.values())
     while missing and len(chosen) < MOST_ROWS:
@@ -67,20 +71,29 @@ def _nearness(at: int, chosen: Sequence[int]) -> float:
 
 def _continued(texts: Sequence[str], chosen: Sequence[int]) -> set[int]:
     """Rows in which a sentence of the chosen ones goes on."""
-    return {
-        at + 1
-        for at in chosen
-        if at + 1 < len(texts)
-        and len(texts[at]) >= RUNNING_CHARS
-        and not SENTENCE_END.search(texts[at])
-    }
+    return {at + 1 for at in chosen if at + 1 < len(texts) and _goes_on(texts[at])}
+
+
+def _goes_on(text: str) -> bool:
+    return len(text) >= RUNNING_CHARS and not SENTENCE_END.search(text)
 
 
 def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
     parts = []
     for n, at in enumerate(chosen):
-        if n:
-            parts.append("\n" if at == chosen[n - 1] + 1 else " …\n")
+        before = texts[chosen[n - 1]] if n else ""
+        if n and at != chosen[n - 1] + 1:
+            parts.append(" …\n")
+        elif n:
+            parts.append(_between(before, texts[at]))
         text = texts[at]
         parts.append(text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 2].rstrip() + " …")
     return "".join(parts)
+
+
+def _between(before: str, after: str) -> str:
+    """Return what joins neighbouring rows: lines of a sentence go on, rows of a table do not."""
+    is_line = len(before) >= LINE_CHARS and not before[-1].isdigit()
+    if not (is_line and _goes_on(before)):
+        return "\n"
+    return "" if CJK_FIRST.match(before[-1]) and CJK_FIRST.match(after) else " "

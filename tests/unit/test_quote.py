@@ -3,7 +3,9 @@
 from rag.quote import MOST_CHARS, quote
 from rag.rows import PlacedLine, join_rows
 
+FILLER = ["Nothing else on this page has to do with it at all."] * 5
 TABLE = ["Sales by region", "Region 2022 2023", "North 410 455", "South 380 362", "Total 790 817"]
+TABLE += FILLER
 
 
 def _line(left: float, top: float, text: str, width: float = 40) -> PlacedLine:
@@ -30,6 +32,21 @@ def test_rows_keep_their_order_and_empty_lines_go():
     assert join_rows(lines) == ["one", "two"]
 
 
+def test_a_lone_figure_goes_behind_the_label_above_it():
+    slices = [
+        _line(0, 0, "Information and", 80), _line(10, 12, "communication", 60),
+        _line(30, 24, "51%", 20), _line(200, 0, "Other", 40), _line(210, 12, "12%", 20),
+    ]  # fmt: skip
+    assert join_rows(slices) == ["Information and communication 51%", "Other 12%"]
+
+
+def test_figures_of_a_column_and_far_ones_stay_where_they_are():
+    column = [_line(0, 0, "410"), _line(0, 12, "380"), _line(0, 60, "Note"), _line(0, 90, "1")]
+    assert join_rows(column) == ["410", "380", "Note", "1"]
+    table = [_line(0, 0, "North"), _line(0, 12, "South"), _line(100, 12, "380")]
+    assert join_rows(table) == ["North", "South 380"]
+
+
 def test_a_table_is_quoted_by_its_row_and_its_heading():
     found = quote("What were the sales of the South in 2023?", TABLE)
     assert found.splitlines()[-1] == "South 380 362"
@@ -52,14 +69,28 @@ def test_no_word_of_the_question_no_quote():
 
 
 def test_words_that_mean_nothing_choose_nothing():
-    assert quote("What is the height?", ["what is the", "height 3 m"]) == "height 3 m"
+    rows = ["what is the", "height 3 m", *FILLER]
+    assert quote("What is the height?", rows) == "height 3 m"
 
 
 def test_a_sentence_goes_on_in_the_next_row():
-    rows = ["The festival of the harbour town is", "on 12 August.", "Bring a chair."]
-    assert (
-        quote("When is the festival?", rows) == "The festival of the harbour town is\non 12 August."
-    )
+    rows = ["The festival of the old harbour town is held", "on 12 August.", "Bring a chair."]
+    found = quote("When is the festival?", [*rows, *FILLER])
+    assert found == "The festival of the old harbour town is held on 12 August."
+
+
+def test_japanese_lines_of_a_sentence_join_without_a_space_and_rows_of_a_table_do_not():
+    line = "この町の花火大会は毎年八月に開かれ、全国から多くの人が訪れることで知られて"
+    rows = [line, "います。", *["関係のない文がここに続きます。"] * 20]
+    assert quote("花火大会は？", rows) == f"{line}います。"
+    table = ["Research and development costs 2,987 2,540", "Sales and marketing 4,968", *FILLER]
+    assert quote("research costs", table).splitlines() == table[:2]
+
+
+def test_a_page_of_few_words_is_quoted_whole():
+    rows = ["Do you have a budget of your own?", "No 63%", "Yes 37%", "n=57"]
+    assert quote("How many have a budget?", rows) == "\n".join(rows)
+    assert quote("kettle", rows) == ""
 
 
 def test_a_very_long_row_is_cut():
