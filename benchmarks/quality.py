@@ -264,8 +264,11 @@ def asked(
 
         def say(query: Query) -> str:
             stream = pipeline.ask(Question(query.text), options)
-            text = "".join(stream)
-            return "" if stream.abstained else text
+            written = "".join(stream)
+            answer = stream.result()
+            if answer.abstained:
+                return ""
+            return "\n".join(text for _, text in answer.quotations) or written
 
         _answer_all(documents, say)
 

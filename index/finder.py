@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 FREQUENT_FROM_PAGES = 20_000  # from here on, words on every fifth page are left out: they cost most
 FREQUENT_SHARE = 0.2
 MATTER_POOL = 20  # best text hits of which one has most of what the question is about
+LEAST_SHARE = 0.02  # of such a page: where only words that mean nothing are found, they still rank
 TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
 VISUAL_POOL = 200
 BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms
@@ -31,10 +32,11 @@ BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms
 
 @dataclass(frozen=True)
 class TextRanked:
-    """Pages by BM25, and the BM25 of a page that would answer beyond doubt."""
+    """Pages by BM25; the words of the question, and on how many of n_pages each is."""
 
     ranked: Ranked
-    ideal: float
+    terms: dict[str, int]
+    n_pages: int
 
 
 class PageVanished(IndexCorrupt):
@@ -145,7 +147,7 @@ class Finder:
             terms = self._terms(words(text), n_pages)
             known = [word for word, count in terms.items() if count]
             if not known:
-                return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), math.inf)
+                return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), terms, n_pages)
             condition, values = catalogue.where(filters)
             shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
             if filters == Filters():  # few contents are hidden, many would have to be listed
@@ -157,30 +159,36 @@ class Finder:
                 " ORDER BY score DESC, p.id LIMIT ?",
                 (match_any(known), *values, limit),
             ).fetchall()
-            pages = np.array([row[0] for row in rows], np.int64)
-            scores = np.array([row[1] for row in rows], np.float64)
-            ranked = rank(pages, scores)
-            return TextRanked(ranked, self._ideal(ranked.top(MATTER_POOL), terms, n_pages))
+        pages = np.array([row[0] for row in rows], np.int64)
+        scores = np.array([row[1] for row in rows], np.float64)
+        return TextRanked(rank(pages, scores), terms, n_pages)
 
-    def _ideal(self, best: Ranked, terms: dict[str, int], n_pages: int) -> float:
-        """Scale of the scores: 1 where a page has all that the question is about, often.
+    def _scale(self, read: TextRanked) -> float:
+        """Return what BM25 is to be divided by; 1 is then a page with all that is asked about.
 
         "What is the" raises some page's score in any collection, and a name that no page has lowers
         none. So all words rank, and those that mean something say how good the best page is.
         """
-        about = {word: count for word, count in terms.items() if means_something(word)} or terms
-        known = [word for word, count in about.items() if count]
-        if not (len(best.pages) and known):
-            return math.inf
-        marks = ", ".join("?" * len(best.pages))
-        query = (
-            "SELECT -bm25(word_index) AS score FROM word_index"
-            f" WHERE word_index MATCH ? AND rowid IN ({marks}) ORDER BY score DESC LIMIT 1"
-        )
-        values = (match_any(known), *best.pages.tolist())
-        found = self._database.sql.execute(query, values).fetchone()
-        share = (found[0] if found else 0.0) / fusion.ideal_bm25(n_pages, list(about.values()))
-        return float(best.scores.max()) / share if share else math.inf
+        best = read.ranked.top(MATTER_POOL)
+        if not len(best.pages):
+            return 1.0
+        about = {word: c for word, c in read.terms.items() if means_something(word)} or read.terms
+        known = {word: count for word, count in about.items() if count}
+        share = LEAST_SHARE
+        if known:
+            marks = ", ".join("?" * len(best.pages))
+            query = (  # the + has the pages looked up after the words, not the words once a page
+                "SELECT -bm25(word_index) AS score FROM word_index"
+                f" WHERE word_index MATCH ? AND +rowid IN ({marks}) ORDER BY score DESC LIMIT 1"
+            )
+            with self._database.view() as sql:
+                found = sql.execute(
+                    query, (match_any(list(known)), *best.pages.tolist())
+                ).fetchone()
+            bm25 = found[0] if found else 0.0
+            share = bm25 / fusion.ideal_bm25(read.n_pages, list(known.values()))
+            share *= fusion.known_share(read.n_pages, list(about.values()))
+        return float(best.scores.max()) / max(share, LEAST_SHARE)
 
     def _terms(self, found: list[str], n_pages: int) -> dict[str, int]:
         """Words of a question, and on how many pages each is (0: none, nothing to look up)."""
@@ -230,7 +238,7 @@ class Finder:
     ) -> Signals:
         bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
         own = np.array([bm25.get(page, 0.0) for page in pages.tolist()])
-        text = fusion.stand_in(own / read.ideal, cosines, self._incomplete(pages))
+        text = fusion.stand_in(own / self._scale(read), cosines, self._incomplete(pages))
         middle, spread = fusion.background(others)
         return Signals((cosines - middle) / spread, text)
 

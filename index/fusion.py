@@ -7,7 +7,7 @@ scale: the probability that the page answers the question, with one threshold fo
     visual    how far MaxSim stands out of the scores of other pages, in deviations (background()).
               Only what is beyond chance counts in full: a model that sees little then adds next to
               nothing and the text decides, whatever the scale of its scores
-    text      BM25 / the BM25 of a page that had every word of the question often, in [0, 1).
+    text      BM25, scaled so that a page that had all that the question is about, often, had 1
               A page whose text is missing, broken or a mere line under a picture says less than it
               shows: stand_in() gives it the text score of the rank at which its image stands
 
@@ -39,7 +39,7 @@ class Signals:
     """What both rankings say of the same n pages."""
 
     visual: Numbers  # (n,) deviations from the middle of other pages
-    text: Numbers  # (n,) BM25 / ideal, or what stands in for it
+    text: Numbers  # (n,) scaled BM25, or what stands in for it
 
     def matrix(self) -> Numbers:
         """Lay the signals out as (n, 4) with a constant for the bias."""
@@ -128,13 +128,23 @@ def stand_in(text: Numbers, visual: Numbers, incomplete: NDArray[np.bool_]) -> N
 
 
 def ideal_bm25(n_pages: int, pages_with: list[int]) -> float:
-    """Upper bound of BM25 over all pages, from how many pages have each word of the question.
-
-    A word that no page has counts too, and most: a question about it is likely not answered here.
-    """
+    """Upper bound of BM25 over all pages, from how many pages have each word of the question."""
     counts = np.array(pages_with, float)
     rarity = np.maximum(np.log((n_pages - counts + 0.5) / (counts + 0.5)), 1e-6)  # as FTS5
     return float((rarity * (K1 + 1)).sum())
+
+
+def known_share(n_pages: int, pages_with: list[int]) -> float:
+    """Share of a question's weight that lies on words which some page has, 0 to 1.
+
+    A word that no page has (0) is as rare as one on a single page: a question about it is likely
+    not answered here. Rarity never falls to 0 (as Lucene has it), so that one such word of five
+    does not outweigh four that every page of a small index has.
+    """
+    counts = np.array(pages_with, float)
+    held = np.maximum(counts, 1)
+    rarity = np.log1p((n_pages - held + 0.5) / (held + 0.5))
+    return float(rarity[counts > 0].sum() / rarity.sum())
 
 
 def fit(questions: list[tuple[Signals, NDArray[np.bool_]]], penalty: float = 0.01) -> Fusion:

@@ -15,13 +15,16 @@ CJK = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\
 CJK += "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af"
 RUNS = re.compile(f"([{CJK}]+)|([^\\W_]+(?:['’][^\\W\\d_]+)?)")
 CJK_FIRST = re.compile(f"[{CJK}]")
-# Words that say nothing of what a text is about, and endings in hiragana.
+# Words that say nothing of what a text is about, as people put them around what they ask; in
+# Japanese 教えてください, and below what asks (何) and what is written in hiragana alone.
 EMPTY = frozenset(
-    "a an and are as at be by did do does for from had has have how in is it its many much of on "
-    "or that the their there these they this to was were what when where which who whom why will "
-    "with".split()
+    "a about again all also am an and any are as at be been being but by can could did do does "
+    "doing done else for from get give given had has have how i if in into is it its just know let "
+    "many me might much must my not of on or our please say see shall should show so some "
+    "tell than that the their them then there these they this those to too up was we were what "
+    "when where whether which who whom whose why will with would you your 教え 教 下さ 下".split()
 )
-HIRAGANA = re.compile(r"[\u3041-\u309f\u30fc]+")
+UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
 WORD_IN_MIXED = re.compile(f"[{CJK}]+|[^{CJK}]+")
 
 
@@ -39,7 +42,7 @@ def words(text: str) -> list[str]:
 
 def means_something(word: str) -> bool:
     """Tell a word or bigram that a text may be about from one that any text has."""
-    return word not in EMPTY and not HIRAGANA.fullmatch(word)
+    return word not in EMPTY and not UNSAYING.fullmatch(word)
 
 
 def fold(text: str) -> str:

@@ -43,9 +43,10 @@ QUOTED = "quoted"  # stop reason of an answer that is the page's own words
 QUOTED_PAGES = 3  # as many pages are quoted at most; the next best one often has the figure
 QUOTED_SHARE = 0.7  # of the best page's score that a further page needs
 QUOTED_NOTE = (
-    "these are the words of the page, not an answer of the model: the model in use cannot read "
+    "these are the words of the pages, not an answer of the model: the model in use cannot read "
     "answers off pages yet"
 )
+PAGE_NAMED = {"en": "{document}, p. {page}", "ja": "{document} {page}ページ"}
 NOTHING_TO_QUOTE = {
     "en": "See the page: it has no text that speaks of this.",
     "ja": "ページをご覧ください。これについて引用できる文字情報がありません。",
@@ -95,7 +96,7 @@ class Manner:
 
     A small model that was trained on a bare question about one page has never seen instructions:
     its file says `{"pages": 1, "system": null}`. One that cannot answer at all says `"quotes":
-    true`: the words of the page are shown instead of made-up ones (`rag/quote.py`).
+    true`: the words of the pages are shown instead of made-up ones (`rag/quote.py`).
     """
 
     pages: int = 3
@@ -144,6 +145,7 @@ class Answer:
     citations  those of `pages` that retrieval found
     abstained  nothing here answers; `text` says so and `hits` are the nearest pages
     notes      what went wrong on the way, a line each: pages left out, pages read from small images
+    quotations the words of each of `pages`, "" for none; empty where the model wrote
     """
 
     question: Question
@@ -154,6 +156,7 @@ class Answer:
     timings: AnswerTimings
     stop_reason: str | None = None
     notes: tuple[str, ...] = ()
+    quotations: tuple[tuple[PageRef, str], ...] = ()
 
     @property
     def citations(self) -> tuple[PageRef, ...]:
@@ -189,6 +192,7 @@ class _State:
     pieces: list[str] = field(default_factory=list)
     read_s: float = 0.0
     stop_reason: str | None = None
+    quotations: tuple[tuple[PageRef, str], ...] = ()
 
 
 class AnswerStream(Iterator[str]):
@@ -267,6 +271,7 @@ class AnswerStream(Iterator[str]):
             timings=self._timings(),
             stop_reason=generated.stop_reason if generated else state.stop_reason,
             notes=tuple(state.notes),
+            quotations=state.quotations,
         )
 
     def _timings(self) -> AnswerTimings:
@@ -310,26 +315,36 @@ class AnswerStream(Iterator[str]):
         yield from self._generated
 
     def _quoted(self, question: str, read_rows: Callable[[PageRef], Sequence[str]]) -> str:
-        """Quote the best pages that have words of the question, and set `pages` to them.
+        """Quote the pages that have words of the question, and set `pages` to them.
 
-        The best page stays in any case: where it has no such words, they may be in its picture.
+        The best hit stays in any case: where it has no such words, they may be in its picture.
         """
         from rag.quote import quote
 
         started = time.perf_counter()
-        state, best = self._state, self.evidence.pages[0]
+        state, pages = self._state, self.evidence.pages
         state.stop_reason = QUOTED
-        found = {page: quote(question, read_rows(page)) for page in self.evidence.pages}
+        first = {(hit.document, hit.page) for hit in self.evidence.hits[:1]}
+        best = next((page for page in pages if page.key in first), pages[0])
+        found: dict[PageRef, str] = {}
+        for page in pages:
+            if self._cancellation.cancelled:
+                state.stop_reason = "cancelled"
+                break
+            text = quote(question, read_rows(page))
+            if text or page == best:
+                found[page] = text
+        state.pages, state.quotations = tuple(found), tuple(found.items())
         if any(found.values()):
             state.notes.append(QUOTED_NOTE)
-        found[best] = found[best] or in_language_of(question, NOTHING_TO_QUOTE)
-        found = {page: text for page, text in found.items() if text}
-        state.pages = tuple(found)
         state.read_s = time.perf_counter() - started
-        if len(found) == 1:
-            return found[best]
+        nothing = in_language_of(question, NOTHING_TO_QUOTE)
+        if len(found) < 2:
+            return "".join(text or nothing for text in found.values())
+        named = in_language_of(question, PAGE_NAMED)
         return "\n\n".join(
-            f"{page.document}, p. {page.page}:\n{text}" for page, text in found.items()
+            f"{named.format(document=page.document, page=page.page)}:\n{text or nothing}"
+            for page, text in found.items()
         )
 
     def _shortened(self, engine: "Engine", manner: Manner, max_new_tokens: int) -> Question:
@@ -382,7 +397,8 @@ class AnswerStream(Iterator[str]):
 
 def worth_quoting(hits: Sequence[PageHit]) -> tuple[PageHit, ...]:
     """Hits of which a quotation may help: the best, and others nearly as good."""
-    return tuple(hit for hit in hits[:QUOTED_PAGES] if hit.score >= QUOTED_SHARE * hits[0].score)
+    further = (hit for hit in hits[1:QUOTED_PAGES] if hit.score >= QUOTED_SHARE * hits[0].score)
+    return (*hits[:1], *further)
 
 
 def not_found(question: str) -> str:

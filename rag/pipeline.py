@@ -442,7 +442,7 @@ class Pipeline:
             n_pages,
             options.neighbours,
             is_stored,
-            () if quotes else question.kept,  # nothing is kept of pages that no model reads
+            question.kept,
         )
         encode_s = found.encode_s
         evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s)

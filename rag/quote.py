@@ -10,7 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from index.text_layer import CJK_FIRST, means_something, words
+from index.text_layer import means_something, words
+from rag.rows import joined_lines
 
 MOST_ROWS = 4
 MOST_CHARS = 240
@@ -54,8 +55,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
 
 def _terms(text: str) -> frozenset[str]:
     """Words and bigrams that mean something, and single kanji: in tables they stand alone."""
-    full = (each for each in words(text) if means_something(each))
-    return frozenset((*full, *KANJI.findall(text)))
+    return frozenset(filter(means_something, (*words(text), *KANJI.findall(text))))
 
 
 def _has_figure(text: str) -> bool:
@@ -79,21 +79,23 @@ def _goes_on(text: str) -> bool:
 
 
 def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
-    parts = []
+    """Put chosen rows under each other, lines of one sentence in one."""
+    shown = ""
     for n, at in enumerate(chosen):
-        before = texts[chosen[n - 1]] if n else ""
-        if n and at != chosen[n - 1] + 1:
-            parts.append(" …\n")
-        elif n:
-            parts.append(_between(before, texts[at]))
         text = texts[at]
-        parts.append(text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 2].rstrip() + " …")
-    return "".join(parts)
+        if len(text) > MOST_CHARS:
+            text = text[: MOST_CHARS - 2].rstrip() + " …"
+        if not n:
+            shown = text
+        elif at != chosen[n - 1] + 1:
+            shown += f" …\n{text}"
+        elif _is_line(texts[at - 1]):
+            shown = joined_lines(shown, text)
+        else:
+            shown += f"\n{text}"
+    return shown
 
 
-def _between(before: str, after: str) -> str:
-    """Return what joins neighbouring rows: lines of a sentence go on, rows of a table do not."""
-    is_line = len(before) >= LINE_CHARS and not before[-1].isdigit()
-    if not (is_line and _goes_on(before)):
-        return "\n"
-    return "" if CJK_FIRST.match(before[-1]) and CJK_FIRST.match(after) else " "
+def _is_line(text: str) -> bool:
+    """Whether a row is a line of running text that goes on in the next; a table's row is not."""
+    return len(text) >= LINE_CHARS and not text[-1].isdigit() and _goes_on(text)

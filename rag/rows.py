@@ -7,11 +7,12 @@ pie, goes behind the label.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 CELL_CHARS = 32  # a longer line is running text; table cells rarely are
+DIVIDED = re.compile(r"[a-z]-$")
 FIGURE = re.compile(r"^[\W\d_]*\d[\W\d_]*\w{0,8}$")
 
 
@@ -44,21 +45,40 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
 
 
 def _with_their_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
-    """Put each lone figure behind the label right above it, which may be of several lines."""
-    found: list[PlacedLine] = []
+    """Put each lone figure behind the label right above it, which may be of several lines.
+
+    Not where anything stands beside them as in a table, nor where the label is right below another
+    figure: it may belong to that one.
+    """
     spaced = (replace(line, text=" ".join(line.text.split())) for line in lines)
     given = [line for line in spaced if line.text]
-    for line, following in zip_longest(given, given[1:]):
-        is_column = following and FIGURE.match(following.text) and _is_under(following, line)
-        if FIGURE.match(line.text) and not is_column:
-            while found and _is_label(found[-1]) and _is_under(line, found[-1]):
-                line = _joined(found.pop(), line)
+    found: list[PlacedLine] = []
+    for line in given:
+        labels = 0
+        if FIGURE.match(line.text) and _is_alone(line, given):
+            labels = _n_labels(line, found)
+        for _ in range(labels):
+            line = _joined(found.pop(), line)
         found.append(line)
     return found
 
 
-def _is_label(line: PlacedLine) -> bool:
-    return line.is_cell and not any(char.isdigit() for char in line.text)
+def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine]) -> int:
+    """How many of the last lines are the label of a figure."""
+    below, n = figure, 0
+    for line in reversed(before):
+        if not (line.is_cell and _is_under(below, line)):
+            break
+        if any(char.isdigit() for char in line.text):
+            return 0
+        below, n = line, n + 1
+    return n if all(_is_alone(line, before) for line in before[len(before) - n :]) else 0
+
+
+def _is_alone(line: PlacedLine, lines: Sequence[PlacedLine]) -> bool:
+    """Whether no other line begins at the same height, as the cells of a table's row do."""
+    near = 0.1 * (line.bottom - line.top)
+    return sum(abs(each.top - line.top) < near for each in lines) == 1
 
 
 def _is_under(lower: PlacedLine, upper: PlacedLine) -> bool:
@@ -70,7 +90,21 @@ def _is_under(lower: PlacedLine, upper: PlacedLine) -> bool:
 
 def _joined(upper: PlacedLine, lower: PlacedLine) -> PlacedLine:
     left, right = min(upper.left, lower.left), max(upper.right, lower.right)
-    return PlacedLine(left, upper.top, right, lower.bottom, f"{upper.text} {lower.text}")
+    text = joined_lines(upper.text, lower.text)
+    return PlacedLine(left, upper.top, right, lower.bottom, text)
+
+
+def joined_lines(before: str, after: str) -> str:
+    """Put two lines of a text in one: Japanese without a space, a divided word without its hyphen.
+
+    A figure keeps its distance from any letters.
+    """
+    is_wide = all(unicodedata.east_asian_width(each) in "WF" for each in (before[-1], after[0]))
+    if is_wide:
+        return before + after
+    if DIVIDED.search(before) and after[0].islower():
+        return before[:-1] + after
+    return f"{before} {after}"
 
 
 def _is_beside(line: PlacedLine, row: Sequence[PlacedLine]) -> bool:

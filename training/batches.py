@@ -349,7 +349,7 @@ def _queries(
                 begin, end = max(a - first, 0), max(b - first, 0)
                 piece = text[begin:end]
                 if any(c.isalnum() for c in piece):
-                    where = line.cells[start + a - first : start + b - first]
+                    where = line.cells[start + begin : start + end]
                     word = text[_word_start(text, begin) : end].strip().lower()
                     places.append((len(texts), place))
                     stands.append((row, where[where >= 0], word, len(piece.strip())))

@@ -193,6 +193,7 @@ class _Conversation:
             self._turn,
             answer=answer.text,
             pages=tuple(each.key for each in answer.citations),
+            quoted=tuple((page.key, text) for page, text in answer.quotations),
             abstained=answer.abstained,
             notes=(*notes, *((word(language, remark),) if remark else ())),
             seconds=spent.encode_query + spent.search + spent.read_pages + spent.prefill
@@ -329,7 +330,7 @@ def _boxes(
     if turn is None or turn.abstained or key not in turn.pages:
         return ()
     try:
-        return service.text_boxes(*key, answer_words(turn.answer))
+        return service.text_boxes(*key, answer_words(dict(turn.quoted).get(key, turn.answer)))
     except ExpectedError:  # no text layer to be had: the heatmap is there
         return ()
 

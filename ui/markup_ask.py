@@ -31,6 +31,7 @@ class Turn:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     is_finished: bool = False
+    quoted: tuple[tuple[tuple[str, int], str], ...] = ()  # page and its part of a quoted answer
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ ENGLISH: dict[str, str] = {
     "export_json": "JSON",
     "earlier": "Earlier in this visit",
     "stopped": "Stopped.",
-    "quoted": "These are the words of the page, not an answer of the model: the model in use "
+    "quoted": "These are the words of the pages, not an answer of the model: the model in use "
     "cannot read answers off pages yet.",
     "cut": "The answer reached its longest length.",
     "waiting": "Waiting: {n} before you",
@@ -205,7 +205,7 @@ JAPANESE: dict[str, str] = {
     "export_json": "JSON",
     "earlier": "これまでの質問",
     "stopped": "停止しました。",
-    "quoted": "これはモデルの回答ではなく、ページの文言の引用です。"
+    "quoted": "これはモデルの回答ではなく、各ページの文言の引用です。"
     "現在のモデルは、まだページから答えを読み取れません。",
     "cut": "答えが長さの上限に達しました。",
     "waiting": "順番待ち:前に{n}件",

@@ -156,6 +156,25 @@ def test_the_model_folder_says_how_many_pages(asked, model):
     assert answer["timings"]["tokens"] <= 2
 
 
+def test_a_model_that_quotes_reads_from_three_pages_or_from_as_many_as_wanted(asked, model):
+    (model / "answer.json").write_text('{"pages": 1, "quotes": true}')
+    question = "sales electricity kettle"
+    several = asked.json("ask", question)
+    assert 1 < len(several["citations"]) <= 3
+    assert several["answer"].count(", p. ") >= len(several["citations"])
+    alone = asked.json("ask", question, "--pages", "1")
+    assert pages(alone["citations"]) == pages(several["citations"])[:1]
+
+
+def test_a_follow_up_of_quotations_keeps_the_page_that_speaks_of_it(asked, model):
+    (model / "answer.json").write_text('{"pages": 1, "quotes": true}')
+    kept = (PageRef("kettle-manual.pdf", 1),)
+    with Pipeline(Settings.resolve(index=asked.index, model=str(model))) as pipeline:
+        stream = pipeline.ask(Question("And the capacity?", history=((KETTLE, "1.7"),), kept=kept))
+        assert "1.7 litres" in "".join(stream)
+        assert kept[0].key in [page.key for page in stream.pages]
+
+
 def test_only_some_documents(asked):
     answer = asked.json("ask", KETTLE, "--document", "annual*", "--max-new-tokens", "2")
     assert {name for name, _ in pages(answer["hits"])} == {"annual-report.pdf"}

@@ -26,7 +26,7 @@ def test_the_first_command_answers_from_the_right_page(tmp_path):
     assert "1,420" in first.stdout
     assert "Read from: annual-report.pdf, p. 1" in first.stdout
     # the embedded model does not answer by itself yet, and says so
-    assert "these are the words of the page" in first.stderr
+    assert "these are the words of the pages" in first.stderr
     own = run("-m", "rag", "ask", QUESTION, "--index", index, "--generate", "--json")
     answer = json.loads(own.stdout)
     assert answer["timings"]["tokens"] > 0

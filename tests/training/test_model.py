@@ -285,3 +285,11 @@ def test_a_heap_of_windows_is_searched_as_one_page():
     heaps = losses.heap_up(40, torch.device("cpu"))
     sizes = torch.bincount(heaps)
     assert sizes.sum() == 40 and sizes.max() <= 8 and len(sizes) > 5
+
+
+def test_questions_are_written_as_the_built_model_will_write_them():
+    from models.text import QUERY_TEMPLATES
+    from training.tokenizer import query_text
+
+    prefix, n_augmentation, suffix = QUERY_TEMPLATES["bare"]
+    assert query_text("total?") == f"{prefix}total?{'<|endoftext|>' * n_augmentation}{suffix}"

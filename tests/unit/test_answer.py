@@ -257,14 +257,36 @@ def test_a_best_page_without_such_words_is_not_passed_over():
     """It may be a scan: what another page says must not stand alone."""
     rows = {FOUND[0]: [], FOUND[1]: ["Visitors 4,500"], FOUND[2]: []}
     answer = finished(_quoting(rows))
-    assert answer.pages == FOUND[:2]
+    assert answer.quotations == ((FOUND[0], ""), (FOUND[1], "Visitors 4,500"))
     assert answer.text.index("See the page") < answer.text.index("Visitors 4,500")
+
+
+def test_pages_of_the_conversation_are_quoted_only_where_they_speak_of_it():
+    kept, best = PageRef("old.pdf", 9), FOUND[0]
+    silent = finished(_quoting({kept: ["Nothing"], best: ["Visitors 4,500"]}, pages=(kept, best)))
+    assert (silent.pages, silent.text) == ((best,), "Visitors 4,500")
+    both = finished(_quoting({kept: ["Visitors 12"], best: []}, pages=(kept, best)))
+    assert both.quotations == ((kept, "Visitors 12"), (best, ""))
+
+
+def test_pages_are_named_in_the_language_of_the_question():
+    rows = {page: ["来訪者 12人"] for page in FOUND}
+    assert "a.pdf 2ページ:\n来訪者 12人" in finished(_quoting(rows, "来訪者は何人ですか")).text
+
+
+def test_a_stopped_quotation_reads_no_further_page():
+    made = _quoting({})
+    made.close()
+    answer = finished(made)
+    assert (answer.text, answer.pages, answer.stop_reason) == ("", (), "cancelled")
 
 
 def test_pages_far_behind_the_best_are_not_quoted():
     hits = tuple(replace(HITS[0], score=score) for score in (0.9, 0.7, 0.6, 0.9))
     assert worth_quoting(hits) == hits[:2]
     assert worth_quoting(()) == ()
+    below = tuple(replace(HITS[0], score=score) for score in (-0.5, -0.6))
+    assert worth_quoting(below)[:1] == below[:1]
 
 
 @pytest.mark.parametrize(

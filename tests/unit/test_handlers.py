@@ -185,6 +185,17 @@ def test_words_of_the_answer_are_framed_on_the_page_it_was_read_from():
     assert "yomu-box" not in other
 
 
+def test_of_a_quoted_answer_only_the_words_of_that_page_are_framed():
+    pages = (("report.pdf", 1), ("report.pdf", 2))
+    quoted = tuple(zip(pages, ("It was 1,420", ""), strict=True))
+    turn = Turn("sales", "report.pdf, p. 1: It was 1,420 …", pages, is_finished=True, quoted=quoted)
+    service = SmallService()
+    for page in (1, 2):
+        list(handlers.show_page(service, Selection("report.pdf", page, "sales"), (turn,), "en"))
+    framed = [done[1] for done in service.done if done[0] == "text_boxes"]
+    assert framed == [("1,420",), ()]
+
+
 def test_a_page_without_a_heatmap_says_why():
     service = SmallService(fails={"heatmap": NotReady("the model is being opened")})
     *_, html = handlers.show_page(service, Selection("report.pdf", 1, "sales"), (), "en")

@@ -14,6 +14,7 @@ from index.fusion import (
     background,
     fit,
     ideal_bm25,
+    known_share,
     stand_in,
 )
 
@@ -138,4 +139,10 @@ def test_a_file_of_other_weights_is_refused(text):
 def test_ideal_bm25_of_numbers_a_person_can_check():
     rarity = np.log((100 - 1 + 0.5) / (1 + 0.5))
     assert ideal_bm25(100, [1, 90]) == pytest.approx(2.2 * (rarity + 1e-6))
-    assert ideal_bm25(100, [0, 1]) > 2 * ideal_bm25(100, [1])
+
+
+def test_an_unknown_word_weighs_as_much_as_a_rare_one():
+    assert known_share(100, [1, 1]) == 1
+    assert known_share(100, [1, 0]) == pytest.approx(0.5)
+    assert known_share(1, [1, 1, 1, 0]) == pytest.approx(0.75)  # not all there is in a small index
+    assert known_share(1000, [900, 0]) < 0.05

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from index.codec import Int8
 from index.errors import FilterError, ShapeMismatch
+from index.fusion import DEFAULT
 from index.page_index import PageIndex, by_document
 from index.records import Filters, PatchGrid, Tuning
 from tests.unit.index_data import DIM, SETTINGS, document, page, put, unit
@@ -118,6 +119,70 @@ def test_hybrid_finds_what_either_ranking_finds(page_index):
     by_pixels = page_index.search(1, vectors=page(2, 3).vectors, text="common")[0]
     assert (by_pixels.document, by_pixels.page) == ("ja/b.pdf", 3)
     assert 0 <= by_words.score <= 1 and by_words.text > 0 and by_pixels.visual > 0
+
+
+def written(page_index, name, seed, *texts):
+    """Add a document of such pages; "" is a scan, "~" before a text says that it is thin."""
+    page_index.begin_document(document(name, seed, len(texts)))
+    for number, text in enumerate(texts, 1):
+        added = page(seed, number, text=text.lstrip("~"))
+        if text.startswith("~"):
+            added = dataclasses.replace(added, text_class="thin")
+        page_index.add_page(name, added)
+    page_index.finish_document(name)
+
+
+def best(page_index, text, seed=None, number=1, **more):
+    """The best page of hybrid search; its image is that of page `number` of `seed`, or of none."""
+    far = unit(np.random.default_rng(5), 4, DIM) * 0.01
+    vectors = far if seed is None else page(seed, number).vectors
+    return page_index.search(1, vectors=vectors, text=text, mode="hybrid", **more)[0]
+
+
+@pytest.mark.parametrize("scan", ["", "~page 1"])
+def test_a_scan_is_found_by_its_image_where_other_texts_share_a_word(page_index, scan):
+    written(page_index, "scan.pdf", 7, scan)
+    page_index.commit()
+    assert best(page_index, "common page1", seed=7).document == "scan.pdf"
+    assert best(page_index, "content3 page2").document == "ja/old/c.pdf"
+
+
+def test_a_folder_of_scans_is_not_said_to_hold_nothing(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as scans:
+        written(scans, "scans.pdf", 7, "", "", "")
+        scans.commit()
+        hit = best(scans, "anything at all", seed=7, number=2)
+        assert hit.page == 2 and DEFAULT.answers(hit.score)
+
+
+def test_words_that_mean_nothing_are_no_evidence(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as few:
+        filler = ("what is the of this and that", "boats", "crew", "port", "sail")
+        written(few, "a.pdf", 7, *filler, "the kettle holds two litres")
+        few.commit()
+        bare = best(few, "kettle litres").score
+        assert best(few, "Could you please tell me: kettle litres?").score == pytest.approx(bare)
+        assert DEFAULT.answers(bare)
+        assert not DEFAULT.answers(best(few, "What is the capital of Mongolia?").score)
+        assert (
+            best(few, "Why is this?").page == 1
+        )  # they rank all the same, where nothing else does
+
+
+def test_a_word_that_no_page_has_counts_against_a_question_but_not_alone(page_index):
+    known = best(page_index, "content3 page2").score
+    unknown = best(page_index, "content3 page2 warranty").score
+    assert DEFAULT.answers(unknown) and unknown < known
+    with_many = best(page_index, "content3 warranty dishwasher repair spare parts").score
+    assert not DEFAULT.answers(with_many)
+
+
+def test_in_a_single_page_one_unknown_word_does_not_decide(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as one:
+        written(one, "invoice.pdf", 7, "Invoice 3187 Total 45.00 euro due on 1 May")
+        one.commit()
+        assert DEFAULT.answers(best(one, "What is the total amount of the invoice?").score)
+        assert not DEFAULT.answers(best(one, "What is the capital of Australia?").score)
 
 
 def test_documents_rank_by_their_best_page(page_index):

@@ -1,7 +1,7 @@
 """Rows of a page put together by place, and the rows that speak of a question."""
 
 from rag.quote import MOST_CHARS, quote
-from rag.rows import PlacedLine, join_rows
+from rag.rows import PlacedLine, join_rows, joined_lines
 
 FILLER = ["Nothing else on this page has to do with it at all."] * 5
 TABLE = ["Sales by region", "Region 2022 2023", "North 410 455", "South 380 362", "Total 790 817"]
@@ -35,7 +35,7 @@ def test_rows_keep_their_order_and_empty_lines_go():
 def test_a_lone_figure_goes_behind_the_label_above_it():
     slices = [
         _line(0, 0, "Information and", 80), _line(10, 12, "communication", 60),
-        _line(30, 24, "51%", 20), _line(200, 0, "Other", 40), _line(210, 12, "12%", 20),
+        _line(30, 24, "51%", 20), _line(200, 5, "Other", 40), _line(210, 17, "12%", 20),
     ]  # fmt: skip
     assert join_rows(slices) == ["Information and communication 51%", "Other 12%"]
 
@@ -45,6 +45,18 @@ def test_figures_of_a_column_and_far_ones_stay_where_they_are():
     assert join_rows(column) == ["410", "380", "Note", "1"]
     table = [_line(0, 0, "North"), _line(0, 12, "South"), _line(100, 12, "380")]
     assert join_rows(table) == ["North", "South 380"]
+    above = [_line(0, 0, "51%"), _line(0, 12, "Agree"), _line(0, 24, "30%"), _line(0, 36, "Deny")]
+    assert join_rows(above) == ["51%", "Agree", "30%", "Deny"]
+    texts = ("Region", "North", "Sales", "410", "Profit", "n/a")
+    by_column = [_line(100 * (n // 2), 12 * (n % 2), text) for n, text in enumerate(texts)]
+    assert join_rows(by_column) == ["Region Sales Profit", "North 410 n/a"]
+
+
+def test_lines_join_as_their_script_wants():
+    assert joined_lines("a sentence", "goes on") == "a sentence goes on"
+    assert joined_lines("a commun-", "ication") == "a communication"
+    assert joined_lines("人が訪れ、", "町は") == "人が訪れ、町は"
+    assert joined_lines("情報通信業", "51%") == "情報通信業 51%"
 
 
 def test_a_table_is_quoted_by_its_row_and_its_heading():
