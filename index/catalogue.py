@@ -129,6 +129,11 @@ def finish(sql: sqlite3.Connection, name: str, language: str | None) -> list[int
         return []
     if language is not None:
         sql.execute("UPDATE documents SET language = ? WHERE name = ?", (language, name))
+    sql.execute(  # another name of the same bytes was read, this one was not
+        "UPDATE documents SET language = (SELECT max(d.language) FROM documents d"
+        " WHERE d.content = documents.content) WHERE name = ? AND language IS NULL",
+        (name,),
+    )
     old, new = row
     n_stored, is_again = _n_pages(sql, new), _is_again(sql, old, new)
     if not n_stored or (is_again and n_stored < _n_pages(sql, old)):

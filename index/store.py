@@ -93,7 +93,8 @@ def lock_for_writing(folder: Path, wait_s: float) -> FileLock:
         lock.acquire(timeout=wait_s)
     except Timeout as error:
         raise IndexLocked(
-            f"{folder}: another process is writing to this index; wait for it or stop it"
+            f"{folder}: another process is writing to this index; wait for it "
+            "(--wait SECONDS) or stop it"
         ) from error
     return lock
 

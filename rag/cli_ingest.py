@@ -299,7 +299,7 @@ def _print_summary(report: "IngestReport", settings: Settings) -> None:
         per_document = Counter(name for name, _ in report.read_by_ocr)
         listed = ", ".join(f"{escape(name)} ({n})" for name, n in per_document.items())
         console.print(f"Read by OCR: {len(report.read_by_ocr)} pages of {listed}.")
-    if report.unread_pages and settings.ocr == "auto":
+    if report.unread_pages and settings.ocr == "auto" and not report.interrupted:
         console.print(
             f"{report.unread_pages} pages have a text layer that lacks something, or none, and are "
             "found by their looks; with Tesseract installed they would be read as well."

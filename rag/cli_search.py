@@ -1,6 +1,7 @@
 """`yomu search`: questions or images in, ranked pages out."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ from rag.errors import UsageError
 from rag.settings import Mode, Settings
 
 if TYPE_CHECKING:
-    from index.records import PageHit
+    from index.records import Filters, PageHit
     from rag.pipeline import Query, SearchResult
 
 QUERIES_AT_ONCE = 32
@@ -99,7 +100,7 @@ def search(
                 if as_json or queries is not None:
                     print_json(result_json(result))
                 else:
-                    _print_hits(result, by_document)
+                    _print_hits(result, by_document, filters)
 
 
 def result_json(result: "SearchResult") -> dict[str, Any]:
@@ -142,10 +143,12 @@ def _parse(line: str, where: str) -> "Query":
     return Query(text, id=None if name is None else str(name))
 
 
-def _print_hits(result: "SearchResult", by_document: bool) -> None:
+def _print_hits(result: "SearchResult", by_document: bool, filters: "Filters") -> None:
     console = out()
     if not result.hits:
-        console.print("Nothing found.")
+        given = [f"{name} {value}" for name, value in asdict(filters).items() if value]
+        where = f" among documents of {', '.join(given)}; `yomu list` shows all" if given else ""
+        console.print(f"Nothing found{escape(where)}.")
         return
     if not result.is_answered:
         console.print("Nothing here seems to answer this; the nearest pages:")

@@ -36,6 +36,9 @@ class PageRange:
     first: int = 1
     last: int | None = None
 
+    def __str__(self) -> str:
+        return f"--pages {self.first}-{self.last or ''}"
+
     def of(self, n_pages: int) -> range:
         """Return the page numbers of a document that has `n_pages`."""
         return range(self.first, min(n_pages, self.last or n_pages) + 1)
@@ -250,6 +253,12 @@ class Ingest:
 
     def _pages_of(self, document: Prepared) -> Iterator[PageJob | DocumentEnd]:
         name = document.source.name
+        if not self._options.pages.of(document.n_pages):
+            reason = f"has {document.n_pages} pages, none of them in {self._options.pages}"
+            self.report.failures.append(Trouble(name, None, reason))
+            self.report.documents["failed"] += 1
+            self._document_done()
+            return
         was_known = name in self._known
         resume = self._begin(document)
         if resume.unchanged:

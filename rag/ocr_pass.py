@@ -6,6 +6,7 @@ that was read is marked so, even if nothing was found on it.
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from rag.ocr import OCR_DPI, OCR_MAX_PIXELS, Tesseract
 from rag.office import OfficeConverter
 from rag.reader import PageReader, ReaderPool
 from rag.sources import Source
+from rag.text_quality import language_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class OcrPass:
         self._tesseract = tesseract
         self._options = options
         self._office = office
+        self._texts: dict[str, list[str]] = defaultdict(list)  # read by OCR
 
     def run(self, sources: Iterable[Source], report: IngestReport, progress: Progress) -> None:
         """Read every page in need, adding to the report; Ctrl-C keeps what was read."""
@@ -66,7 +69,16 @@ class OcrPass:
             self._read_all(jobs, report, progress)
         except KeyboardInterrupt:
             report.interrupted = INTERRUPTED
+        self._tell_languages()
         self._index.commit()
+
+    def _tell_languages(self) -> None:
+        """Record the language of documents that had no text to tell it from before."""
+        for name, texts in self._texts.items():
+            (known,) = self._index.documents(name)
+            language = language_of("\n".join(texts))
+            if known.language is None and language is not None:
+                self._index.finish_document(name, language=language)
 
     def _read_all(self, jobs: list[OcrJob], report: IngestReport, progress: Progress) -> None:
         last_commit = time.monotonic()
@@ -108,6 +120,7 @@ class OcrPass:
             return
         self._index.set_text(job.document, job.number, done.text, "ocr")
         report.read_by_ocr.append((job.document, job.number))
+        self._texts[job.document].append(done.text)
 
 
 def unread_pages(page_index: PageIndex) -> tuple[tuple[str, int], ...]:

@@ -20,6 +20,8 @@ LINE_CHARS = 36  # a shorter row may be a table's or a heading: the next is not 
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
 KANJI = re.compile(r"[\u3400-\u9fff]")
+QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
+ANSWER_ROWS = 2  # that follow a question of the page's own
 SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
 
 
@@ -70,8 +72,12 @@ def _nearness(at: int, chosen: Sequence[int]) -> float:
 
 
 def _continued(texts: Sequence[str], chosen: Sequence[int]) -> set[int]:
-    """Rows in which a sentence of the chosen ones goes on."""
-    return {at + 1 for at in chosen if at + 1 < len(texts) and _goes_on(texts[at])}
+    """Rows in which a sentence of the chosen ones goes on, or a question is answered."""
+    further = {at + 1 for at in chosen if _goes_on(texts[at])}
+    for at in chosen:
+        if QUESTION_END.search(texts[at]):
+            further |= set(range(at + 1, at + 1 + ANSWER_ROWS))
+    return {at for at in further if at < len(texts)}
 
 
 def _goes_on(text: str) -> bool:

@@ -169,6 +169,33 @@ def test_some_pages_then_the_rest(yomu, tmp_path):
     assert yomu.listed() == [{"name": "a.pdf", "pages": 6, "status": "complete"}]
 
 
+def test_pages_that_no_document_has_are_a_failure_with_a_reason(yomu, tmp_path):
+    path = odd.text_pdf(tmp_path / "a.pdf", ["one", "two"])
+    report = yomu.json("ingest", path, "--pages", "9-", code=1)
+    counts(report, failed=1)
+    assert report["failures"][0]["reason"] == "has 2 pages, none of them in --pages 9-"
+    assert yomu.listed() == []
+    yomu.json("ingest", path)
+    yomu.json("ingest", path, "--pages", "3-4", code=1)
+    assert yomu.listed() == [{"name": "a.pdf", "pages": 2, "status": "complete"}]
+
+
+def test_a_copy_has_the_language_of_what_it_is_a_copy_of(yomu, tmp_path):
+    text = "The report and the figures that are in it were read with care and for this purpose."
+    first = odd.text_pdf(tmp_path / "a.pdf", [text])
+    shutil.copy(first, tmp_path / "b.pdf")
+    yomu.json("ingest", tmp_path)
+    shutil.copy(first, tmp_path / "later.pdf")
+    yomu.json("ingest", tmp_path)
+    hits = yomu.json("search", "figures", "--mode", "text", "--language", "en")["hits"]
+    assert len(hits) == 1
+    for name in ("b.pdf", "later.pdf"):
+        only = ("--document", name, "--language", "en", "--mode", "text")
+        assert yomu.json("search", "figures", *only)["hits"][0]["document"] == name
+    missed = yomu.run("search", "figures", "--mode", "text", "--language", "fr")
+    assert missed.out.startswith("Nothing found among documents of language fr;")
+
+
 def test_dry_run_writes_nothing(yomu, corpus):
     plan = yomu.json("ingest", corpus, "--dry-run")
     counts(plan, added=4)

@@ -52,7 +52,7 @@ def tesseract(tmp_path, monkeypatch) -> Path:
     calls = tmp_path / "calls"
     (folder / "tesseract").write_text(
         '#!/bin/sh\nif [ "$1" = --list-langs ]; then printf "List\\neng\\n"; exit; fi\n'
-        f'cat > /dev/null; echo x >> {calls}\nprintf "hieroglyphs on papyrus\\n"\n'
+        f'cat > /dev/null; echo x >> {calls}\nprintf "hieroglyphs on papyrus and the words that were read with it from the stone\\n"\n'
     )
     (folder / "tesseract").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -65,6 +65,8 @@ def test_scans_are_read_once(make, corpus, tesseract):
     report = ingest(pipeline, corpus)
     assert report.read_by_ocr == [("photo.png", 1)]
     assert report.unread_pages == 0
+    (photo,), _ = pipeline.documents("photo.png")
+    assert photo.language == "en"  # told from what was read
     (found,) = pipeline.search([Query("papyrus")])
     assert [(hit.document, hit.page) for hit in found.hits] == [("photo.png", 1)]
     assert ingest(make(ocr="auto"), corpus).read_by_ocr == []

@@ -99,6 +99,11 @@ def test_japanese_lines_of_a_sentence_join_without_a_space_and_rows_of_a_table_d
     assert quote("research costs", table).splitlines() == table[:2]
 
 
+def test_a_question_of_the_page_is_quoted_with_its_answer():
+    rows = ["(問12) 有効成分は登録申請ができるか。", "(答) できる。", "(問13) 次の問い", *FILLER]
+    assert "(答) できる。" in quote("有効成分は登録申請ができますか？", rows)
+
+
 def test_a_page_of_few_words_is_quoted_whole():
     rows = ["Do you have a budget of your own?", "No 63%", "Yes 37%", "n=57"]
     assert quote("How many have a budget?", rows) == "\n".join(rows)

@@ -120,5 +120,13 @@ def test_language(language, text):
     assert language_of(text) == language
 
 
+def test_a_japanese_table_with_hardly_any_kana_is_not_chinese():
+    table = (
+        "東京都千代田区中央区港区新宿区文京区台東区墨田区江東区品川区目黒区大田区患者累計のうち退院"
+    )
+    assert language_of(table) == "ja"
+    assert language_of(table.replace("のうち", "")) == "zh"
+
+
 def test_language_of_numbers_is_unknown():
     assert language_of("12 345 % 2024 " * 20) is None
