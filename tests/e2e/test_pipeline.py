@@ -52,7 +52,8 @@ def tesseract(tmp_path, monkeypatch) -> Path:
     calls = tmp_path / "calls"
     (folder / "tesseract").write_text(
         '#!/bin/sh\nif [ "$1" = --list-langs ]; then printf "List\\neng\\n"; exit; fi\n'
-        f'cat > /dev/null; echo x >> {calls}\nprintf "hieroglyphs on papyrus and the words that were read with it from the stone\\n"\n'
+        f"cat > /dev/null; echo x >> {calls}\n"
+        'printf "hieroglyphs on papyrus and the words that were read with it\\n"\n'
     )
     (folder / "tesseract").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
