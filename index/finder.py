@@ -17,7 +17,7 @@ from index.fusion import Fusion, Signals
 from index.ranking import Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
-from index.text_layer import match_any, means_something, words
+from index.text_layer import match_any, means_something, names, words
 
 Ints = NDArray[np.int64]
 
@@ -32,11 +32,12 @@ BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms
 
 @dataclass(frozen=True)
 class TextRanked:
-    """Pages by BM25; the words of the question, and on how many of n_pages each is."""
+    """Pages by BM25; on how many of n_pages each word of the question is; which words are names."""
 
     ranked: Ranked
     terms: dict[str, int]
     n_pages: int
+    names: frozenset[str]
 
 
 class PageVanished(IndexCorrupt):
@@ -147,7 +148,9 @@ class Finder:
             terms = self._terms(words(text), n_pages)
             known = [word for word, count in terms.items() if count]
             if not known:
-                return TextRanked(rank(np.zeros(0, np.int64), np.zeros(0)), terms, n_pages)
+                return TextRanked(
+                    rank(np.zeros(0, np.int64), np.zeros(0)), terms, n_pages, names(text)
+                )
             condition, values = catalogue.where(filters)
             shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
             if filters == Filters():  # few contents are hidden, many would have to be listed
@@ -161,7 +164,7 @@ class Finder:
             ).fetchall()
         pages = np.array([row[0] for row in rows], np.int64)
         scores = np.array([row[1] for row in rows], np.float64)
-        return TextRanked(rank(pages, scores), terms, n_pages)
+        return TextRanked(rank(pages, scores), terms, n_pages, names(text))
 
     def _scale(self, read: TextRanked) -> float:
         """Return what BM25 is to be divided by; 1 is then a page with all that is asked about.
@@ -187,7 +190,8 @@ class Finder:
                 ).fetchone()
             bm25 = found[0] if found else 0.0
             share = bm25 / fusion.ideal_bm25(read.n_pages, list(known.values()))
-            share *= fusion.known_share(read.n_pages, list(about.values()))
+            is_name = [word in read.names for word in about]
+            share *= fusion.known_share(read.n_pages, list(about.values()), is_name)
         return float(best.scores.max()) / max(share, LEAST_SHARE)
 
     def _terms(self, found: list[str], n_pages: int) -> dict[str, int]:

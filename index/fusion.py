@@ -31,6 +31,7 @@ CHANCE = 2.5  # deviations; of 644 unrelated pages the best one lies about 3 out
 USUAL_SPREAD = 0.08  # mean cosine; of unrelated pages, measured on 644 of them (0.06 to 0.13)
 USUAL_PAGES = 30  # as many pages as that figure weighs: seven pages say little about the spread
 UNKNOWN_TEXT = 0.25  # what the best image counts for at least where no text says what it shows
+UNKNOWN_NAME = 3  # how much more a name that no page has counts than another such word
 Numbers = NDArray[np.float64]
 
 
@@ -134,17 +135,19 @@ def ideal_bm25(n_pages: int, pages_with: list[int]) -> float:
     return float((rarity * (K1 + 1)).sum())
 
 
-def known_share(n_pages: int, pages_with: list[int]) -> float:
+def known_share(n_pages: int, pages_with: list[int], is_name: list[bool]) -> float:
     """Share of a question's weight that lies on words which some page has, 0 to 1.
 
     A word that no page has (0) is as rare as one on a single page: a question about it is likely
-    not answered here. Rarity never falls to 0 (as Lucene has it), so that one such word of five
-    does not outweigh four that every page of a small index has.
+    not answered here, above all if it is a name: no figure of one company answers for another.
+    Rarity never falls to 0 (as Lucene has it), so that one such word of five does not outweigh
+    four that every page of a small index has.
     """
     counts = np.array(pages_with, float)
     held = np.maximum(counts, 1)
-    rarity = np.log1p((n_pages - held + 0.5) / (held + 0.5))
-    return float(rarity[counts > 0].sum() / rarity.sum())
+    weight = np.log1p((n_pages - held + 0.5) / (held + 0.5))
+    weight *= np.where(np.array(is_name) & (counts == 0), UNKNOWN_NAME, 1)
+    return float(weight[counts > 0].sum() / weight.sum())
 
 
 def fit(questions: list[tuple[Signals, NDArray[np.bool_]]], penalty: float = 0.01) -> Fusion:

@@ -25,6 +25,7 @@ EMPTY = frozenset(
     "when where whether which who whom whose why will with would you your 教え 教 下さ 下".split()
 )
 UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
+NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w.-]*")
 WORD_IN_MIXED = re.compile(f"[{CJK}]+|[^{CJK}]+")
 
 
@@ -43,6 +44,17 @@ def words(text: str) -> list[str]:
 def means_something(word: str) -> bool:
     """Tell a word or bigram that a text may be about from one that any text has."""
     return word not in EMPTY and not UNSAYING.fullmatch(word)
+
+
+def names(text: str) -> frozenset[str]:
+    """Folded words of a question that are written as names are: capital inside a sentence.
+
+    None in a headline, where all words have one.
+    """
+    starts = [word[0] for word in text.split()]
+    if sum(map(str.isupper, starts)) >= sum(map(str.islower, starts)):
+        return frozenset()
+    return frozenset(word for name in NAME.findall(text) for word in words(name))
 
 
 def fold(text: str) -> str:

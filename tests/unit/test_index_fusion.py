@@ -141,8 +141,9 @@ def test_ideal_bm25_of_numbers_a_person_can_check():
     assert ideal_bm25(100, [1, 90]) == pytest.approx(2.2 * (rarity + 1e-6))
 
 
-def test_an_unknown_word_weighs_as_much_as_a_rare_one():
-    assert known_share(100, [1, 1]) == 1
-    assert known_share(100, [1, 0]) == pytest.approx(0.5)
-    assert known_share(1, [1, 1, 1, 0]) == pytest.approx(0.75)  # not all there is in a small index
-    assert known_share(1000, [900, 0]) < 0.05
+def test_an_unknown_word_weighs_as_much_as_a_rare_one_and_a_name_more():
+    assert known_share(100, [1, 1], [False, True]) == 1
+    assert known_share(100, [1, 0], [True, False]) == pytest.approx(0.5)
+    assert known_share(100, [1, 0], [False, True]) == pytest.approx(0.25)
+    assert known_share(1, [1, 1, 1, 0], 4 * [False]) == pytest.approx(0.75)
+    assert known_share(1000, [900, 0], 2 * [False]) < 0.05

@@ -2,7 +2,7 @@
 
 import pytest
 
-from index.text_layer import fold, match_any, words
+from index.text_layer import fold, match_any, names, words
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,17 @@ def test_full_and_half_width_forms_fold_to_the_same_words():
 
 def test_a_question_becomes_each_of_its_words_once():
     assert match_any(words('the "cat" OR the AND')) == '"the" OR "cat" OR "or" OR "and"'
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("How much did Best Buy spend in 2022?", {"best", "buy"}),
+        ("What is the capital of Mongolia?", {"mongolia"}),
+        ("Capital Expenditures of Ulta Beauty", set()),
+        ("アドビの売上高は？", set()),
+        ("", set()),
+    ],
+)
+def test_names_are_capitals_inside_a_sentence(question, found):
+    assert names(question) == found
