@@ -25,7 +25,7 @@ EMPTY = frozenset(
     "when where whether which who whom whose why will with would you your 教え 教 下さ 下".split()
 )
 UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
-NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w.-]*")
+NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w.'’-]*")
 WORD_IN_MIXED = re.compile(f"[{CJK}]+|[^{CJK}]+")
 
 

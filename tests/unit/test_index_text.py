@@ -36,7 +36,7 @@ def test_a_question_becomes_each_of_its_words_once():
     ("question", "found"),
     [
         ("How much did Best Buy spend in 2022?", {"best", "buy"}),
-        ("What is the capital of Mongolia?", {"mongolia"}),
+        ("What was the revenue of Tesla's shops?", {"teslas"}),
         ("Capital Expenditures of Ulta Beauty", set()),
         ("アドビの売上高は？", set()),
         ("", set()),
