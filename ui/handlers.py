@@ -188,6 +188,8 @@ class _Conversation:
         language, spent = self._language, answer.timings
         remarks = {"cancelled": "stopped", "length": "cut", QUOTED: "quoted"}
         remark = remarks.get(answer.stop_reason or "")
+        if remark == "quoted" and not any(text for _, text in answer.quotations):
+            remark = None  # a page is shown, and no words of it
         notes = [reason(each, self._language) for each in answer.notes if each != QUOTED_NOTE]
         self._turn = replace(
             self._turn,

@@ -16,6 +16,7 @@ from ui.handlers import Form, Selection, reason
 from ui.jobs import IngestProgress, IngestSummary, JobFailure
 from ui.markup import esc, pdf_url, tag
 from ui.markup_ask import Turn, as_json, as_markdown
+from ui.requests import Finished
 
 EVIL = "<img src=x onerror=alert(1)>.pdf"
 
@@ -120,6 +121,21 @@ def test_a_stopped_answer_is_kept_and_called_stopped():
         own.cancelled = bool(part.answer and "one" in part.answer)
     (turn,) = last(parts, "turns")
     assert turn.answer == "one" and "Stopped." in turn.notes
+
+
+@pytest.mark.parametrize(("words", "is_said"), [("It was 1,420", True), ("", False)])
+def test_only_words_of_a_page_are_called_a_quotation(words, is_said):
+    class Quoting(SmallService):
+        def ask(self, request, cancellation=None):
+            for event in super().ask(request, cancellation):
+                if isinstance(event, Finished):
+                    quoted = tuple((page, words) for page in event.answer.pages)
+                    answer = replace(event.answer, stop_reason="quoted", quotations=quoted)
+                    event = Finished(answer)
+                yield event
+
+    (turn,) = last(shown(Quoting()), "turns")
+    assert any("words of the pages" in note for note in turn.notes) == is_said
 
 
 def test_closing_the_generator_closes_the_stream():
