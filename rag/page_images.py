@@ -3,11 +3,13 @@
 import hashlib
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
+from index.database import COMPLETE
 from index.errors import DocumentUnknown
 from index.page_index import PageIndex
 from index.records import DocumentRecord, PageRecord
@@ -60,20 +62,21 @@ class PageImages:
             return []
 
     def rows(self, page_index: PageIndex, document: str, number: int) -> list[str]:
-        """Return what a page says, a row each: its text layer, or else what was read of it.
+        """Return what a page says, a row each: its text layer, then what else was read of it.
 
         Raises DocumentUnknown.
         """
         page = page_index.page(document, number)
-        if page.text_class == "healthy":
-            try:
-                with self._lock:
-                    rows = self._reader.rows(self._file(_record(page_index, document)), number)
-            except DocumentError:
-                rows = []  # the file is gone; the index still has its words
-            if rows:
-                return rows
-        return page.text.splitlines()
+        rows = []
+        if page.text_class in COMPLETE or page.text_class == "thin":
+            with suppress(DocumentError), self._lock:  # gone; the index still has its words
+                rows = self._reader.rows(self._file(_record(page_index, document)), number)
+        if page.text_class == "healthy" and rows:
+            return rows
+        stored = _unspaced(page.text)  # without lines of the layer that are garbage
+        rows = [row for row in rows if all(piece in stored for piece in row.split())]
+        shown = _unspaced("".join(rows))
+        return rows + [line for line in page.text.splitlines() if _unspaced(line) not in shown]
 
     def image_of(self, path: Path, *, dpi: float, max_pixels: int) -> Image.Image:
         """Return the first page of a file that is no part of the index. Raises DocumentError."""
@@ -106,6 +109,10 @@ def _require_unchanged(record: DocumentRecord) -> None:
         return
     if file_sha256(Path(record.source)) != record.sha256:
         raise DocumentError("its file has changed since; `yomu ingest` reads it anew")
+
+
+def _unspaced(text: str) -> str:
+    return "".join(text.split())
 
 
 def document_file(record: DocumentRecord) -> bytes:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pymupdf
 import pytest
 
 from index.errors import IndexFull
@@ -72,6 +73,22 @@ def test_scans_are_read_once(make, corpus, tesseract):
     assert [(hit.document, hit.page) for hit in found.hits] == [("photo.png", 1)]
     assert ingest(make(ocr="auto"), corpus).read_by_ocr == []
     assert tesseract.read_text() == "x\n"
+
+
+def test_rows_of_a_read_page_are_its_text_layer_and_what_else_was_read(make, tmp_path, tesseract):
+    """Figures stay with their labels, which OCR loses; nothing is said twice."""
+    pdf = pymupdf.open()
+    page = pdf.new_page()
+    page.insert_image((50, 50, 550, 700), stream=odd.png_bytes(odd.picture(200, 260)))
+    page.insert_text((74, 780), "Agree", fontsize=12)
+    page.insert_text((78, 796), "51%", fontsize=12)
+    pdf.save(tmp_path / "slide.pdf")
+    by_ocr = ["hieroglyphs on papyrus and the words that were read with it"]
+    for ocr, more in (("off", []), ("eng", by_ocr)):
+        pipeline = make(ocr=ocr)
+        ingest(pipeline, tmp_path / "slide.pdf")
+        with PageIndex.open(tmp_path / "index") as page_index:
+            assert pipeline.images.rows(page_index, "slide.pdf", 1) == ["Agree 51%", *more]
 
 
 def test_pages_stored_without_ocr_are_read_later(make, corpus, tesseract):
