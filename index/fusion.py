@@ -7,7 +7,7 @@ scale: the probability that the page answers the question, with one threshold fo
     visual    how far MaxSim stands out of the scores of other pages, in deviations (background()).
               Only what is beyond chance counts in full: a model that sees little then adds next to
               nothing and the text decides, whatever the scale of its scores
-    text      BM25, scaled so that a page that had all that the question is about, often, had 1
+    text      BM25, scaled so that a page with all that the question is about, often, has 1.
               A page whose text is missing, broken or a mere line under a picture says less than it
               shows: stand_in() gives it the text score of the rank at which its image stands
 
