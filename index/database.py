@@ -49,10 +49,7 @@ CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """
 REBUILD = "run `yomu verify` for what can be mended, or remove the index and ingest again"
 READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
-COMPLETE = (
-    "healthy",
-    "ocr",
-)  # text that says what the page shows; thin text does not
+COMPLETE = ("healthy", "ocr")  # text that says what the page shows; thin text does not
 
 
 def columns(table: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from index.database import COMPLETE
+from index.database import READABLE
 from index.errors import DocumentUnknown
 from index.page_index import PageIndex
 from index.records import DocumentRecord, PageRecord
@@ -68,7 +68,7 @@ class PageImages:
         """
         page = page_index.page(document, number)
         rows = []
-        if page.text_class in COMPLETE or page.text_class == "thin":
+        if page.text_class in READABLE:
             with suppress(DocumentError), self._lock:  # gone; the index still has its words
                 rows = self._reader.rows(self._file(_record(page_index, document)), number)
         if page.text_class == "healthy" and rows:

@@ -56,15 +56,15 @@ def _with_their_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
     for line in given:
         labels = 0
         if FIGURE.match(line.text) and _is_alone(line, given):
-            labels = _n_labels(line, found)
+            labels = _n_labels(line, found, given)
         for _ in range(labels):
             line = _joined(found.pop(), line)
         found.append(line)
     return found
 
 
-def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine]) -> int:
-    """How many of the last lines are the label of a figure."""
+def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> int:
+    """How many of the lines before a figure, the last ones, are its label."""
     below, n = figure, 0
     for line in reversed(before):
         if not (line.is_cell and _is_under(below, line)):
@@ -72,7 +72,7 @@ def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine]) -> int:
         if any(char.isdigit() for char in line.text):
             return 0
         below, n = line, n + 1
-    return n if all(_is_alone(line, before) for line in before[len(before) - n :]) else 0
+    return n if all(_is_alone(line, lines) for line in before[len(before) - n :]) else 0
 
 
 def _is_alone(line: PlacedLine, lines: Sequence[PlacedLine]) -> bool:

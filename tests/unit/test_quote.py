@@ -50,6 +50,8 @@ def test_figures_of_a_column_and_far_ones_stay_where_they_are():
     texts = ("Region", "North", "Sales", "410", "Profit", "n/a")
     by_column = [_line(100 * (n // 2), 12 * (n % 2), text) for n, text in enumerate(texts)]
     assert join_rows(by_column) == ["Region Sales Profit", "North 410 n/a"]
+    ragged = [_line(0, 0, "Sales"), _line(0, 12, "410"), _line(100, 0, "Profit")]
+    assert join_rows(ragged) == ["Sales Profit", "410"]
 
 
 def test_lines_join_as_their_script_wants():
