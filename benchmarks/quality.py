@@ -3,6 +3,7 @@
     python -m benchmarks.quality retrieval DOCUMENTS --model models/embedded
     python -m benchmarks.quality answers DOCUMENTS --model models/embedded
     python -m benchmarks.quality asked DOCUMENTS --index INDEX
+    python -m benchmarks.quality speed PDF PAGE
 
 DOCUMENTS holds PDFs, manifest.json, queries.jsonl and qa.jsonl. Retrieval sees page images alone;
 beside it stand BM25 over the PDF's text layer and, with --tesseract, BM25 over OCR of the same
@@ -15,6 +16,7 @@ import json
 import random
 import subprocess
 import tempfile
+import timeit
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -271,6 +273,24 @@ def asked(
             return "\n".join(text for _, text in answer.quotations) or written
 
         _answer_all(documents, say)
+
+
+@app.command()
+def speed(
+    document: Annotated[Path, typer.Argument(help="PDF")],
+    page: Annotated[int, typer.Argument(help="1-based")],
+    model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
+    dpi: Annotated[int, typer.Option(help="resolution of the page image")] = 144,
+) -> None:
+    """Time the encoding of a page, beside an fp32 product of 2048 x 2048 matrices."""
+    retriever = models.load(model).retriever
+    image = render(document.parent, (document.stem, page), dpi)
+    matrix = np.random.default_rng(0).random((2048, 2048), np.float32)
+    n_vectors = len(retriever.encode_page(image).vectors)
+    encoding = min(timeit.repeat(lambda: retriever.encode_page(image), number=1, repeat=5))
+    product = min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=5))
+    print(f"{encoding:.2f} s for {n_vectors} vectors, {encoding / product:.1f} products")
+    print(json.dumps({"seconds": encoding, "products": encoding / product, "vectors": n_vectors}))
 
 
 def _answer_all(documents: Path, say: Callable[[Query], str]) -> None:

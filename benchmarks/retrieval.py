@@ -5,8 +5,8 @@
 
 Prints one table a mode and ends with one JSON line. Small cells say little: compare runs query by
 query (`--per-query FILE`), never by an average alone. `--abstain` asks everything once more after
-the document that answers was removed from a copy of the index: how often "not found" is said, then
-and before.
+the document that answers was removed from a copy of the index, and asks about other things
+altogether: how often "not found" is said.
 """
 
 import argparse
@@ -15,11 +15,12 @@ import shutil
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.metrics import ndcg_at, recall_at
+from index.fusion import DEFAULT
 from rag.pipeline import Pipeline, Query
 from rag.settings import Settings
 
@@ -32,6 +33,20 @@ BM25 = {
     "kind image-only": (0.077, 0.077, 0.077), "kind financebench": (0.182, 0.545, 0.359),
     "text good": (0.783, 0.968, 0.885), "text none or broken": (0.111, 0.111, 0.111),
 }  # fmt: skip
+
+UNRELATED = (  # to any report, manual or form
+    "What is the capital of Mongolia?", "Who won the football world cup in 1998?",
+    "How do I bake sourdough bread?", "What is the boiling point of ethanol?",
+    "Who painted the Mona Lisa?", "How many moons does Jupiter have?",
+    "What time does the museum open on Sundays?", "How tall is Mount Everest?",
+    "What is the recommended dose of ibuprofen for children?", "Who is the mayor of Chicago?",
+    "What was Tesla's revenue in 2019?", "What is the warranty period of the dishwasher?",
+    "モンゴルの首都はどこですか", "富士山の高さは何メートルですか",
+    "味噌汁の作り方を教えてください", "夏目漱石の代表作は何ですか",
+    "新幹線の最高速度はいくつですか", "この洗濯機の保証期間は何年ですか",
+    "1998年のワールドカップの優勝国はどこですか", "テスラの2019年の売上高はいくらですか",
+    "鎌倉幕府は何年に開かれましたか", "イブプロフェンの子供への用量は？",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,16 +113,17 @@ def abstention(index: Path, model: str | None, items: list[Item]) -> dict[str, l
             shutil.copytree(index, copy, ignore=shutil.ignore_patterns("images", "*.lock"))
             with Pipeline(Settings.resolve(index=copy, model=model)) as pipeline:
                 pipeline.remove_documents([document])
-            without = _best(copy, model, own)
-        for item, *scores in zip(own, _best(index, model, own), without, strict=True):
+            asked = [item.query for item in own]
+            without = _best(copy, model, asked)
+        for item, *scores in zip(own, _best(index, model, asked), without, strict=True):
             for column, score in zip(groups[item.groups[0]], scores, strict=True):
                 column.append(score)
     return dict(groups)
 
 
-def _best(index: Path, model: str | None, items: list[Item]) -> list[float]:
+def _best(index: Path, model: str | None, questions: Sequence[str]) -> list[float]:
     with Pipeline(Settings.resolve(index=index, model=model, mode="hybrid", top_k=1)) as pipeline:
-        found = pipeline.search([Query(item.query) for item in items])
+        found = pipeline.search([Query(question) for question in questions])
     return [max((hit.score for hit in result.hits), default=0.0) for result in found]
 
 
@@ -160,6 +176,11 @@ def main() -> None:
         ]
     if options.abstain:
         _show_abstention(abstention(options.index, options.model, items))
+        unrelated = _best(options.index, options.model, UNRELATED)
+        away = sum(score < DEFAULT.threshold for score in unrelated)
+        print(
+            f"\nabout other things: {away} of {len(unrelated)} turned away at {DEFAULT.threshold}"
+        )
     if options.per_query:
         options.per_query.write_text("\n".join(lines) + "\n")
     sys.stdout.write(json.dumps(summary) + "\n")
