@@ -4,19 +4,24 @@
     python -m training.train run NEW_WORK --start training/sight.safetensors …
 
 The file holds the tower and the heads of lesson `see` as fp16, and the characters that the classes
-stand for, so that a run with another tokenizer or other characters can go on from it.
+stand for, so that a run with another tokenizer or other characters can go on from it. The decoder
+that goes with it is in the shipped model folder; a run can begin with that, too.
 """
 
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import onnx
 import torch
 import typer
+from onnx.numpy_helper import to_array
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.losses import Lessons
+from training.spelling import SpelledEmbedding
 
 FIRST_CLASS = 2  # blank and unknown come before the characters
 
@@ -49,6 +54,50 @@ def load(lessons: Lessons, file: Path, characters: str) -> int:
         else:
             target.copy_(value)
     return len(pairs) - FIRST_CLASS
+
+
+@torch.no_grad()
+def load_decoder(lessons: Lessons, folder: Path) -> None:
+    """Set decoder, token embeddings and projection to those of a built model folder.
+
+    Its matrices come back from int8, a scale a column; embeddings are fp16. Letters start at
+    nothing, since the rows hold them already. Raises ValueError if names or sizes differ.
+    """
+    graph = onnx.load(str(folder / "decoder.onnx")).graph
+    saved = {tensor.name: tensor for tensor in graph.initializer}
+
+    def decoded(name: str) -> Tensor:
+        if name in saved:
+            return torch.from_numpy(to_array(saved[name], str(folder)).copy())
+        scale = to_array(saved[f"{name}.scale"], str(folder))
+        whole = to_array(saved[f"{name}.int8"], str(folder))
+        return torch.from_numpy(whole.T * scale[:, None])
+
+    yomu = lessons.yomu
+    values = {f"custom_text_proj.{n}": t for n, t in _projection(folder).items()}
+    try:
+        for name, _ in yomu.model.named_parameters(prefix="model"):
+            if "embed_tokens" not in name:
+                values[name] = decoded(name)
+    except KeyError as error:
+        raise ValueError(f"{folder}: decoder.onnx has no {error}, or not at int8") from None
+    rows = torch.from_numpy(np.load(folder / "embeddings.npy").astype(np.float32))
+    table = yomu.model.embed_tokens
+    if isinstance(table, SpelledEmbedding):
+        table.letters.weight.zero_()
+    values["model.embed_tokens.weight"] = rows
+    own = dict(yomu.named_parameters())
+    for name, value in values.items():
+        if own[name].shape != value.shape:
+            wanted = tuple(own[name].shape)
+            raise ValueError(f"{folder}: {name} is {tuple(value.shape)}, not {wanted}")
+        own[name].copy_(value)
+
+
+def _projection(folder: Path) -> dict[str, Tensor]:
+    tensors = load_file(folder / "retriever.safetensors")
+    prefix = "custom_text_proj."
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def main(

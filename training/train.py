@@ -10,6 +10,7 @@ Losses and measurements go to WORK/log.jsonl, a line each; `training/plot.py` dr
 import json
 import math
 import random
+import shutil
 import signal
 import sys
 import time
@@ -51,6 +52,7 @@ class Trainer:
         device: torch.device,
         seed: int = 1,
         sight: Path | None = None,
+        decoder: Path | None = None,
     ) -> None:
         self.work, self.stage, self.device, self.seed = work, stage, device, seed
         tools = Tools.load(work)
@@ -69,6 +71,8 @@ class Trainer:
         if saved is None and sight is not None:
             known = (work / "characters.txt").read_text(encoding="utf-8")
             print(f"{sight}: {start.load(self.lessons, sight, known)} characters are known")
+        if saved is None and decoder is not None:
+            start.load_decoder(self.lessons, decoder)
         self.average = AveragedModel(self.lessons, multi_avg_fn=_average)
         self.step, self.seconds = 0, 0.0
         self.optimisers = optimisers(self.lessons, stage)
@@ -214,6 +218,10 @@ def run(
         Path | None,
         typer.Option("--start", help="file of training.start: a vision tower to begin with"),
     ] = None,
+    decoder: Annotated[
+        Path | None,
+        typer.Option(help="model folder whose decoder, and tokenizer, to begin with"),
+    ] = None,
 ) -> None:
     """Train a stage, from nothing or from WORK/latest.pt, until told to stop."""
     torch.manual_seed(seed)
@@ -223,7 +231,9 @@ def run(
     if not (chosen.see or sight or (work / "latest.pt").exists()):
         raise typer.BadParameter(f"{stage} teaches no seeing: add --start, or run see first")
     recipe = replace(chosen.recipe, cells=cells) if cells else chosen.recipe
-    trainer = Trainer(work, SIZES[size], chosen, device, seed, sight)
+    if decoder and not (work / "latest.pt").exists():
+        shutil.copy(decoder / "tokenizer.json", work)
+    trainer = Trainer(work, SIZES[size], chosen, device, seed, sight, decoder)
     stream = Stream(work, recipe, seed + trainer.step)
     loader = DataLoader(
         stream,

@@ -243,6 +243,29 @@ def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
     assert np.abs(got - export.reference_vectors(model, tools.tokenizer, image)).max() < 1e-4
 
 
+def test_a_run_starts_from_the_decoder_of_a_built_folder(tools: Tools, config, tmp_path):
+    builder = pytest.importorskip("models.build.builder")
+    from training import export
+
+    torch.manual_seed(0)
+    model = _random(Yomu(config))
+    export.write_base(model, Tokenizer.from_str(tools.tokenizer.to_str()), tmp_path / "hub/base")
+    export.write_adapter(model, tmp_path / "hub/adapter")
+    options = builder.BuildOptions(precisions=builder.Precisions("int8", "int8", "int8"))
+    built = builder.build(builder.Sources.find(tmp_path / "hub"), tmp_path / "model", options)
+    fresh = losses.Lessons(Yomu(config), 9, spelling.spellings(tools.tokenizer))
+    start.load_decoder(fresh, built)
+    ids = torch.tensor([tools.tokenizer.encode("Three bridges cross the river.").ids])
+    places = torch.arange(ids.shape[1]).expand(3, 1, -1)
+    before, after = (
+        each.project(each.model(each.embedding(ids[0])[None], places))
+        for each in (model, fresh.yomu)
+    )
+    assert (before * after).sum(-1).min() > 0.99  # cosines; int8 took the rest
+    with pytest.raises(ValueError, match="decoder.onnx has no"):
+        start.load_decoder(losses.Lessons(Yomu(SIZES["small"]), 9), built)
+
+
 def test_a_run_starts_from_a_kept_vision_tower(tools: Tools, config, work, tmp_path):
     torch.manual_seed(0)
     characters = (work / "characters.txt").read_text("utf-8")
