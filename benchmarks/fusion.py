@@ -124,23 +124,29 @@ def draw_all(work: Path, count: int, seed: int) -> list[DrawnPage]:
     return found
 
 
-def ask_all(folder: Path, index: Path, model: Path, asked: list[tuple[str, str]]) -> list[Asked]:
-    """Search for (question, document that answers it) and return what both rankings say."""
+def ask_all(
+    folder: Path, index: Path, model: Path, asked: list[tuple[str, str]]
+) -> tuple[list[Asked], float]:
+    """Search for (question, document that answers it); return what both rankings say.
+
+    Beside it, the sharpness with which they say it: that of the model.
+    """
     with Pipeline(Settings.resolve(index=index, model=str(model), ocr="off")) as pipeline:
         report = pipeline.ingest(IngestRequest((folder,)), progress_for(Console(stderr=True)))
+        sharpness = pipeline.encoder.fusion.sharpness
     if report.documents["failed"]:
         raise RuntimeError(f"{report.documents['failed']} drawn documents could not be read")
     vectors = models.load(model).retriever.encode_queries([text for text, _ in asked])
     found = []
     with PageIndex.open(index) as pages:
         for (text, document), own in zip(asked, vectors, strict=True):
-            recorder = _Recorder()
+            recorder = _Recorder(sharpness=sharpness)
             hits = pages.search(
                 EVERY, vectors=own, text=text, mode="hybrid", fusion=recorder, exact=True
             )
             relevant = np.array([hit.document == document for hit in hits])
             found.append(Asked(text, document, recorder.seen[-1], relevant))
-    return found
+    return found, sharpness
 
 
 def measure(questions: list[Asked], fusion: Fusion | str) -> float:
@@ -189,10 +195,10 @@ def main(
             asked += [(question(page, rng), name) for _ in range(2)]
         asked += [(question(page, rng), "") for page in absent for _ in range(4)]
         rng.shuffle(asked)
-        found = ask_all(folder, Path(place) / "index", model, asked)
+        found, sharpness = ask_all(folder, Path(place) / "index", model, asked)
     half = len(found) // 2
     train, test = found[:half], found[half:]
-    fitted = fit([(each.signals, each.relevant) for each in train])
+    fitted = fit([(each.signals, each.relevant) for each in train], sharpness=sharpness)
     print(f"{pages} pages, {len(train)} questions to fit, {len(test)} to measure\n")
     print("| ranking | nDCG@5 | answerable kept | unanswerable turned away |\n|---|---|---|---|")
     for name in ("visual", "text"):

@@ -226,25 +226,24 @@ class Finder:
         extra = np.setdiff1d(read.ranked.pages[: max(k, VISUAL_POOL)], seen.pages)
         more = self._ranker.score(query, snapshot.group(extra.tolist()))
         visual = _join(seen, more)
-        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES) / len(query)
-        signals = self._signals(visual.scores / len(query), visual.pages, read, others)
+        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES)
+        bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
+        own = np.array([bm25.get(page, 0.0) for page in visual.pages.tolist()])
+        own /= self._scale(read)
+        incomplete = self._incomplete(visual.pages)
+        if incomplete.any():
+            images = visual.scores
+            if weights.sharpness != 1:
+                _, matches = self._ranker.matches(query, snapshot.group(visual.pages.tolist()))
+                by_page = fusion.sharpen(matches, others, weights.sharpness)
+                images = by_page[np.argsort(np.argsort(visual.pages))]
+            own = fusion.stand_in(own, images, incomplete)
+        middle, spread = fusion.background(others.mean(0, dtype=np.float64))
+        signals = Signals((visual.scores / len(query) - middle) / spread, own)
         logits = weights.logits(signals)
         fused = rank(visual.pages, logits).top(k)
         best = Ranked(fused.pages, weights.probabilities(fused.scores))
         return self._hits(best, filters, visual=visual, text=read.ranked)
-
-    def _signals(
-        self,
-        cosines: NDArray[np.float64],
-        pages: Ints,
-        read: TextRanked,
-        others: NDArray[np.float64],
-    ) -> Signals:
-        bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
-        own = np.array([bm25.get(page, 0.0) for page in pages.tolist()])
-        text = fusion.stand_in(own / self._scale(read), cosines, self._incomplete(pages))
-        middle, spread = fusion.background(others)
-        return Signals((cosines - middle) / spread, text)
 
     def _incomplete(self, pages: Ints) -> NDArray[np.bool_]:
         marks = ", ".join("?" * len(COMPLETE))

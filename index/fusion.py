@@ -25,6 +25,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from index.errors import FilterError
+from index.records import Floats
 
 K1 = 1.2  # FTS5's BM25: a word counts at most K1 + 1 times its rarity
 CHANCE = 2.5  # deviations; of 644 unrelated pages the best one lies about 3 out
@@ -57,6 +58,7 @@ class Fusion:
     text: float = 8.0
     bias: float = -3.0
     threshold: float = 0.25
+    sharpness: float = 1.0  # power of matches where images stand in for text, see sharpen()
 
     def logits(self, signals: Signals) -> Numbers:
         """Log-odds (n,) that each page answers."""
@@ -107,6 +109,25 @@ def background(scores: Numbers) -> tuple[float, float]:
     return middle, math.sqrt(squares / (len(scores) + USUAL_PAGES))
 
 
+def sharpen(matches: Floats, others: Floats, sharpness: float) -> Numbers:
+    """Score pages (n,) by how fully they show the words of a question, not by how many faintly.
+
+    matches    (Q, n) best cosine of each query vector in each page
+    others     (Q, m) the same in pages from all over the index: their median is what is ordinary
+    sharpness  power of a match's share of the way from ordinary to 1; 1 gives MaxSim's order, but
+               for a weight of each vector
+
+    MaxSim counts five half matches as much as two and a half full ones. Where words are read
+    uncertainly, half matches are what any page has; a power leaves the full ones.
+    """
+    ordinary = (
+        np.median(others, axis=1, keepdims=True) if others.size else np.zeros((len(matches), 1))
+    )
+    share = np.clip((matches - ordinary) / np.maximum(1 - ordinary, 1e-6), 0, 1)
+    scores: Numbers = (share**sharpness).mean(axis=0, dtype=np.float64)
+    return scores
+
+
 def stand_in(text: Numbers, visual: Numbers, incomplete: NDArray[np.bool_]) -> Numbers:
     """Text scores (n,) in which incomplete texts count as much as their images, rank for rank.
 
@@ -116,15 +137,15 @@ def stand_in(text: Numbers, visual: Numbers, incomplete: NDArray[np.bool_]) -> N
     The page whose image is the r-th best gets the r-th best score of the complete texts, if its own
     is lower. Needs no scale of the visual scores and nothing fitted: where pages with and without
     text compete, the best of either ranking come first in turn, as when ranks are fused. The best
-    image of all gets UNKNOWN_TEXT at least: that no text speaks of a question is no reason to say
-    "not found" of a scan.
+    image of all gets UNKNOWN_TEXT at least, the r-th best an r-th of it: that no text speaks of a
+    question is no reason to say "not found" of a scan.
     """
     complete = np.sort(text[~incomplete])[::-1]
     by_rank = np.zeros(len(text))
     by_rank[: len(complete)] = complete
     order = np.argsort(-visual, kind="stable")
     standing = np.empty(len(text))
-    standing[order] = np.maximum(by_rank, UNKNOWN_TEXT * (np.arange(len(text)) == 0))
+    standing[order] = np.maximum(by_rank, UNKNOWN_TEXT / (1 + np.arange(len(text))))
     return np.where(incomplete, np.maximum(text, standing), text)
 
 
@@ -150,11 +171,16 @@ def known_share(n_pages: int, pages_with: list[int], is_name: list[bool]) -> flo
     return float(weight[counts > 0].sum() / weight.sum())
 
 
-def fit(questions: list[tuple[Signals, NDArray[np.bool_]]], penalty: float = 0.01) -> Fusion:
+def fit(
+    questions: list[tuple[Signals, NDArray[np.bool_]]],
+    penalty: float = 0.01,
+    sharpness: float = 1.0,
+) -> Fusion:
     """Fit weights to questions whose relevant pages are known.
 
     questions  signals of candidate pages and which of them are relevant (none: unanswerable)
     penalty    keeps weights finite where few examples separate perfectly
+    sharpness  with which the signals were made; part of the result
 
     Two parts, minimised together: the log-loss of picking a relevant page among a question's
     candidates (what ranks), and of each question's best page being relevant (what calibrates).
@@ -170,7 +196,7 @@ def fit(questions: list[tuple[Signals, NDArray[np.bool_]]], penalty: float = 0.0
     for matrix, relevant in data:
         logits = matrix @ found
         best.append((float(expit(logits.max())), bool(relevant[logits.argmax()])))
-    return Fusion(outstanding, visual, text, bias, _threshold(best))
+    return Fusion(outstanding, visual, text, bias, _threshold(best), sharpness)
 
 
 def _loss(weights: Numbers, data: list[tuple[Numbers, NDArray[np.bool_]]], penalty: float) -> float:

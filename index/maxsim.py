@@ -35,9 +35,14 @@ def maxsim_ragged(similarities: Floats, starts: NDArray[np.int64]) -> NDArray[np
     starts        (n,) first vector of each page; a page ends where the next one starts
     Returns (n,) float64. No padding exists here, so none can win.
     """
-    best = np.maximum.reduceat(similarities, starts, axis=1)  # (Q, n)
-    scores: NDArray[np.float64] = best.sum(axis=0, dtype=np.float64)
+    scores: NDArray[np.float64] = best_ragged(similarities, starts).sum(axis=0, dtype=np.float64)
     return scores
+
+
+def best_ragged(similarities: Floats, starts: NDArray[np.int64]) -> Floats:
+    """Best similarity (Q, n) float32 of every query vector in each page; see maxsim_ragged."""
+    best: Floats = np.maximum.reduceat(similarities, starts, axis=1)
+    return best
 
 
 def maxsim_pages(query: Floats, pages: list[Floats]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.candidates import Probe
 from index.codec import StoreCodec
-from index.maxsim import maxsim_ragged
+from index.maxsim import best_ragged
 from index.records import DocumentHit, Floats, PageHit, Tuning
 from index.segment import Segment
 from index.snapshot import Snapshot
@@ -56,14 +56,20 @@ def score_rows(
     segment: Segment, rows: Ints, query: Floats, codec: StoreCodec
 ) -> NDArray[np.float64]:
     """MaxSim of some pages of a segment: (n,); rows ascending."""
-    scores = np.empty(len(rows))
+    scores: NDArray[np.float64] = match_rows(segment, rows, query, codec).sum(0, dtype=np.float64)
+    return scores
+
+
+def match_rows(segment: Segment, rows: Ints, query: Floats, codec: StoreCodec) -> Floats:
+    """Best similarity (Q, n) of every query vector in some pages of a segment; rows ascending."""
+    best = np.empty((len(query), len(rows)), np.float32)
     lengths = segment.lengths(rows)
     records, starts = segment.records(rows)
     for block in _split(lengths, BLOCK_VECTORS):
         first, last = starts[block.start], starts[block.stop - 1] + lengths[block.stop - 1]
         similarities = codec.similarities(query, records[first:last])  # (Q, N)
-        scores[block] = maxsim_ragged(similarities, starts[block] - first)
-    return scores
+        best[:, block] = best_ragged(similarities, starts[block] - first)
+    return best
 
 
 def _split(lengths: Ints, most: int) -> list[slice]:
@@ -104,22 +110,27 @@ class Ranker:
 
     def score(self, query: Floats, rows: list[tuple[Segment, Ints]]) -> Ranked:
         """Exact scores of these pages."""
-        parts = [
-            (segment, shown[cut])
-            for segment, shown in rows
-            for cut in _split(segment.lengths(shown), TASK_VECTORS)
-        ]
+        parts = _tasks(rows)
         pages = [segment.pages[part] for segment, part in parts]
         scores = workers().map(lambda at: score_rows(at[0], at[1], query, self._codec), parts)
         return rank(
             np.concatenate([*pages, np.zeros(0, np.int64)]), np.concatenate([*scores, np.zeros(0)])
         )
 
-    def sample(self, snapshot: Snapshot, query: Floats, n_pages: int) -> NDArray[np.float64]:
-        """MaxSim of pages from all over the index, the same ones for every query."""
+    def matches(self, query: Floats, rows: list[tuple[Segment, Ints]]) -> tuple[Ints, Floats]:
+        """Return these pages (n,), ascending, and each query vector's best match there (Q, n)."""
+        parts = _tasks(rows)
+        pages = np.concatenate([np.zeros(0, np.int64), *(s.pages[part] for s, part in parts)])
+        found = workers().map(lambda at: match_rows(at[0], at[1], query, self._codec), parts)
+        best = np.concatenate([np.zeros((len(query), 0), np.float32), *found], axis=1)
+        order = np.argsort(pages)
+        return pages[order], best[:, order]
+
+    def sample(self, snapshot: Snapshot, query: Floats, n_pages: int) -> Floats:
+        """Return the matches (Q, n) in pages from all over the index, the same for all queries."""
         shown = [(segment, snapshot.rows(segment, None)) for segment in snapshot.segments]
         step = max(1, sum(len(rows) for _, rows in shown) // n_pages)
-        return self.score(query, [(s, rows[::step]) for s, rows in shown if len(rows)]).scores
+        return self.matches(query, [(s, rows[::step]) for s, rows in shown if len(rows)])[1]
 
     def _candidates(
         self, snapshot: Snapshot, query: Floats, rows: list[tuple[Segment, Ints]], n_best: int
@@ -156,6 +167,15 @@ class Ranker:
         products: Floats = self._codec.similarities(total[None], segment.residuals[rows])[0]
         products *= RESIDUAL_WEIGHT
         return products
+
+
+def _tasks(rows: list[tuple[Segment, Ints]]) -> list[tuple[Segment, Ints]]:
+    """Cut rows into what one thread reads and compares at a time."""
+    return [
+        (segment, shown[cut])
+        for segment, shown in rows
+        for cut in _split(segment.lengths(shown), TASK_VECTORS)
+    ]
 
 
 def _kept(rows: list[tuple[Segment, Ints]], marks: NDArray[np.bool_]) -> list[tuple[Segment, Ints]]:

@@ -28,7 +28,7 @@ def test_drawn_pages_are_searched_by_the_product(work, tmp_path):
         )
         assert not scan[0].get_text().strip()
     asked = [(fusion.question(pages[0], rng), "0.pdf"), ("zyzzyva", "")]
-    found = fusion.ask_all(folder, tmp_path / "index", MODEL, asked)
+    found, _ = fusion.ask_all(folder, tmp_path / "index", MODEL, asked)
     assert [len(each.relevant) for each in found] == [3, 3]
     assert found[0].relevant.sum() == 1 and not found[1].relevant.any()
     at = int(found[0].relevant.argmax())

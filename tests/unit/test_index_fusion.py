@@ -15,6 +15,7 @@ from index.fusion import (
     fit,
     ideal_bm25,
     known_share,
+    sharpen,
     stand_in,
 )
 
@@ -80,15 +81,28 @@ def test_pages_without_text_stand_where_their_images_stand():
     text = np.array([0.9, 0.5, 0.3, 0.0, 0.0, 0.6])
     visual = np.array([1.0, 2.0, 0.5, 3.0, 0.1, 0.2])
     incomplete = np.array([0, 0, 0, 1, 1, 1], bool)
-    # ranks by image: 3 (1st), 1, 0, 2, 5 (5th), 4; complete texts fall 0.9, 0.5, 0.3, then nothing
-    assert stand_in(text, visual, incomplete).tolist() == [0.9, 0.5, 0.3, 0.9, 0.0, 0.6]
+    # ranks by image: 3, 1, 0, 2, 5, 4; complete texts fall 0.9, 0.5, 0.3, then by rank
+    sixth = UNKNOWN_TEXT / 6
+    assert stand_in(text, visual, incomplete).tolist() == [0.9, 0.5, 0.3, 0.9, sixth, 0.6]
     assert stand_in(text, visual, np.zeros(6, bool)).tolist() == text.tolist()
     # no text at all: the best image is still enough for an answer, the others are not
-    assert stand_in(text[3:], visual[3:], incomplete[3:]).tolist() == [UNKNOWN_TEXT, 0.0, 0.6]
+    expected = [UNKNOWN_TEXT, UNKNOWN_TEXT / 3, 0.6]
+    assert stand_in(text[3:], visual[3:], incomplete[3:]).tolist() == expected
     enough, *_ = DEFAULT.logits(Signals(np.zeros(3), np.array([UNKNOWN_TEXT, 0, 0])))
     assert DEFAULT.answers(DEFAULT.probabilities(enough))
     (nothing,) = DEFAULT.logits(Signals(*np.zeros((2, 1))))
     assert not DEFAULT.answers(DEFAULT.probabilities(nothing))
+
+
+def test_sharpened_matches_prefer_a_full_one_to_two_halves():
+    others = np.full((2, 5), 0.5, np.float32)  # what any page has
+    matches = np.array([[1.0, 0.8, 0.5], [0.5, 0.8, 0.5]], np.float32)
+    full, halves, nothing = sharpen(matches, others, 2)
+    assert np.allclose([full, halves, nothing], [1 / 2, 0.6**2, 0])
+    linear = sharpen(matches, others, 1)
+    assert linear.argmax() == matches.sum(0).argmax() == 1
+    assert np.isfinite(sharpen(matches, others[:, :0], 2)).all()  # an index without pages
+    assert np.isfinite(sharpen(matches, np.ones((2, 5), np.float32), 2)).all()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
