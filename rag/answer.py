@@ -6,7 +6,6 @@ was given; nothing in the text the model writes is ever taken for one.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from PIL import Image
 
-from index.records import PageHit
+from index.records import DocumentRecord, PageHit
 from models.errors import ModelFilesError
 from rag.encoder import PIXELS_PER_TOKEN
 from rag.errors import DocumentError, UsageError
 from rag.page_choice import PageRef, fitting, in_reading_order
+from rag.words import NOTHING_TO_QUOTE, QUOTED_NOTE, in_language_of, not_found, page_named
 
 if TYPE_CHECKING:
     from models.engine import Engine
@@ -42,19 +42,6 @@ TURN_TOKENS = 10
 QUOTED = "quoted"  # stop reason of an answer that is the page's own words
 QUOTED_PAGES = 3  # as many pages are quoted at most; the next best one often has the figure
 QUOTED_SHARE = 0.7  # of the best page's score that a further page needs
-QUOTED_NOTE = (
-    "these are the words of the pages, not an answer of the model: the model in use cannot read "
-    "answers off pages yet"
-)
-PAGE_NAMED = {"en": "{document}, p. {page}", "ja": "{document} {page}ページ"}
-NOTHING_TO_QUOTE = {
-    "en": "See the page: it has no text that speaks of this.",
-    "ja": "ページをご覧ください。これについて引用できる文字情報がありません。",
-}
-NOT_FOUND = {
-    "en": "Not found in these documents.",
-    "ja": "これらの文書には見つかりませんでした。",
-}
 
 
 @dataclass(frozen=True)
@@ -173,6 +160,7 @@ class Evidence:
     pages: tuple[PageRef, ...]
     encode_s: float = 0.0
     search_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -224,7 +212,8 @@ class AnswerStream(Iterator[str]):
         self.evidence = evidence
         self._open_engine, self._read_page, self._read_rows = open_engine, read_page, read_rows
         self._options, self._cancellation = options, cancellation or Cancellation()
-        self._state = _State(pages=in_reading_order(evidence.pages, evidence.question.kept))
+        pages = in_reading_order(evidence.pages, evidence.question.kept)
+        self._state = _State(pages, list(evidence.notes))
         self._generated: Generated | None = None
         self._pieces = self._run()
 
@@ -341,9 +330,8 @@ class AnswerStream(Iterator[str]):
         nothing = in_language_of(question, NOTHING_TO_QUOTE)
         if len(found) < 2:
             return "".join(text or nothing for text in found.values())
-        named = in_language_of(question, PAGE_NAMED)
         return "\n\n".join(
-            f"{named.format(document=page.document, page=page.page)}:\n{text or nothing}"
+            f"{page_named(question, page.document, page.page)}:\n{text or nothing}"
             for page, text in found.items()
         )
 
@@ -401,15 +389,15 @@ def worth_quoting(hits: Sequence[PageHit]) -> tuple[PageHit, ...]:
     return (*hits[:1], *further)
 
 
-def not_found(question: str) -> str:
-    """Say that nothing was found, in the language of the question."""
-    return in_language_of(question, NOT_FOUND)
-
-
-def in_language_of(question: str, texts: dict[str, str]) -> str:
-    """Choose the text, `en` or `ja`, that goes with a question."""
-    has_japanese = re.search(r"[\u3040-\u30ff\u3400-\u9fff]", question)
-    return texts["ja" if has_japanese else "en"]
+def unread_note(documents: Sequence[DocumentRecord]) -> tuple[str, ...]:
+    """Say that "not found" was said without all pages having been read, if so."""
+    n_unread = sum(each.status != "complete" for each in documents)
+    if not n_unread:
+        return ()
+    return (
+        f"{n_unread} of {len(documents)} documents are not read to the end, so the answer may be "
+        "there; `yomu list` says why",
+    )
 
 
 def image_budget(engine: "Engine", question: Question, manner: Manner, max_new_tokens: int) -> int:

@@ -24,6 +24,15 @@ from rag.cli_common import (
 )
 from rag.errors import DocumentError, ExpectedError, UsageError
 from rag.settings import Mode, Settings
+from rag.words import (
+    NEAREST,
+    PAGE_NAMED,
+    QUOTED_HINT,
+    QUOTED_NOTE,
+    READ_FROM,
+    READING,
+    in_language_of,
+)
 
 if TYPE_CHECKING:
     from index.records import Filters, PageHit
@@ -130,14 +139,24 @@ def answered(
     else:
         _show(stream)
     for note in stream.notes:
-        sys.stderr.write(f"yomu: {printable(note)}\n")
+        said = in_language_of(question.text, QUOTED_HINT) if note == QUOTED_NOTE else note
+        sys.stderr.write(f"yomu: {printable(said)}\n")
     return stream.result()
 
 
 def _show(stream: "AnswerStream") -> None:
     """Write the pages to stderr, the text to stdout as it comes, and the pages it is read from."""
+    question = stream.evidence.question.text
+
+    def line(texts: dict[str, str], pages: "Iterable[PageRef | PageHit]") -> str:
+        one = in_language_of(question, PAGE_NAMED)
+        listed = "; ".join(
+            one.format(document=printable(page.document), page=page.page) for page in pages
+        )
+        return in_language_of(question, texts).format(pages=listed)
+
     if not stream.abstained:
-        sys.stderr.write(f"Reading {_listed(stream.pages)} …\n")
+        sys.stderr.write(f"{line(READING, stream.pages)}\n")
         sys.stderr.flush()
     for piece in stream:
         sys.stdout.write(printable(piece))
@@ -145,9 +164,9 @@ def _show(stream: "AnswerStream") -> None:
     answer = stream.result()
     sys.stdout.write("\n")
     if not answer.abstained:
-        sys.stdout.write(f"\nRead from: {_listed(answer.pages)}\n")
+        sys.stdout.write(f"\n{line(READ_FROM, answer.pages)}\n")
     elif answer.hits:
-        sys.stdout.write(f"\nThe nearest pages: {_listed(answer.hits)}\n")
+        sys.stdout.write(f"\n{line(NEAREST, answer.hits)}\n")
     sys.stdout.flush()
 
 
@@ -231,7 +250,3 @@ def _parse(line: str, where: str) -> "Question":
 
 def _page_json(page: "PageRef") -> dict[str, Any]:
     return {"document": page.document, "page": page.page}
-
-
-def _listed(pages: "Iterable[PageRef | PageHit]") -> str:
-    return "; ".join(f"{printable(page.document)}, p. {page.page}" for page in pages)

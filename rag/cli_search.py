@@ -23,6 +23,7 @@ from rag.cli_common import (
 )
 from rag.errors import UsageError
 from rag.settings import Mode, Settings
+from rag.words import NEAREST_ONLY, in_language_of
 
 if TYPE_CHECKING:
     from index.records import Filters, PageHit
@@ -151,7 +152,7 @@ def _print_hits(result: "SearchResult", by_document: bool, filters: "Filters") -
         console.print(f"Nothing found{escape(where)}.")
         return
     if not result.is_answered:
-        console.print("Nothing here seems to answer this; the nearest pages:")
+        console.print(in_language_of(result.query.text, NEAREST_ONLY))
     table = Table(box=None)
     table.add_column("score", justify="right")
     table.add_column("document", overflow="fold")

@@ -35,6 +35,7 @@ from rag.answer import (
     Manner,
     PageImage,
     Question,
+    unread_note,
     worth_quoting,
 )
 from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
@@ -421,7 +422,7 @@ class Pipeline:
         the question does not fit the model's context.
         """
         filters = filters or EVERYTHING
-        self._require_documents(filters)
+        documents = self._require_documents(filters)
         manner = Manner.load(self.encoder.folder)
         quotes = manner.quotes and not options.generate
         n_pages = options.pages or (QUOTED_PAGES if quotes else manner.pages)
@@ -445,7 +446,8 @@ class Pipeline:
             question.kept,
         )
         encode_s = found.encode_s
-        evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s)
+        notes = () if pages else unread_note(documents)
+        evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s, notes)
         return AnswerStream(
             evidence,
             lambda: self.encoder.engine,
@@ -463,16 +465,18 @@ class Pipeline:
         except DocumentUnknown:
             return []
 
-    def _require_documents(self, filters: Filters) -> None:
+    def _require_documents(self, filters: Filters) -> tuple[DocumentRecord, ...]:
         """Raise UsageError where there is nothing to look at: say so, rather than "not found"."""
         page_index = self._searchable(with_model=False)
-        if not page_index.documents(filters.document or "*"):
+        documents = page_index.documents(filters.document or "*")
+        if not documents:
             which = (
                 f"no document matches {filters.document!r}"
                 if filters.document
                 else (f"the index {self.settings.index} holds no document")
             )
             raise UsageError(f"{which}; `yomu list` shows all, `yomu ingest` adds some")
+        return documents
 
     def _page_as_indexed(self, page: PageRef) -> PageImage:
         """Draw a page as it was when it was indexed: at that resolution and that many tokens."""

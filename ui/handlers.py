@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rag.answer import QUOTED, QUOTED_NOTE, Answer
+from rag.answer import QUOTED, Answer
 from rag.page_choice import PageRef
 from rag.records import Cancellation, Filters
 from rag.settings import Mode
+from rag.words import QUOTED_NOTE
 from ui import markup, markup_ask
 from ui.errors import ExpectedError, public
 from ui.heatmap import answer_words, bytes_uri, data_uri, overlay

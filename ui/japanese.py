@@ -26,6 +26,9 @@ _LINES: tuple[tuple[str, str], ...] = (
      "まだ何も登録されていません。先に文書を追加してください"),
     (r"nothing to read: name a file or a folder",
      "読むものがありません。ファイルかフォルダを指定してください"),
+    (r"(\d+) of (\d+) documents are not read to the end, so the answer may be there; "
+     r"`yomu list` says why",
+     "{1}件の文書のうち{0}件は最後まで読めていないため、答えがそこにあるかもしれません"),
     (r"(.+) is not in the index", "{0}は登録されていません"),
     (r"(.+) may not be read by this server; start it with `--root FOLDER` to allow a folder",
      "{0}を読むことは許可されていません。サーバーを `--root フォルダ` 付きで起動してください"),

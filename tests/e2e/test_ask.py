@@ -144,6 +144,28 @@ def test_abstaining_names_the_nearest_pages(asked, model):
     assert nearest.startswith("The nearest pages: kettle-manual.pdf, p. 1; ")
 
 
+def test_a_japanese_question_has_japanese_words_around_its_answer(asked, model):
+    question = "花火大会はいつ開かれましたか。"
+    done = asked.run("ask", question, "--pages", "1", "-k", "1", "--max-new-tokens", "2")
+    assert done.err == "tourism-ja.pdf 1ページを読んでいます…\n"
+    assert done.out.splitlines()[-1] == "参照したページ: tourism-ja.pdf 1ページ"
+    answer_from(model, 1.1)
+    done = asked.run("ask", question, "-k", "1")
+    assert done.out.splitlines()[0] == "これらの文書には見つかりませんでした。"
+    assert done.out.splitlines()[-1].startswith("近いページ: tourism-ja.pdf 1ページ; ")
+    assert "答えになりそうなページは" in asked.run("search", question).out
+
+
+def test_abstaining_says_that_not_everything_was_read(asked, model, tmp_path):
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "broken.pdf").write_bytes(b"")
+    asked.run("ingest", folder, code=1)
+    assert "not read to the end" not in asked.run("ask", KETTLE, "--max-new-tokens", "2").err
+    answer_from(model, 1.1)
+    assert "1 of 6 documents are not read to the end" in asked.run("ask", KETTLE).err
+
+
 def test_no_page_has_a_word_of_the_question(asked):
     done = asked.run("ask", "xyzzy plugh", "--mode", "text")
     assert done.out == "Not found in these documents.\n"

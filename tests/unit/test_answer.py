@@ -9,7 +9,6 @@ from index.records import PageHit
 from models.errors import ModelFilesError, PromptError
 from rag.answer import (
     QUOTED,
-    QUOTED_NOTE,
     SYSTEM,
     Answer,
     AnswerOptions,
@@ -18,11 +17,11 @@ from rag.answer import (
     Manner,
     PageImage,
     Question,
-    not_found,
     worth_quoting,
 )
 from rag.errors import DocumentError, UsageError
 from rag.page_choice import PageRef
+from rag.words import QUOTED_NOTE, not_found
 
 HITS = (PageHit("a.pdf", 2, 0.9, 1), PageHit("b.pdf", 1, 0.4, 2))
 FOUND = (PageRef("a.pdf", 2), PageRef("b.pdf", 1), PageRef("a.pdf", 3, found=False))

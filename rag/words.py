@@ -1,0 +1,48 @@
+"""What is said around the words of pages, in the language of the question."""
+
+import re
+
+Words = dict[str, str]  # by language, `en` and `ja`
+
+QUOTED_NOTE = (
+    "these are the words of the pages, not an answer of the model: the model in use cannot read "
+    "answers off pages yet"
+)
+PAGE_NAMED: Words = {"en": "{document}, p. {page}", "ja": "{document} {page}ページ"}
+NOTHING_TO_QUOTE: Words = {
+    "en": "See the page: it has no text that speaks of this.",
+    "ja": "ページをご覧ください。これについて引用できる文字情報がありません。",
+}
+NOT_FOUND: Words = {
+    "en": "Not found in these documents.",
+    "ja": "これらの文書には見つかりませんでした。",
+}
+# Of the command line; the page has its own (ui/texts.py).
+READING: Words = {"en": "Reading {pages} …", "ja": "{pages}を読んでいます…"}
+READ_FROM: Words = {"en": "Read from: {pages}", "ja": "参照したページ: {pages}"}
+NEAREST: Words = {"en": "The nearest pages: {pages}", "ja": "近いページ: {pages}"}
+NEAREST_ONLY: Words = {
+    "en": "Nothing here seems to answer this; the nearest pages:",
+    "ja": "答えになりそうなページは見つかりませんでした。近いページ:",
+}
+QUOTED_HINT: Words = {
+    "en": QUOTED_NOTE,
+    "ja": "これはページの文面そのもので、モデルの回答ではありません。"
+    "このモデルはまだページを読んで答えることができません",
+}
+
+
+def in_language_of(question: str, texts: Words) -> str:
+    """Choose the text that goes with a question."""
+    has_japanese = re.search(r"[\u3040-\u30ff\u3400-\u9fff]", question)
+    return texts["ja" if has_japanese else "en"]
+
+
+def not_found(question: str) -> str:
+    """Say that nothing was found."""
+    return in_language_of(question, NOT_FOUND)
+
+
+def page_named(question: str, document: str, page: int) -> str:
+    """Name a page."""
+    return in_language_of(question, PAGE_NAMED).format(document=document, page=page)
