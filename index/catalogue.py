@@ -287,6 +287,13 @@ def names_of(sql: sqlite3.Connection, contents: Iterable[int]) -> set[str]:
     return {row[0] for content in contents for row in sql.execute(query, (content,))}
 
 
+def names_drawn(sql: sqlite3.Connection, thumbnails: Iterable[str]) -> set[str]:
+    """Collect the names of the documents that have pages with these thumbnails."""
+    query = "SELECT DISTINCT content FROM pages WHERE thumbnail = ?"
+    contents = [row[0] for image in thumbnails for row in sql.execute(query, (image,))]
+    return names_of(sql, contents)
+
+
 def records(sql: sqlite3.Connection, pattern: str) -> tuple[DocumentRecord, ...]:
     """Documents as `list` shows them, by name."""
     rows = sql.execute(

@@ -30,13 +30,19 @@ def forget_damaged(folder: Path, database: Database, found: Findings) -> tuple[s
         sql.executemany("INSERT OR IGNORE INTO deletions(content) VALUES (?)", gone)
         sql.executemany("DELETE FROM segments WHERE id = ?", [(s,) for s in found.unreadable])
         sql.executemany("DELETE FROM codebooks WHERE version = ?", [(v,) for v in found.codebooks])
+        # The vectors of such a page are good: it stays, and is drawn again if its file is there.
+        blurred = catalogue.names_drawn(sql, found.thumbnails) - names
+        of_name = "SELECT source FROM documents WHERE name = ?"
+        for name in blurred:
+            if Path(sql.execute(of_name, (name,)).fetchone()[0]).exists():
+                catalogue.read_again(sql, name)
         lost = [(image,) for image in found.thumbnails]
         sql.executemany("UPDATE pages SET thumbnail = NULL WHERE thumbnail = ?", lost)
         if found.words:
             sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
         catalogue.bump(sql)
     _delete_files(folder, found, images)
-    return tuple(sorted(names))
+    return tuple(sorted(names | blurred))
 
 
 def _delete_files(folder: Path, found: Findings, images: list[str]) -> None:

@@ -68,6 +68,7 @@ class Verifier:
         if not found.hopeless:
             with self._database.view() as sql:
                 names |= catalogue.names_of(sql, found.contents)
+                names |= catalogue.names_drawn(sql, found.thumbnails)
         return VerifyReport(found.n_files, found.n_bytes, tuple(found.damage), tuple(sorted(names)))
 
     def _count(self, path: Path) -> None:

@@ -182,7 +182,8 @@ def _print_verify(result: dict[str, Any]) -> None:
         console.print("Nothing is damaged.")
     elif "mended" in result:
         missing = result["mended"]["missing"]
-        n_read = result["mended"].get("documents", {}).get("added", 0)
+        counts = result["mended"].get("documents", {})
+        n_read = counts.get("added", 0) + counts.get("updated", 0)
         console.print(f"Dropped what was damaged; read again: {n_read} documents.")
         for name in missing:
             console.print(f"cannot be read again, its file is gone: {name}", markup=False)

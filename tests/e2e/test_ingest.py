@@ -414,6 +414,24 @@ def test_verify_finds_damage_and_mends_it_from_the_files(yomu, corpus):
     assert {(hit["document"], hit["page"]): hit["score"] for hit in after} == key
 
 
+def test_a_damaged_page_image_is_drawn_again_and_its_page_stays(yomu, corpus):
+    yomu.json("ingest", corpus)
+    images = sorted((yomu.index / "images").rglob("*.webp"))
+    before = {path.name: path.read_bytes() for path in images}
+    for image in images:
+        image.write_bytes(b"torn")
+    gone = corpus / "first.pdf"
+    gone.unlink()
+    report = yomu.json("verify", "--mend", code=1)
+    assert report["mended"]["missing"] == ["first.pdf"]
+    assert report["mended"]["documents"]["updated"] == 3
+    assert yomu.json("verify")["clean"]
+    after = {path.name: path.read_bytes() for path in (yomu.index / "images").rglob("*.webp")}
+    assert after.items() < before.items()
+    (stays,) = [each for each in yomu.json("list")["documents"] if each["document"] == gone.name]
+    assert stays["status"] == "complete"
+
+
 def test_tables_for_people(yomu, corpus):
     (corpus / "empty.pdf").write_bytes(b"")
     summary = yomu.run("ingest", corpus, code=1).out

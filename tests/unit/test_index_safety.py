@@ -355,7 +355,7 @@ def test_damaged_bytes_are_found_in_many_places(built, tmp_path):
         ("segments/*/vectors.bin", 1),
         ("segments/*/pages.npy", 2),
         ("segments/*/manifest.json", 2),
-        ("images/*/*.webp", 0),
+        ("images/*/*.webp", 1),
     ],
 )
 def test_mending_reads_again_only_what_must_be(built, tmp_path, pattern, read_again):
@@ -372,7 +372,8 @@ def test_mending_reads_again_only_what_must_be(built, tmp_path, pattern, read_ag
         assert names == report.documents
         assert (len(names) > 0) == (read_again > 0)
         assert page_index.verify().clean
-        assert {failure.document for failure in page_index.failures()} == set(names)
+        if not pattern.startswith("images"):  # pages whose image is lost stay and are searched
+            assert {failure.document for failure in page_index.failures()} == set(names)
         sources = {r.name: r.source for r in page_index.documents()}
         assert all(sources[name] == f"/in/{name}" for name in names)
         for name in names:
