@@ -81,7 +81,9 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
         shown = content
     replace = None if shown == content else content
     sql.execute("DELETE FROM documents WHERE name = ?", (document.name,))
-    language = document.language or (language if replace is None else None)
+    twin = sql.execute("SELECT max(language) FROM documents WHERE content = ?", (content,))
+    known = language if replace is None else None
+    language = document.language or known or twin.fetchone()[0]  # of the same bytes
     insert(
         sql,
         "documents",

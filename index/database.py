@@ -47,7 +47,7 @@ CREATE VIEW words AS SELECT id, folded(text, text_class) AS body FROM pages;
 CREATE VIRTUAL TABLE word_index USING fts5(body, content='words', content_rowid='id');
 CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """
-REBUILD = "run `yomu verify` for what can be mended, or remove the index and ingest again"
+REBUILD = "delete the index folder and ingest again; the documents themselves are untouched"
 READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
 COMPLETE = ("healthy", "ocr")  # text that says what the page shows; thin text does not
 

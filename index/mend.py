@@ -20,7 +20,7 @@ def forget_damaged(folder: Path, database: Database, found: Findings) -> tuple[s
     to be rewritten by the caller without the contents that are deleted here.
     """
     if found.hopeless:
-        raise IndexCorrupt(f"{database.path}: damaged beyond mending; {REBUILD}")
+        raise IndexCorrupt(f"{database.path}: damaged beyond mending: {REBUILD}")
     with database.transaction() as sql:
         names = found.documents | catalogue.names_of(sql, found.contents)
         images = catalogue.remove(sql, found.documents)

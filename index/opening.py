@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from index import catalogue
-from index.database import Database, schema
+from index.database import REBUILD, Database, schema
 from index.errors import IndexCorrupt, IndexMismatch, IndexMissing
 from index.records import FORMAT_VERSION, VectorSettings
 
@@ -25,8 +25,7 @@ def refuse_lost_database(folder: Path) -> None:
     """Raise IndexCorrupt where vectors lie without their database: they are no leftovers."""
     if not (folder / "index.db").exists() and any((folder / "segments").glob("[0-9a-f]*")):
         raise IndexCorrupt(
-            f"{folder}: index.db is missing but segments/ is not empty; bring index.db back, or "
-            "delete the folder and ingest again"
+            f"{folder}: index.db is missing but segments/ is not empty; bring it back, or {REBUILD}"
         )
 
 

@@ -32,7 +32,7 @@ from filelock import FileLock
 from index import catalogue, opening, pages
 from index.codec import store_codec
 from index.database import Database
-from index.errors import IndexMissing, IndexReadOnly, PageIndexError
+from index.errors import DocumentUnknown, IndexMissing, IndexReadOnly, PageIndexError
 from index.finder import Finder
 from index.fusion import DEFAULT, Fusion
 from index.mend import forget_damaged
@@ -115,6 +115,7 @@ class PageIndex:
         Several processes may hold a reader on one index, also on a read-only file system.
         """
         if not writable:
+            opening.refuse_lost_database(folder)
             database = Database(folder / "index.db", writable=False)
             return cls._open(folder, database, settings, tuning, None)
         if settings is None and not (folder / "index.db").exists():
@@ -373,6 +374,13 @@ class PageIndex:
         """Documents whose name matches a glob, by name."""
         with self._database.view() as sql:
             return catalogue.records(sql, pattern)
+
+    def document(self, name: str) -> DocumentRecord:
+        """Return the document of exactly this name. Raises DocumentUnknown."""
+        for each in self.documents(name):
+            if each.name == name:
+                return each
+        raise DocumentUnknown(f"no document {name!r} in the index; `yomu list` shows all names")
 
     def failures(self) -> tuple[Failure, ...]:
         """Everything that could not be read and is to be tried again."""

@@ -230,6 +230,12 @@ class VerifyReport:
     n_bytes: int
     damage: tuple[Damage, ...]
     documents: tuple[str, ...]  # to be read again; mend() makes the next ingest do so
+    hopeless: bool = False  # the database is damaged: nothing but a new index helps
+
+    @property
+    def mendable(self) -> bool:
+        """Something is damaged, and mend() helps."""
+        return not (self.clean or self.hopeless)
 
     @property
     def clean(self) -> bool:

@@ -31,11 +31,14 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        space = shutil.disk_usage(folder).free if folder.exists() else 0
-        what = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            space = shutil.disk_usage(folder).free if folder.exists() else 0
+            what, advice = f"disk full, {space >> 20} MiB free", "make room"
+        else:
+            what, advice = str(error.strerror or error), "mend that, or name another --index"
         raise IndexFull(
-            f"{folder}: could not write ({what}; {space >> 20} MiB free); "
-            "everything committed before is safe: make room and run the same command again"
+            f"{folder}: could not write ({what}); everything committed before is safe: {advice}, "
+            "and run the same command again"
         ) from error
 
 
@@ -93,8 +96,7 @@ def lock_for_writing(folder: Path, wait_s: float) -> FileLock:
         lock.acquire(timeout=wait_s)
     except Timeout as error:
         raise IndexLocked(
-            f"{folder}: another process is writing to this index; wait for it "
-            "(--wait SECONDS) or stop it"
+            f"{folder}: another process is writing to this index; wait for it (--wait) or stop it"
         ) from error
     return lock
 

@@ -57,7 +57,7 @@ class Verifier:
                     self._check_codebooks(sql)
                     self._check_thumbnails(sql)
         except IndexCorrupt as error:
-            self._found.add("index.db", str(error))
+            self._found.add("index.db", str(error).removeprefix(f"{self._database.path}: "))
             self._found.hopeless = True
         return self._found
 
@@ -69,7 +69,9 @@ class Verifier:
             with self._database.view() as sql:
                 names |= catalogue.names_of(sql, found.contents)
                 names |= catalogue.names_drawn(sql, found.thumbnails)
-        return VerifyReport(found.n_files, found.n_bytes, tuple(found.damage), tuple(sorted(names)))
+        return VerifyReport(
+            found.n_files, found.n_bytes, tuple(found.damage), tuple(sorted(names)), found.hopeless
+        )
 
     def _count(self, path: Path) -> None:
         self._found.n_files += 1

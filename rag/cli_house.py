@@ -93,12 +93,12 @@ def verify(
         "documents": list(report.documents),
     }
     is_well = report.clean
-    if mend and not report.clean:
+    if mend and report.mendable:
         result["mended"], is_well = _read_again(pipeline, settings, pipeline.mend())
     if as_json:
         print_json(result)
     else:
-        _print_verify(result)
+        _print_verify(result, report.mendable)
     if not is_well:
         raise typer.Exit(1)
 
@@ -173,7 +173,7 @@ def _read_again(
     return report_json(report, settings) | result, is_well
 
 
-def _print_verify(result: dict[str, Any]) -> None:
+def _print_verify(result: dict[str, Any], is_mendable: bool) -> None:
     console = out()
     console.print(f"{result['files']} files, {human_bytes(result['bytes'])} checked.")
     for each in result["damage"]:
@@ -187,7 +187,7 @@ def _print_verify(result: dict[str, Any]) -> None:
         console.print(f"Dropped what was damaged; read again: {n_read} documents.")
         for name in missing:
             console.print(f"cannot be read again, its file is gone: {name}", markup=False)
-    else:
+    elif is_mendable:
         console.print("`yomu verify --mend` reads what is damaged again.")
 
 

@@ -1,6 +1,7 @@
 """`yomu ingest`: files and folders into the index, with progress and a summary."""
 
 import re
+import shutil
 import sys
 import time
 from collections import Counter
@@ -265,6 +266,7 @@ def report_json(report: "IngestReport", settings: Settings) -> dict[str, Any]:
         "ocr": [{"document": name, "page": page} for name, page in report.read_by_ocr],
         "unread_pages": report.unread_pages,
         "skipped": dict(report.skipped),
+        "gone": list(report.gone),
         "interrupted": report.interrupted or None,
     }
 
@@ -300,9 +302,19 @@ def _print_summary(report: "IngestReport", settings: Settings) -> None:
         listed = ", ".join(f"{escape(name)} ({n})" for name, n in per_document.items())
         console.print(f"Read by OCR: {len(report.read_by_ocr)} pages of {listed}.")
     if report.unread_pages and settings.ocr == "auto" and not report.interrupted:
+        advice = (
+            "; give their files to `yomu ingest` to have them read"
+            if shutil.which("tesseract")
+            else "; with Tesseract installed they would be read as well"
+        )
         console.print(
             f"{report.unread_pages} pages have a text layer that lacks something, or none, and are "
-            "found by their looks; with Tesseract installed they would be read as well."
+            f"found by their looks{advice}."
+        )
+    if report.gone:
+        console.print(
+            f"Still in the index, though the files are gone: {len(report.gone)} documents; "
+            "--prune takes them out."
         )
     if report.skipped:
         kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(report.skipped.items()))

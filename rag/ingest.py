@@ -21,7 +21,7 @@ from rag.errors import DocumentError
 from rag.interrupts import interrupts_later
 from rag.office import OfficeConverter
 from rag.reader import Limits, PageReader, ReaderPool, ReadPage
-from rag.sources import Discovery, Source, file_sha256
+from rag.sources import Discovery, Source, file_sha256, is_gone
 from rag.text_quality import language_of
 
 COMMIT_PAGES = 32
@@ -66,6 +66,9 @@ class Trouble:
     reason: str
 
 
+LINK_NOTE = "is a link to a folder and was not followed; name the folder itself to read it"
+
+
 class StopIngest(Exception):
     """Raised by a Progress that wants the run to end; what was read is kept."""
 
@@ -81,6 +84,7 @@ class IngestReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
     read_by_ocr: list[tuple[str, int]] = field(default_factory=list)
     unread_pages: int = 0  # without usable text, and no OCR to read them
+    gone: tuple[str, ...] = ()  # documents whose files are no longer there, and which stay
     seconds: float = 0.0
     interrupted: str = ""
 
@@ -178,12 +182,18 @@ class Ingest:
         raised, the report stays true.
         """
         self.report.skipped = discovery.skipped
+        self.report.failures += [
+            Trouble(name, None, why) for name, why in discovery.unlisted.items()
+        ]
+        self.report.notes += [Trouble(name, None, LINK_NOTE) for name in discovery.links]
         self._n_documents = (0, len(discovery.sources))
         try:
             self._read_all(discovery)
+            gone = documents_gone(self._known.values(), discovery)
             if self._options.prune:
-                gone = documents_gone(self._known.values(), discovery)
                 self.report.documents["removed"] = len(self._index.remove_documents(gone))
+            else:
+                self.report.gone = gone
             self._commit("")
         except (KeyboardInterrupt, StopIngest):
             self._commit("")
@@ -410,7 +420,7 @@ def documents_gone(known: Iterable[DocumentRecord], discovery: Discovery) -> tup
         for each in known
         if each.name not in found
         and any(Path(each.source).is_relative_to(folder) for folder in discovery.folders)
-        and not Path(each.source).exists()
+        and is_gone(Path(each.source))
     )
 
 

@@ -9,6 +9,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from index.page_index import PageIndex
@@ -60,13 +62,15 @@ class OcrPass:
     def run(self, sources: Iterable[Source], report: IngestReport, progress: Progress) -> None:
         """Read every page in need, adding to the report; Ctrl-C keeps what was read."""
         by_name = {each.name: each for each in sources}
-        jobs = [
-            self._job(name, number, by_name[name])
-            for name, number in unread_pages(self._index)
-            if name in by_name
-        ]
+        jobs = []
+        for name, pages in groupby(unread_pages(self._index), key=itemgetter(0)):
+            # a page goes by one of its names; the file at hand may have another
+            names = (name, *self._index.document(name).same_as)
+            source = next((by_name[each] for each in names if each in by_name), None)
+            if source is not None:
+                jobs += [self._job(name, number, source) for _, number in pages]
         try:
-            self._read_all(jobs, report, progress)
+            self._read_all(jobs, report, progress, len(by_name))
         except KeyboardInterrupt:
             report.interrupted = INTERRUPTED
         self._tell_languages()
@@ -75,12 +79,14 @@ class OcrPass:
     def _tell_languages(self) -> None:
         """Record the language of documents that had no text to tell it from before."""
         for name, texts in self._texts.items():
-            (known,) = self._index.documents(name)
+            known = self._index.document(name)
             language = language_of("\n".join(texts))
             if known.language is None and language is not None:
                 self._index.finish_document(name, language=language)
 
-    def _read_all(self, jobs: list[OcrJob], report: IngestReport, progress: Progress) -> None:
+    def _read_all(
+        self, jobs: list[OcrJob], report: IngestReport, progress: Progress, n_documents: int
+    ) -> None:
         last_commit = time.monotonic()
         n_workers = max(1, (os.cpu_count() or 2) // 2)
         with ReaderPool(n_workers, self._options.passwords, self._options.limits) as pool:
@@ -91,7 +97,7 @@ class OcrPass:
                 self._index.commit()
                 last_commit = time.monotonic()
                 progress.update(
-                    documents=(0, 0),
+                    documents=(n_documents, n_documents),
                     pages=(n_done, len(jobs)),
                     failed=len(report.failures),
                     what=f"OCR {done.job.document}",
@@ -99,7 +105,7 @@ class OcrPass:
 
     def _job(self, name: str, number: int, source: Source) -> OcrJob:
         page = self._index.page(name, number)
-        sha256 = self._index.documents(name)[0].sha256 if source.is_office else ""
+        sha256 = self._index.document(name).sha256 if source.is_office else ""
         return OcrJob(name, number, source, sha256 or "", page.text)
 
     def _read(self, reader: PageReader, job: OcrJob) -> OcrDone:

@@ -27,6 +27,7 @@ def plan_ingest(
     by_name = {each.name: each for each in known}
     stored = {each.sha256 for each in known if each.status == "complete"}
     plan = IngestPlan()
+    plan.failures += [Trouble(name, None, why) for name, why in discovery.unlisted.items()]
 
     def look(reader: PageReader, source: Source) -> tuple[Source, str, int, str]:
         try:

@@ -38,11 +38,15 @@ class Discovery:
 
     skipped   suffix -> number of files that are no documents
     folders   the folders that were walked, absolute
+    unlisted  name of a folder below them -> why it could not be looked into
+    links     names of links to folders, which are not followed: they may lead anywhere, or round
     """
 
     sources: tuple[Source, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
+    unlisted: Mapping[str, str] = field(default_factory=dict)
+    links: tuple[str, ...] = ()
 
 
 def discover(paths: Iterable[Path], known: Mapping[str, str], ignore: Path) -> Discovery:
@@ -56,6 +60,8 @@ def discover(paths: Iterable[Path], known: Mapping[str, str], ignore: Path) -> D
     sources: dict[Path, Source] = {}
     skipped: Counter[str] = Counter()
     folders: list[Path] = []
+    unlisted: dict[str, str] = {}
+    links: list[str] = []
     for path in paths:
         root = path.resolve()
         if not root.exists():
@@ -63,17 +69,20 @@ def discover(paths: Iterable[Path], known: Mapping[str, str], ignore: Path) -> D
         if root.is_dir():
             folders.append(root)
         base = root if root.is_dir() else root.parent
-        for file in _files(root, ignore.resolve()):
+        for file in _files(root, ignore.resolve(), unlisted, links):
             if root.is_dir() and not _is_document(file):
                 skipped[file.suffix.lower() or "(no suffix)"] += 1
             elif file not in sources:
                 sources[file] = Source(names.choose(file, base), file)
-    return Discovery(tuple(sources.values()), dict(skipped), tuple(folders))
+    found = tuple(sources.values())
+    return Discovery(found, dict(skipped), tuple(folders), unlisted, tuple(links))
 
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file; DocumentError says why it cannot be read."""
     try:
+        if not path.is_file() and path.exists():  # opening a pipe would wait for ever
+            raise DocumentError("is no regular file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -118,16 +127,36 @@ def _shown(char: str) -> str:
     return char if char.isprintable() or is_space else "\ufffd"
 
 
-def _files(root: Path, ignore: Path) -> Iterator[Path]:
-    if root.is_file():
+def is_gone(path: Path) -> bool:
+    """Say whether a file is not there, rather than behind a folder that cannot be looked into."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _files(root: Path, ignore: Path, unlisted: dict[str, str], links: list[str]) -> Iterator[Path]:
+    """Yield the files below a folder; put into the last two what Discovery says of folders."""
+    if not root.is_dir():
         yield root
         return
-    for folder, folders, files in os.walk(root):
+
+    def below(path: str | Path) -> str:
+        return f"{_text(Path(path).relative_to(root.parent))}/"
+
+    def cannot_list(error: OSError) -> None:
+        unlisted[below(error.filename)] = f"folder cannot be looked into: {error.strerror}"
+
+    for folder, folders, files in os.walk(root, onerror=cannot_list):
         folders[:] = sorted(
             each
             for each in folders
             if not each.startswith(".") and Path(folder, each) != ignore and each != "__MACOSX"
         )
+        links += [below(Path(folder, each)) for each in folders if Path(folder, each).is_symlink()]
         # Dot files and Office's lock files (~$name.docx) are nobody's documents.
         yield from (
             Path(folder, each) for each in sorted(files) if not each.startswith((".", "~$"))
@@ -141,6 +170,8 @@ def _is_document(file: Path) -> bool:
     if suffix:
         return False
     try:
+        if not file.is_file():
+            return False
         with file.open("rb") as opened:
             return b"%PDF-" in opened.read(1024)
     except OSError:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Form, Query, Request, UploadFile
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -56,6 +58,7 @@ def install(app: FastAPI, service: Service) -> None:
     """Add the routes and the answers to expected errors."""
     for kind in ExpectedError:
         app.add_exception_handler(kind, _expected)
+    app.add_exception_handler(RequestValidationError, _misshapen)
     app.include_router(_questions(service), prefix="/api", tags=["questions"], responses=ERRORS)
     app.include_router(_documents(service), prefix="/api", tags=["documents"], responses=ERRORS)
     app.include_router(_pages(service), prefix="/api", tags=["documents"], responses=ERRORS)
@@ -67,6 +70,17 @@ async def _expected(request: Request, error: Exception) -> Response:
     status = status_of(error)
     headers = {"retry-after": "30"} if status in (429, 503) else None
     return JSONResponse({"error": public(str(error))}, status, headers=headers)
+
+
+async def _misshapen(request: Request, error: Exception) -> Response:
+    """Say in one line which field is wrong; FastAPI's own list of them goes along."""
+    assert isinstance(error, RequestValidationError)
+    answer = await request_validation_exception_handler(request, error)
+    places = (".".join(map(str, each["loc"][1:] or each["loc"])) for each in error.errors())
+    said = (each["msg"] for each in error.errors())
+    line = "; ".join(f"{place}: {what}" for place, what in zip(places, said, strict=True))
+    body = json.loads(bytes(answer.body)) | {"error": line}
+    return JSONResponse(body, answer.status_code)
 
 
 def _questions(service: Service) -> APIRouter:
@@ -84,7 +98,10 @@ def _questions(service: Service) -> APIRouter:
         language: str | None = None,
     ) -> dict[str, Any]:
         """Ranked pages of a question."""
-        body = SearchBody(query=query, mode=mode, top_k=top_k, document=document, language=language)
+        body = SearchBody(
+            query=query, mode=mode, top_k=top_k, document=document, folder=folder,
+            date_from=date_from, date_to=date_to, language=language,
+        )  # fmt: skip
         return result_json(service.search(body.request()))
 
     @router.post("/search")
@@ -246,7 +263,7 @@ def _server(app: FastAPI, service: Service) -> APIRouter:
 def _files(service: Service) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/documents/{name:path}")
+    @router.api_route("/documents/{name:path}", methods=["GET", "HEAD"])
     def pdf(name: Name) -> Response:
         # The browser's own viewer shows it; the page's policy would keep that from its plug-in.
         headers = {

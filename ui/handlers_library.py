@@ -1,7 +1,7 @@
 """What happens in the library and on the status page; plain functions, without gradio."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ui import markup, markup_ask, markup_library
@@ -113,11 +113,13 @@ def add_files(service: Service, files: Sequence[tuple[str, str]], language: str)
     """Take uploaded files (name, where it was put) and have them read; returns a line about it."""
     taken: list[Path] = []
     problems = []
-    for name, path in files:
+    for sent, path in files:
+        name = PurePath(sent).name  # what Gradio says may be where it put the file
         try:
             taken.append(service.store_upload(name, Path(path)))
         except ExpectedError as error:
-            problems.append(f"{name}: {reason(error, language)}")
+            said = reason(error, language)
+            problems.append(said if name in said else f"{name}: {said}")
     lines = [markup.note(word(language, "error", reason=each), "error") for each in problems]
     if taken:
         text = word(language, "uploading", n=len(taken))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rag.answer import Answer, Turn
 from rag.errors import UsageError
+from rag.words import QUOTED_HINT, QUOTED_NOTE, in_language_of
 from ui.api import ERRORS, begun, client_of
 from ui.errors import ExpectedError, public
 from ui.requests import AskRequest, Event, Finished, Piece
@@ -29,10 +30,10 @@ FINISH = {"end": "stop", "length": "length", "repetition": "stop", "cancelled": 
 
 
 class TextPart(BaseModel):
-    """A part of a message; only text is read."""
+    """A part of a message; only text is read, and anything else is refused, not passed over."""
 
-    type: str
-    text: str = ""
+    type: Literal["text"]
+    text: str
 
 
 class Message(BaseModel):
@@ -46,7 +47,7 @@ class Message(BaseModel):
         """What it says."""
         if isinstance(self.content, str):
             return self.content
-        return "\n".join(part.text for part in self.content if part.type == "text")
+        return "\n".join(part.text for part in self.content)
 
 
 class ChatBody(BaseModel):
@@ -122,7 +123,7 @@ class _Completion:
     def whole(self, answer: Answer) -> dict[str, Any]:
         """Return a chat.completion."""
         message = {
-            "role": "assistant", "content": answer.text, "refusal": None,
+            "role": "assistant", "content": answer.text + _closing(answer), "refusal": None,
             "annotations": self._annotations(answer),
         }  # fmt: skip
         n = answer.timings.tokens
@@ -146,6 +147,8 @@ class _Completion:
                 if isinstance(event, Piece):
                     yield self._chunk({"content": event.text})
                 elif isinstance(event, Finished):
+                    if closing := _closing(event.answer):
+                        yield self._chunk({"content": closing})
                     delta = {"annotations": self._annotations(event.answer)}
                     yield self._chunk(delta, _finish(event.answer))
         except ExpectedError as error:
@@ -173,6 +176,13 @@ class _Completion:
             }
             for page in answer.citations
         ]
+
+
+def _closing(answer: Answer) -> str:
+    """Say below a quotation that it is one: a chat client shows nothing but the text."""
+    if QUOTED_NOTE not in answer.notes:
+        return ""
+    return f"\n\n({in_language_of(answer.question.text, QUOTED_HINT)})"
 
 
 def _finish(answer: Answer) -> str:

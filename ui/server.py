@@ -3,8 +3,9 @@
 import contextlib
 import os
 import socket
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,15 @@ class ServeOptions:
                 raise UsageError(f"--root {root}: no such folder")
 
 
-def build(service: Service, options: ServeOptions) -> ASGIApp:
-    """Return the whole application behind its gate."""
+def build(
+    service: Service, options: ServeOptions, announce: Callable[[], None] = lambda: None
+) -> ASGIApp:
+    """Return the whole application behind its gate; `announce` is called when it takes requests."""
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         service.start()
+        announce()
         yield
         service.close()
 
@@ -109,7 +113,14 @@ def serve(settings: Settings, options: ServeOptions) -> None:
     limits = ServiceLimits(upload_bytes=options.max_upload_mb * 1_000_000)
     service = Service(settings, limits, options.roots)
     listener = _listen(options.host, options.port)
-    application = build(service, options)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+
+    def announce() -> None:
+        sys.stderr.write(f"Yomu is at {url}/ (API: {url}/api/docs); Ctrl-C ends it.\n")
+
+    sys.stderr.write("Starting the page …\n")
+    application = build(service, options, announce)
     config = uvicorn.Config(
         application, log_level="warning", access_log=False, server_header=False, ws="none",
         timeout_graceful_shutdown=5, proxy_headers=False,

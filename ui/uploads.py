@@ -71,6 +71,8 @@ def store(library: Path, name: str, content: Path | bytes, most_bytes: int) -> P
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     if size > most_bytes:
         raise NotAllowed(f"{name} is larger than {most_bytes / 1e6:g} MB")
+    if not size:
+        raise NotAllowed(f"{name} is empty (0 bytes)")
     data = content if isinstance(content, bytes) else content.read_bytes()
     if not has_right_magic(Path(name).suffix, data[:1024]):
         raise NotAllowed(f"{name} is not what its name says; nothing was added")

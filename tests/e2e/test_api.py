@@ -52,6 +52,29 @@ def test_search_has_the_shape_of_the_command(api):
     assert len(api.post("/api/search", json=body).json()["hits"]) <= 1
 
 
+def test_every_filter_of_a_search_counts(api):
+    """Also in the short form, by GET."""
+    for narrow in ({"document": "no*"}, {"folder": "no"}, {"language": "fr"},
+                   {"date_to": "1999-01-01"}, {"date_from": "2999-01-01"}):  # fmt: skip
+        query = {"query": "kettle", "mode": "text"} | narrow
+        assert api.get("/api/search", params=query).json()["hits"] == [], narrow
+        assert api.post("/api/search", json=query).json()["hits"] == [], narrow
+
+
+def test_what_is_not_accepted_is_said_in_one_line(api):
+    wrong = api.get("/api/search", params={"query": "x", "top_k": 0})
+    assert wrong.status_code == 422
+    assert wrong.json()["error"].startswith("top_k: ")
+    assert api.head("/documents/kettle-manual.pdf").status_code == 200
+    part = {"type": "image_url", "image_url": {"url": "data:,"}}
+    asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, part]}]}
+    assert "content" in api.post("/v1/chat/completions", json=asked).json()["error"]
+
+
+def test_the_server_says_where_it_is(served):
+    assert f"Yomu is at {served.url}/ " in served.log.read_text()
+
+
 def test_pages_are_found_by_a_picture_of_them(api):
     """A page's own image finds it; a file that is no image is refused, and none is kept."""
     picture = api.get("/api/documents/tourism-ja.pdf/pages/1.png").content
@@ -112,6 +135,7 @@ def test_ask_without_stream_is_what_the_command_prints(api):
 def test_questions_that_cannot_be_meant(api, body, status):
     answer = api.post("/api/ask", json=body)
     assert answer.status_code == status, answer.text
+    assert "\n" not in answer.json()["error"]
     assert "Traceback" not in answer.text
 
 

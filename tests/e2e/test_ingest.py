@@ -414,6 +414,22 @@ def test_verify_finds_damage_and_mends_it_from_the_files(yomu, corpus):
     assert {(hit["document"], hit["page"]): hit["score"] for hit in after} == key
 
 
+def test_a_damaged_database_has_one_advice(yomu, corpus):
+    yomu.json("ingest", corpus)
+    database = yomu.index / "index.db"
+    whole = database.read_bytes()
+    database.write_bytes(
+        whole[: len(whole) // 2] + b"\xff" * 3000 + whole[len(whole) // 2 + 3000 :]
+    )
+    for arguments in (["verify"], ["verify", "--mend"]):
+        done = yomu.run(*arguments, code=1)
+        assert "delete the index folder and ingest again" in done.out
+        assert "--mend" not in done.out
+    database.unlink()
+    for arguments in (["search", "x"], ["ingest", corpus], ["verify"]):
+        assert "index.db is missing" in yomu.run(*arguments, code=2).err
+
+
 def test_a_damaged_page_image_is_drawn_again_and_its_page_stays(yomu, corpus):
     yomu.json("ingest", corpus)
     images = sorted((yomu.index / "images").rglob("*.webp"))

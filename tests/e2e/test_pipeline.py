@@ -98,6 +98,28 @@ def test_pages_stored_without_ocr_are_read_later(make, corpus, tesseract):
     assert report.read_by_ocr == [("photo.png", 1)]
 
 
+def test_a_moved_scan_is_read_under_its_new_name(make, corpus, tesseract):
+    """Its pages are stored already, under the name that is gone."""
+    ingest(make(ocr="off"), corpus)
+    (corpus / "new").mkdir()
+    (corpus / "photo.png").rename(corpus / "new" / "photo.png")
+    report = ingest(make(ocr="eng"), corpus)
+    assert len(report.read_by_ocr) == 1
+    assert report.gone == ("photo.png",)
+    (moved,), _ = make().documents("new/photo.png")
+    assert moved.same_as == ("photo.png",)
+
+
+def test_another_name_of_known_bytes_has_their_language(make, corpus):
+    odd.text_pdf(corpus / "first.pdf", ["the orchard and the harbour are not for sale"] * 5)
+    ingest(make(), corpus)
+    for name in ("bad?.pdf", "bad1.pdf", "second.pdf"):  # new names, and one that had other bytes
+        (corpus / name).write_bytes((corpus / "first.pdf").read_bytes())
+    ingest(make(), corpus)
+    languages = {each.name: each.language for each in make().documents("*.pdf")[0]}
+    assert [languages[n] for n in ("first.pdf", "bad?.pdf", "bad1.pdf", "second.pdf")] == ["en"] * 4
+
+
 def test_page_image_from_the_file_and_from_the_thumbnail(make, corpus):
     pipeline = make()
     ingest(pipeline, corpus)

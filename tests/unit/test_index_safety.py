@@ -46,7 +46,7 @@ def test_a_lost_database_never_takes_the_vectors_along(tmp_path):
         put(page_index, "a.pdf")
     for path in tmp_path.glob("index.db*"):
         path.unlink()
-    with pytest.raises(IndexCorrupt, match="bring index.db back"):
+    with pytest.raises(IndexCorrupt, match="bring it back"):
         PageIndex.open(tmp_path, SETTINGS, writable=True)
     assert list((tmp_path / "segments").glob("*/vectors.bin"))
 

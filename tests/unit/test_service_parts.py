@@ -88,11 +88,15 @@ def test_long_names_fit_a_file_system(tmp_path):
     assert path.read_bytes() == PDF
 
 
+def test_an_empty_file_is_called_empty(tmp_path):
+    with pytest.raises(NotAllowed, match=r"a.pdf is empty \(0 bytes\)"):
+        store(tmp_path, "a.pdf", b"", 1000)
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
         ("a.pdf", b"<html><script>alert(1)</script>"),
-        ("a.pdf", b""),
         ("a.png", PDF),
         ("a.docx", b"\x7fELF"),
         ("a.webp", b"RIFF1234AVI "),

@@ -1,5 +1,6 @@
 """What lies below a path, and the names it goes by."""
 
+import errno
 import hashlib
 import os
 import unicodedata
@@ -7,7 +8,7 @@ import unicodedata
 import pytest
 
 from rag.errors import DocumentError, UsageError
-from rag.sources import Source, discover, file_sha256
+from rag.sources import Source, discover, file_sha256, is_gone
 
 
 @pytest.fixture
@@ -33,6 +34,46 @@ def test_documents_below_a_folder(folder):
     assert names(found) == ["b.pdf", "scan", "a/deck.pptx", "a/photo.jpeg", "a/日本語.PDF"]
     assert found.skipped == {".txt": 1, "(no suffix)": 1}
     assert found.folders == (folder,)
+
+
+def test_folders_that_are_not_read_are_named(folder, monkeypatch):
+    (folder / "linked").symlink_to(folder.parent, target_is_directory=True)
+    (folder / "locked").mkdir()
+    (folder / "locked" / "report.pdf").write_bytes(b"x")
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):  # as the system refuses, though not to root
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = discover([folder], {}, folder / "index")
+    assert found.unlisted == {"docs/locked/": "folder cannot be looked into: Permission denied"}
+    assert found.links == ("docs/linked/",)
+    assert "report.pdf" not in str(names(found))
+
+
+def test_a_pipe_is_named_and_never_opened(tmp_path):
+    for name in ("pipe.pdf", "pipe"):
+        os.mkfifo(tmp_path / name)
+    found = discover([tmp_path], {}, tmp_path / "index")
+    assert names(found) == ["pipe.pdf"]
+    with pytest.raises(DocumentError, match="is no regular file"):
+        file_sha256(tmp_path / "pipe.pdf")
+
+
+def test_a_file_behind_a_closed_door_is_not_gone(tmp_path, monkeypatch):
+    assert is_gone(tmp_path / "no.pdf")
+    (tmp_path / "file").touch()
+    assert is_gone(tmp_path / "file" / "no.pdf")
+    assert not is_gone(tmp_path / "file")
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert not is_gone(tmp_path / "no.pdf")
 
 
 def test_a_file_named_by_hand_is_taken_whatever_its_suffix(folder):
