@@ -380,7 +380,7 @@ class PageIndex:
         for each in self.documents(name):
             if each.name == name:
                 return each
-        raise DocumentUnknown(f"no document {name!r} in the index; `yomu list` shows all names")
+        raise DocumentUnknown(f"{name!r} is not in the index")
 
     def failures(self) -> tuple[Failure, ...]:
         """Everything that could not be read and is to be tried again."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from PIL import Image
 
 from index.database import READABLE
-from index.errors import DocumentUnknown
 from index.page_index import PageIndex
 from index.records import DocumentRecord, PageRecord
 from rag.answer import PageImage
@@ -41,7 +40,7 @@ class PageImages:
         in it any more. Raises DocumentUnknown, or DocumentError when neither can be had.
         """
         page = page_index.page(document, number)
-        record = _record(page_index, document)
+        record = page_index.document(document)
         try:
             with self._lock:
                 file = self._file(record)
@@ -54,7 +53,7 @@ class PageImages:
         self, page_index: PageIndex, document: str, number: int, words: Sequence[str]
     ) -> list[tuple[float, float, float, float]]:
         """Return where a page has these words, as shares of the page; [] where its file is gone."""
-        record = _record(page_index, document)
+        record = page_index.document(document)
         try:
             with self._lock:
                 return self._reader.find(self._file(record), number, words)
@@ -70,7 +69,7 @@ class PageImages:
         rows = []
         if page.text_class in READABLE:
             with suppress(DocumentError), self._lock:  # gone; the index still has its words
-                rows = self._reader.rows(self._file(_record(page_index, document)), number)
+                rows = self._reader.rows(self._file(page_index.document(document)), number)
         if page.text_class == "healthy" and rows:
             return rows
         stored = _unspaced(page.text)  # without lines of the layer that are garbage
@@ -89,14 +88,6 @@ class PageImages:
         if not source.is_office:
             return source.path
         return self._office.to_pdf(source.path, record.sha256 or "")
-
-
-def _record(page_index: PageIndex, document: str) -> DocumentRecord:
-    """Return the document of this very name; a name may look like a glob that others match."""
-    for each in page_index.documents(document):
-        if each.name == document:
-            return each
-    raise DocumentUnknown(f"{document!r} is not in the index")
 
 
 def _require_unchanged(record: DocumentRecord) -> None:

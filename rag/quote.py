@@ -22,6 +22,7 @@ FIGURES_HELP = 1.2  # most questions to a report ask for a number
 KANJI = re.compile(r"[\u3400-\u9fff]")
 QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
 ANSWER_ROWS = 2  # that follow a question of the page's own
+MOST_FURTHER = 2  # rows in which a sentence goes on
 SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
 
 
@@ -73,11 +74,23 @@ def _nearness(at: int, chosen: Sequence[int]) -> float:
 
 def _continued(texts: Sequence[str], chosen: Sequence[int]) -> set[int]:
     """Rows in which a sentence of the chosen ones goes on, or a question is answered."""
-    further = {at + 1 for at in chosen if _goes_on(texts[at])}
+    further: set[int] = set()
     for at in chosen:
-        if QUESTION_END.search(texts[at]):
-            further |= set(range(at + 1, at + 1 + ANSWER_ROWS))
-    return {at for at in further if at < len(texts)}
+        end = _end(texts, at)
+        if QUESTION_END.search(texts[end]):
+            end = _end(texts, min(end + ANSWER_ROWS, len(texts) - 1))
+        further |= set(range(at + 1, end + 1))
+    return further
+
+
+def _end(texts: Sequence[str], at: int) -> int:
+    """Return the row in which the sentence of a row ends, or the last one looked at."""
+    end = at
+    goes_on = _goes_on
+    while end - at < MOST_FURTHER and end + 1 < len(texts) and goes_on(texts[end]):
+        end += 1
+        goes_on = _is_line  # one row of a table may follow another, not the whole of it
+    return end
 
 
 def _goes_on(text: str) -> bool:
@@ -99,6 +112,8 @@ def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
             shown = joined_lines(shown, text)
         else:
             shown += f"\n{text}"
+    if chosen and _is_line(texts[chosen[-1]]) and not shown.endswith(("…", ")", "）")):
+        shown += " …"  # the sentence goes on, the quotation does not
     return shown
 
 

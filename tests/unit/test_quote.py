@@ -115,3 +115,26 @@ def test_a_page_of_few_words_is_quoted_whole():
 def test_a_very_long_row_is_cut():
     found = quote("festival", ["festival " + "x" * 1000])
     assert len(found) <= MOST_CHARS and found.endswith("…")
+
+
+def test_a_question_over_two_lines_is_quoted_with_its_answer():
+    rows = [
+        "(問14) 優先的に登録を受ける手続きはあるか。また、登録証発行までのタイムク",
+        "ロックを設けているか。",
+        "(答)",
+        "1. 優先的な登録手続きはありません。",
+        *["関係のない文がここに続きます。"] * 20,
+    ]
+    assert quote("優先的な登録の手続きはありますか", rows).endswith("手続きはありません。")
+
+
+def test_a_sentence_that_goes_on_beyond_the_quotation_is_not_shown_as_whole():
+    lines = [
+        "The orchard was planted in 1912 by the harbour company and",
+        "was extended four times before the second bridge was built and",
+        "the road to the north was opened for carts of every kind in",
+        "spring, which the town had asked for since the great flood.",
+    ]
+    quoted = quote("When was the orchard planted?", [*lines, *FILLER])
+    assert quoted == " ".join(lines[:3]) + " …"
+    assert quote("great flood", [*lines, *FILLER]) == lines[3]
