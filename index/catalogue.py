@@ -364,6 +364,8 @@ def where(filters: Filters) -> tuple[str, list[object]]:
     if filters.folder is not None:
         folder = filters.folder.strip("/")
         parts.append(("substr(d.name, 1, ?) = ?", [len(folder) + 1, f"{folder}/"]))
+    if filters.date_from and filters.date_to and filters.date_from > filters.date_to:
+        raise FilterError(f"{filters.date_from} is after {filters.date_to}: no day is in between")
     if filters.date_from is not None:
         parts.append(("d.date >= ?", [checked_date(filters.date_from)]))
     if filters.date_to is not None:

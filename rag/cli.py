@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -41,8 +43,19 @@ app.add_typer(models_app, name="models")
 app.command("look")(look)
 
 
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"yomu {version('yomu')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _common() -> None:
+def _common(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
     """Ask a folder of PDFs a question; get an answer read from the page images."""
 
 
@@ -54,8 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Not standalone: typer would write usage errors over six lines, a person needs one.
         sys.exit(app(args=given, prog_name="yomu", standalone_mode=False) or 0)
     except CommandLineError as error:
-        message = getattr(error, "format_message", error.__str__)()
-        sys.stderr.write(f"yomu: {message} (see yomu {' '.join(given[:1])} --help)\n")
+        message = str(getattr(error, "format_message", error.__str__)())
+        verb = [each for each in given[:1] if each in {c.name for c in app.registered_commands}]
+        if message:  # none: help was shown
+            sys.stderr.write(f"yomu: {message} (see {' '.join(['yomu', *verb])} --help)\n")
         sys.exit(2)
     except typer.Abort:
         sys.stderr.write("yomu: interrupted\n")

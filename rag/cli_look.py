@@ -57,6 +57,7 @@ def look(
     from models.engine import EngineOptions
     from models.grounding import parse_boxes
     from models.images import load_image
+    from rag.answer import Manner
 
     paths = [*(inputs or []), *(more or [])]
     if not paths and video is None:
@@ -67,6 +68,8 @@ def look(
     if video is not None:
         visuals.append(_load_video(video, fps, min_pixels, max_pixels))
     engine = load(_folder_of(model, precision), device, EngineOptions(min_pixels=min_pixels))
+    if Manner.load(engine.folder).quotes:
+        sys.stderr.write(f"yomu: {engine.info.name} cannot read pages yet: expect no sense\n")
     answer = engine.generator.generate(visuals, prompt, max_new_tokens, max_pixels=max_pixels)
     pieces = []
     for piece in answer:

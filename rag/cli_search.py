@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from index.records import Filters, PageHit
     from rag.pipeline import Query, SearchResult
 
+PAGES_A_DOCUMENT = 10  # looked at for each document asked for
 QUERIES_AT_ONCE = 32
 
 
@@ -96,17 +97,21 @@ def search(
     with pipeline_for(settings) as pipeline:
         for start in range(0, len(wanted), QUERIES_AT_ONCE):
             for result in pipeline.search(
-                wanted[start : start + QUERIES_AT_ONCE], filters, exact=exact
+                wanted[start : start + QUERIES_AT_ONCE],
+                filters,
+                exact=exact,
+                top_k=settings.top_k * (PAGES_A_DOCUMENT if by_document else 1),
             ):
+                most = settings.top_k if by_document else None
                 if as_json or queries is not None:
-                    print_json(result_json(result))
+                    print_json(result_json(result, most))
                 else:
-                    _print_hits(result, by_document, filters)
+                    _print_hits(result, most, filters)
 
 
-def result_json(result: "SearchResult") -> dict[str, Any]:
-    """Return the object that `--json` prints."""
-    return {
+def result_json(result: "SearchResult", most_documents: int | None = None) -> dict[str, Any]:
+    """Return the object that `--json` prints; with a number, also the hits by document."""
+    found: dict[str, Any] = {
         "id": result.query.id,
         "query": result.query.text,
         "mode": result.mode,
@@ -117,6 +122,12 @@ def result_json(result: "SearchResult") -> dict[str, Any]:
         "seconds": round(result.seconds, 4),
         "answered": result.is_answered,
     }
+    if most_documents is not None:
+        found["documents"] = [
+            {"document": hit.document, "score": round(score, 6), "pages": pages}
+            for score, hit, pages in _rows(result, most_documents)
+        ]
+    return found
 
 
 def _queries(question: str | None, image: Path | None, file: Path | None) -> "list[Query]":
@@ -144,11 +155,16 @@ def _parse(line: str, where: str) -> "Query":
     return Query(text, id=None if name is None else str(name))
 
 
-def _print_hits(result: "SearchResult", by_document: bool, filters: "Filters") -> None:
+def _print_hits(result: "SearchResult", most_documents: int | None, filters: "Filters") -> None:
+    """Print pages, or so many documents with their pages."""
     console = out()
     if not result.hits:
-        given = [f"{name} {value}" for name, value in asdict(filters).items() if value]
-        where = f" among documents of {', '.join(given)}; `yomu list` shows all" if given else ""
+        given = [
+            f"--{name.replace('_', '-')} {value}"
+            for name, value in asdict(filters).items()
+            if value
+        ]
+        where = f" with {' '.join(given)}; `yomu list` shows all documents" if given else ""
         console.print(f"Nothing found{escape(where)}.")
         return
     if not result.is_answered:
@@ -156,20 +172,25 @@ def _print_hits(result: "SearchResult", by_document: bool, filters: "Filters") -
     table = Table(box=None)
     table.add_column("score", justify="right")
     table.add_column("document", overflow="fold")
-    table.add_column("pages" if by_document else "page", justify="right")
-    for score, hit, pages in _rows(result, by_document):
+    table.add_column("page" if most_documents is None else "pages", justify="right")
+    rows = _rows(result, most_documents)
+    for score, hit, pages in rows:
         names = " = ".join((hit.document, *hit.same_as))
-        table.add_row(f"{score:.3f}", escape(names), pages)
+        table.add_row(f"{score:.3f}", escape(names), ", ".join(map(str, pages)))
     console.print(table)
-    console.print(f"{len(result.hits)} pages in {result.seconds * 1000:.0f} ms ({result.mode})")
+    what = "pages" if most_documents is None else "documents"
+    console.print(f"{len(rows)} {what} in {result.seconds * 1000:.0f} ms ({result.mode})")
 
 
-def _rows(result: "SearchResult", by_document: bool) -> "list[tuple[float, PageHit, str]]":
+def _rows(
+    result: "SearchResult", most_documents: int | None
+) -> "list[tuple[float, PageHit, list[int]]]":
+    """Return score, hit and page numbers of each row: a page, or a document by its best page."""
     from index.page_index import by_document as documents_of
 
-    if not by_document:
-        return [(hit.score, hit, str(hit.page)) for hit in result.hits]
+    if most_documents is None:
+        return [(hit.score, hit, [hit.page]) for hit in result.hits]
     return [
-        (found.score, found.pages[0], ", ".join(str(hit.page) for hit in found.pages))
-        for found in documents_of(result.hits)
+        (found.score, found.pages[0], [hit.page for hit in found.pages])
+        for found in documents_of(result.hits)[:most_documents]
     ]

@@ -228,7 +228,9 @@ def ask(
     Closing this generator stops the model; so does `cancellation`, after which the answer so far
     is shown as stopped.
     """
-    if not form.question.strip():
+    if not form.question.strip():  # said, and all else stays: nothing yielded would be a blank
+        line = reason("the question is empty; say what to look for", language)
+        yield Shown(progress=markup.note(line, "error"))
         return
     conversation = _Conversation(service, form, turns, language)
     yield conversation.start()

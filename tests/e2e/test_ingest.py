@@ -192,8 +192,11 @@ def test_a_copy_has_the_language_of_what_it_is_a_copy_of(yomu, tmp_path):
     for name in ("b.pdf", "later.pdf"):
         only = ("--document", name, "--language", "en", "--mode", "text")
         assert yomu.json("search", "figures", *only)["hits"][0]["document"] == name
+    days = ("--date-from", "2025-02-01", "--date-to", "2025-01-01")
+    done = yomu.run("search", "figures", "--mode", "text", *days, code=2)
+    assert "2025-02-01 is after 2025-01-01" in done.err
     missed = yomu.run("search", "figures", "--mode", "text", "--language", "fr")
-    assert missed.out.startswith("Nothing found among documents of language fr;")
+    assert missed.out.startswith("Nothing found with --language fr;")
 
 
 def test_dry_run_writes_nothing(yomu, corpus):
@@ -331,6 +334,10 @@ def test_search_options(yomu, corpus, tmp_path):
         "search", "page", "--mode", "text", "-k", "9", "--by-document"
     ).out.splitlines()
     assert sum("first.pdf" in line for line in lines) == 1
+    two = yomu.json("search", "page", "--mode", "text", "-k", "2", "--by-document")["documents"]
+    assert len(two) == 2
+    assert two[0]["score"] >= two[1]["score"]
+    assert sum(len(each["pages"]) for each in two) > 2
     assert "telescopes" not in yomu.run("search", "telescopes", "--mode", "text").out
     assert yomu.run("search", "xyzzy", "--mode", "text").out.strip() == "Nothing found."
 
@@ -356,7 +363,7 @@ def test_search_options(yomu, corpus, tmp_path):
         (["verify"], "no index in"),
         (["stats"], "no index in"),
         (["compact"], "no index in"),
-        (["frobnicate"], "No such command 'frobnicate'"),
+        (["frobnicate"], "No such command 'frobnicate'. (see yomu --help)"),
         (["search", "x", "--colour", "red"], "No such option"),
     ],
 )
@@ -469,3 +476,10 @@ def test_help_names_every_option_and_its_variable(yomu, verb):
     assert "--index" in text
     assert "YOMU_INDEX" in text
     assert "--json" in text
+
+
+def test_version_and_bare_command(yomu):
+    assert yomu.run("--version").out.startswith("yomu 0.")
+    bare = yomu.run(code=2)
+    assert "ingest" in bare.out + bare.err
+    assert "(see" not in bare.err

@@ -12,7 +12,7 @@ from rag.errors import DocumentError, UsageError
 from tests.unit.small_service import PAGES, SmallService, record
 from ui import handlers, handlers_library
 from ui.errors import NotAllowed, NotReady, ServiceBusy
-from ui.handlers import Form, Selection, reason
+from ui.handlers import Form, Selection, Shown, reason
 from ui.jobs import IngestProgress, IngestSummary, JobFailure
 from ui.markup import esc, pdf_url, tag
 from ui.markup_ask import Turn, as_json, as_markdown
@@ -84,7 +84,10 @@ def test_nothing_relevant_says_so():
 
 def test_an_empty_question_asks_nothing():
     service = SmallService()
-    assert shown(service, "  ") == [] and service.asked == []
+    (only,) = shown(service, "  ")
+    assert "the question is empty" in only.progress
+    assert only == Shown(progress=only.progress)  # the answer before it stays
+    assert service.asked == []
 
 
 @pytest.mark.parametrize(
