@@ -8,12 +8,16 @@ pie, goes behind the label.
 
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 CELL_CHARS = 32  # a longer line is running text; table cells rarely are
 DIVIDED = re.compile(r"[a-z]-$")
+SAME_LINE = 4.0  # places whose middles are this near are on one line, in points
 FIGURE = re.compile(r"^[\W\d_]*\d[\W\d_]*\w{0,8}$")
+
+Place = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,22 @@ def _is_beside(line: PlacedLine, row: Sequence[PlacedLine]) -> bool:
     same_height = abs(middle - (first.top + first.bottom) / 2) < 0.35 * height
     apart = all(line.left >= each.right - 1 or line.right <= each.left + 1 for each in row)
     return same_height and apart
+
+
+def most_together(words: Sequence[tuple[str, Place]]) -> list[Place]:
+    """Leave of each word's places those on the lines that have most of the other words.
+
+    "210" of "A4: 210 x 297" stands in the line of A5 as well, but alone.
+    """
+    on_line: dict[int, set[str]] = defaultdict(set)
+    lines = [round((place[1] + place[3]) / 2 / SAME_LINE) for _, place in words]
+    for (word, _), line in zip(words, lines, strict=True):
+        on_line[line].add(word)
+    most: Counter[str] = Counter()
+    for (word, _), line in zip(words, lines, strict=True):
+        most[word] = max(most[word], len(on_line[line]))
+    return [
+        place
+        for (word, place), line in zip(words, lines, strict=True)
+        if len(on_line[line]) == most[word]
+    ]

@@ -1,7 +1,7 @@
 """Rows of a page put together by place, and the rows that speak of a question."""
 
 from rag.quote import MOST_CHARS, quote
-from rag.rows import PlacedLine, join_rows, joined_lines
+from rag.rows import PlacedLine, join_rows, joined_lines, most_together
 
 FILLER = ["Nothing else on this page has to do with it at all."] * 5
 TABLE = ["Sales by region", "Region 2022 2023", "North 410 455", "South 380 362", "Total 790 817"]
@@ -138,3 +138,11 @@ def test_a_sentence_that_goes_on_beyond_the_quotation_is_not_shown_as_whole():
     quoted = quote("When was the orchard planted?", [*lines, *FILLER])
     assert quoted == " ".join(lines[:3]) + " …"
     assert quote("great flood", [*lines, *FILLER]) == lines[3]
+
+
+def test_words_are_framed_where_they_stand_together():
+    line = {"A4": (0.0, 100.0, 9.0, 110.0), "210": (20.0, 101.0, 29.0, 109.0)}
+    elsewhere = (20.0, 130.0, 29.0, 140.0)  # "210" in the line of A5
+    places = [*line.items(), ("210", elsewhere)]
+    assert most_together(places) == list(line.values())
+    assert most_together([("210", elsewhere)]) == [elsewhere]
