@@ -32,8 +32,9 @@ from PIL import Image
 import models
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25, anls, answered
-from rag.answer import AnswerOptions, Question
+from rag.answer import Question
 from rag.documents import open_document
+from rag.manner import AnswerOptions
 from rag.pipeline import Pipeline
 from rag.quote import quote
 from rag.settings import Settings

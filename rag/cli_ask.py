@@ -36,7 +36,8 @@ from rag.words import (
 
 if TYPE_CHECKING:
     from index.records import Filters, PageHit
-    from rag.answer import Answer, AnswerOptions, AnswerStream, Question
+    from rag.answer import Answer, AnswerStream, Question
+    from rag.manner import AnswerOptions
     from rag.page_choice import PageRef
     from rag.pipeline import Pipeline
 
@@ -107,7 +108,7 @@ def ask(
         index=index, model=model, device=device, threads=threads, top_k=top_k, mode=mode
     )
     from index.records import Filters
-    from rag.answer import AnswerOptions
+    from rag.manner import AnswerOptions
 
     options = AnswerOptions(pages, neighbours, max_new_tokens, generate)
     filters = Filters(document=document)

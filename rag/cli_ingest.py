@@ -133,7 +133,8 @@ def ingest(
 
 def _ingest(pipeline: "Pipeline", request: "IngestRequest", ask: str | None, as_json: bool) -> bool:
     """Ingest, show the report, answer the question if there is one; return if any of it failed."""
-    from rag.answer import AnswerOptions, Question
+    from rag.answer import Question
+    from rag.manner import AnswerOptions
 
     with progress_for(Console(stderr=True)) as progress:
         report = pipeline.ingest(request, progress)

@@ -57,7 +57,7 @@ def look(
     from models.engine import EngineOptions
     from models.grounding import parse_boxes
     from models.images import load_image
-    from rag.answer import Manner
+    from rag.manner import Manner
 
     paths = [*(inputs or []), *(more or [])]
     if not paths and video is None:

@@ -10,14 +10,22 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.Image import DecompressionBombError
+from PIL import Image
 
 from rag.errors import DocumentError
+from rag.image_document import ImageDocument
+from rag.page_content import (
+    MIN_SIDE_PX,
+    Box,
+    PageContent,
+    RasterSize,
+    bounded_aspect,
+    is_blank,
+    printable,
+)
 from rag.rows import PlacedLine, join_rows, most_together
 from rag.text_quality import judge
 
@@ -30,13 +38,6 @@ pymupdf.TOOLS.mupdf_display_errors(False)
 pymupdf.TOOLS.mupdf_display_warnings(False)
 
 POINTS_PER_INCH = 72
-# A 14 px patch pair is the smallest thing the model sees; smaller pages are enlarged to this.
-MIN_SIDE_PX = 56
-# Qwen2-VL refuses ratios above 200; a strip this thin carries nothing a page search could use.
-MAX_ASPECT_RATIO = 100
-# Decoded, this many pixels are 0.75 GB of RGB: half of the worker's memory limit.
-MAX_IMAGE_PIXELS = 256_000_000
-IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "HEIF")
 WHITE = (255, 255, 255)
 # What leaves a mark when it is drawn; a filled path alone is often just a white background.
 VISIBLE = {"fill-text", "stroke-text", "stroke-path", "fill-image", "fill-imgmask", "fill-shade"}
@@ -46,36 +47,8 @@ THIN_TEXT = 250
 MISSING_GLYPHS_SHARE = 0.1
 
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the page
 MOST_BOXES = 200
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9d]")  # scripts without spaces
-
-
-@dataclass(frozen=True)
-class RasterSize:
-    """How large to draw: `dpi`, but never more than `max_pixels` (nor a side beyond 8192 px)."""
-
-    dpi: float
-    max_pixels: int
-    max_side_px: int = 8192
-
-
-@dataclass(frozen=True)
-class PageContent:
-    """One page as read: RGB image, text layer, and what looked wrong with it.
-
-    text        the trustworthy lines of the text layer, "" where there are none
-    text_state  "good", "none" (no text layer), "thin" (little text over much picture) or "garbage"
-                (a text layer that does not say what is drawn)
-    notes       one-line observations for the ingest report; they do not stop the page
-    """
-
-    number: int
-    image: Image.Image
-    text: str
-    text_state: str
-    blank: bool
-    notes: tuple[str, ...]
 
 
 class OpenDocument(Protocol):
@@ -217,48 +190,12 @@ class PdfDocument:
         return ["XFA form: only its static pages are drawn"] if form[0] != "null" else []
 
 
-class ImageDocument:
-    """An image file; each frame of a TIFF is a page, other formats have one."""
-
-    def __init__(self, path: Path) -> None:
-        Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS // 2  # Pillow raises at twice this
-        with _image_errors():
-            self._image = Image.open(path, formats=_readable_formats())
-        self.n_pages = self._image.n_frames if self._image.format == "TIFF" else 1  # type: ignore[attr-defined]
-
-    def read(self, number: int, size: RasterSize) -> PageContent:
-        """Return frame `number` (1-based) upright, on white, at most `size`."""
-        with _image_errors():
-            self._image.seek(number - 1)
-            target = _fit(self._image.size, size)
-            if self.n_pages == 1:
-                self._image.draft("RGB", target)  # JPEG decodes straight to 1/2, 1/4 or 1/8
-            image = _upright_rgb(self._image)
-        # Only now is the orientation known; a rotated page swaps the two sides.
-        image = image.resize(_fit(image.size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        blank = is_blank(image)
-        notes = ("page is blank",) if blank else ()
-        return PageContent(number, _bounded_aspect(image), "", "none", blank, notes)
-
-    def find(self, number: int, words: Sequence[str]) -> list[Box]:
-        """Return nothing: an image has no text layer."""
-        return []
-
-    def rows(self, number: int) -> list[str]:
-        """Return nothing: an image has no text layer."""
-        return []
-
-    def close(self) -> None:
-        """Release the file."""
-        self._image.close()
-
-
 def _placed_lines(page: pymupdf.Page) -> list[PlacedLine]:
     found = []
     for block in page.get_text("dict", flags=pymupdf.TEXTFLAGS_TEXT)["blocks"]:
         for line in block["lines"]:
             left, top, right, bottom = line["bbox"]
-            text = _printable("".join(span["text"] for span in line["spans"]))
+            text = printable("".join(span["text"] for span in line["spans"]))
             found.append(PlacedLine(left, top, right, bottom, text))
     return found
 
@@ -275,11 +212,6 @@ def _share(page: pymupdf.Page, box: pymupdf.Rect) -> Box:
     edges = (turned.x0 / width, turned.y0 / height, turned.x1 / width, turned.y1 / height)
     left, top, right, bottom = (round(min(1.0, max(0.0, at)), 5) for at in edges)
     return left, top, right, bottom
-
-
-def is_blank(image: Image.Image) -> bool:
-    """Say whether every pixel has the same colour, give or take what anti-aliasing leaves."""
-    return all(high - low <= 2 for low, high in image.getextrema())  # type: ignore[misc]
 
 
 def _is_visible(drawn: list[tuple[str, Any]]) -> bool:
@@ -311,7 +243,7 @@ def _draw(page: pymupdf.Page, size: RasterSize) -> Image.Image:
         matrix=pymupdf.Matrix(zoom, zoom), colorspace=pymupdf.csRGB, alpha=False, annots=True
     )
     image = Image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
-    return _bounded_aspect(image)
+    return bounded_aspect(image)
 
 
 def _text_layer(page: pymupdf.Page) -> str:
@@ -353,16 +285,11 @@ def _missing_glyphs(page: pymupdf.Page) -> list[str]:
 def _complaints() -> list[str]:
     """Return what MuPDF complained about since the last reset, and forget it."""
     lines = [line.strip() for line in str(pymupdf.TOOLS.mupdf_warnings()).splitlines()]
-    return [_printable(line) for line in lines if line and not line.startswith("...")]
+    return [printable(line) for line in lines if line and not line.startswith("...")]
 
 
 def _because(complaints: list[str]) -> str:
     return f": {complaints[0]}" if complaints else ""
-
-
-def _printable(text: str) -> str:
-    one_line = " ".join(text.split())
-    return "".join(char if char.isprintable() else "?" for char in one_line)[:160]
 
 
 @contextmanager
@@ -383,65 +310,4 @@ def _mupdf_reason(error: Exception) -> str:
     text = str(error).split(": ", 1)[-1] if str(error).startswith("code=") else str(error)
     if text.startswith("Failed to open file"):
         text = next(iter(_complaints()), "it is not a PDF, or damaged beyond repair")
-    return _printable(text)
-
-
-@contextmanager
-def _image_errors() -> Iterator[None]:
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        known = ", ".join(_readable_formats())
-        raise DocumentError(
-            f"is not a PDF or an image of a known kind ({known}); convert it to one"
-        ) from error
-    except DecompressionBombError as error:
-        raise DocumentError(f"has too many pixels (over {MAX_IMAGE_PIXELS:,})") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise DocumentError(f"is a damaged image: {_printable(str(error))}") from error
-
-
-def _readable_formats() -> list[str]:
-    Image.init()
-    return [name for name in IMAGE_FORMATS if name in Image.OPEN]
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    """Decode, turn as EXIF says, and put transparency on white."""
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        upright = _grey_from_wide(upright)
-    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-        white = Image.new("RGBA", upright.size, "white")
-        return Image.alpha_composite(white, upright).convert("RGB")
-    return upright.convert("RGB")
-
-
-def _grey_from_wide(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit or float grey to 8 bits by its own range; convert() would clip it."""
-    low, high = image.getextrema()
-    span = max(float(high) - float(low), 1.0)  # type: ignore[arg-type]
-    scaled = image.convert("F").point(lambda value: value * (255 / span) - float(low) * 255 / span)  # type: ignore[arg-type]
-    return scaled.convert("L")
-
-
-def _fit(pixels: tuple[int, int], size: RasterSize) -> tuple[int, int]:
-    """Size in pixels within the budget: images are shrunk, never enlarged beyond MIN_SIDE_PX."""
-    width, height = pixels
-    by_budget = math.sqrt(size.max_pixels / (width * height))
-    by_side = size.max_side_px / max(width, height)
-    scale = min(max(1.0, MIN_SIDE_PX / min(width, height)), by_budget, by_side)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _bounded_aspect(image: Image.Image) -> Image.Image:
-    """Widen a strip with white until no side is over 100 times the other."""
-    width, height = image.size
-    least = -(-max(width, height) // MAX_ASPECT_RATIO)
-    if min(width, height) >= least:
-        return image
-    canvas = Image.new("RGB", (max(width, least), max(height, least)), "white")
-    canvas.paste(image, (0, 0))
-    return canvas
+    return printable(text)

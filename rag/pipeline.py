@@ -29,10 +29,8 @@ from index.records import (
 )
 from rag.answer import (
     QUOTED_PAGES,
-    AnswerOptions,
     AnswerStream,
     Evidence,
-    Manner,
     PageImage,
     Question,
     unread_note,
@@ -41,6 +39,7 @@ from rag.answer import (
 from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
 from rag.errors import DocumentError, UsageError
 from rag.ingest import INTERRUPTED, Ingest, IngestOptions, IngestReport, PageRange, Progress
+from rag.manner import AnswerOptions, Manner
 from rag.ocr import Tesseract
 from rag.ocr_pass import OcrPass, unread_pages
 from rag.office import OfficeConverter

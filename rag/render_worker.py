@@ -18,8 +18,9 @@ from typing import Any
 
 from PIL import Image
 
-from rag.documents import OpenDocument, PageContent, RasterSize, open_document
+from rag.documents import OpenDocument, open_document
 from rag.errors import DocumentError
+from rag.page_content import PageContent, RasterSize
 
 THUMBNAIL_SIDE_PX = 800
 THUMBNAIL_QUALITY = 55  # about 25 KB for a page of text, still readable on screen

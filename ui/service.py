@@ -17,9 +17,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from rag.answer import AnswerOptions, AnswerStream, Question
+from rag.answer import AnswerStream, Question
 from rag.errors import DocumentError, UsageError
 from rag.ingest import IngestReport, Progress
+from rag.manner import AnswerOptions
 from rag.page_images import document_file
 from rag.pipeline import IngestRequest, Pipeline, Query, SearchResult
 from rag.records import (

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from index.fusion import DEFAULT
-from rag.answer import AnswerOptions, Question
+from rag.answer import Question
+from rag.manner import AnswerOptions
 from rag.page_choice import PageRef
 from rag.pipeline import Pipeline
 from rag.settings import Settings

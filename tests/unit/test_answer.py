@@ -9,17 +9,15 @@ from index.records import PageHit
 from models.errors import ModelFilesError, PromptError
 from rag.answer import (
     QUOTED,
-    SYSTEM,
     Answer,
-    AnswerOptions,
     AnswerStream,
     Evidence,
-    Manner,
     PageImage,
     Question,
     worth_quoting,
 )
 from rag.errors import DocumentError, UsageError
+from rag.manner import SYSTEM, AnswerOptions, Manner
 from rag.page_choice import PageRef
 from rag.words import QUOTED_NOTE, not_found
 

@@ -5,8 +5,9 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from rag.documents import RasterSize, is_blank, open_document, raster_zoom, read_pages
+from rag.documents import open_document, raster_zoom, read_pages
 from rag.errors import DocumentError
+from rag.page_content import RasterSize, is_blank
 from tests import odd_files as odd
 
 SIZE = RasterSize(dpi=72, max_pixels=2_000_000)

@@ -10,7 +10,8 @@ from ui.japanese import in_japanese
 
 ROOT = Path(__file__).parents[2]
 SHOWN = (
-    "ui/service.py", "ui/uploads.py", "ui/queue.py", "rag/documents.py", "rag/page_images.py",
+    "ui/service.py", "ui/uploads.py", "ui/queue.py", "rag/documents.py", "rag/image_document.py",
+    "rag/page_images.py",
     "rag/office.py", "rag/ocr.py",
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from rag.answer import Manner
+from rag.manner import Manner
 from tests.e2e.page.conftest import FIREWORKS, PATIENCE_MS, ROOT, SALES
 
 
