@@ -17,6 +17,7 @@ from rag.cli_models import models_app
 from rag.cli_search import search
 from rag.cli_serve import serve
 from rag.errors import ExpectedError, UsageError
+from rag.interrupts import terminate_like_ctrl_c
 
 # typer brings its own click; the base of every "no such option" and "missing argument".
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _start_log(os.environ.get("YOMU_LOG", "WARNING"))
+        terminate_like_ctrl_c()
         # Not standalone: typer would write usage errors over six lines, a person needs one.
         sys.exit(app(args=given, prog_name="yomu", standalone_mode=False) or 0)
     except CommandLineError as error:

@@ -39,7 +39,8 @@ def job(language: str, running: Job | None) -> str:
     if running is None:
         return tag("p", esc(word(language, "job_idle")), class_="yomu-hint")
     title = word(language, "job_finished" if running.is_finished else "job_running")
-    parts = [_bar(title, *running.pages), _job_numbers(language, running)]
+    bar = [] if running.is_finished else [_bar(title, *running.pages)]
+    parts = [*bar, _job_numbers(language, running)]
     if running.error:
         parts.append(note(word(language, "error", reason=running.error), "error"))
     if running.problems:
@@ -99,7 +100,8 @@ def _row(language: str, row: Row) -> str:
     pages = f"{row.n_stored} / {row.n_pages}" if row.n_stored != row.n_pages else str(row.n_pages)
     link = tag("a", esc(row.name), href=pdf_url(row.name, 1), target="_blank",
                rel="noopener noreferrer")  # fmt: skip
-    state = tag("span", esc(word(language, f"status_{row.status}")),
+    status = row.status if row.n_stored or row.status != "damaged" else "failed"
+    state = tag("span", esc(word(language, f"status_{status}")),
                 class_=f"yomu-state is-{row.status}")  # fmt: skip
     reasons = "".join(_reason(language, page, reason) for page, reason in row.problems)
     cells = (

@@ -183,7 +183,8 @@ def test_search_during_an_ingest_and_a_second_ingest(folder, tiny_model, tmp_pat
     assert_same(answers(index, tiny_model), answers(whole, tiny_model))
 
 
-def test_json_line_is_whole_after_interrupt(folder, tiny_model, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_json_line_is_whole_after_interrupt(folder, tiny_model, tmp_path, number):
     """Ctrl-C reaches the whole group; the summary still comes out, and its pages are there."""
     index = tmp_path / "index"
     command = [sys.executable, "-m", "rag", "ingest", str(folder), "--json"]
@@ -198,7 +199,8 @@ def test_json_line_is_whole_after_interrupt(folder, tiny_model, tmp_path):
     for line in process.stderr:
         if "pages done" in line:
             break
-    os.killpg(process.pid, signal.SIGINT)
+    send = os.killpg if number == signal.SIGINT else os.kill
+    send(process.pid, number)
     out, said = process.communicate(timeout=120)
     assert process.returncode == 1, out + said
     report = json.loads(out)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from rag.interrupts import interrupts_later
+from rag.interrupts import interrupts_later, terminate_like_ctrl_c
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +42,16 @@ def test_other_threads_hold_nothing_back():
     thread.start()
     thread.join()
     assert entered == [signal.default_int_handler]
+
+
+def test_sigterm_is_ctrl_c_also_in_the_background():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        terminate_like_ctrl_c()
+        with pytest.raises(KeyboardInterrupt), interrupts_later():
+            os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
