@@ -4,6 +4,7 @@ Functions over an open connection, called inside a transaction (changes) or a vi
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from index.database import Database, columns
 from index.errors import DocumentUnknown, FilterError
 from index.records import DocumentInput, DocumentRecord, Failure, Filters, Resume, Status, TextClass
+from index.text_layer import fold
 
 # A content that is to be read again keeps its pages, but no file has this sha256 any more.
 AGAIN = "again "
@@ -68,7 +70,8 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
     """
     row = sql.execute("SELECT id FROM contents WHERE sha256 = ?", (document.sha256,)).fetchone()
     if row is None:
-        insert(sql, "contents", None, document.sha256, document.n_pages)
+        heading = fold(f"{name_words(document.name)} {document.title}")
+        insert(sql, "contents", None, document.sha256, document.n_pages, heading)
         row = sql.execute("SELECT last_insert_rowid()").fetchone()
     content = int(row[0])
     # Another version of the reader may count the pages of the same bytes differently.
@@ -91,6 +94,11 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
         *(document.modified, date_of(document), language, None),
     )
     return content, [] if pending in (None, content) else [pending]
+
+
+def name_words(name: str) -> str:
+    """Return what the path of a document says: folders and name, without what joins them."""
+    return re.sub(r"[-_./]+", " ", name.rpartition(".")[0] or name)
 
 
 def source_of(document: DocumentInput) -> str:

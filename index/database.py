@@ -21,7 +21,7 @@ TABLES = {
     "settings": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
     # one row a distinct file content that some document has or is being read to
     "contents": "id INTEGER PRIMARY KEY AUTOINCREMENT, sha256 TEXT NOT NULL UNIQUE,"
-    " n_pages INTEGER NOT NULL",
+    " n_pages INTEGER NOT NULL, heading TEXT NOT NULL",
     # content is what is shown under the name; pending is what replaces it once it is whole
     "documents": "name TEXT PRIMARY KEY, content INTEGER, pending INTEGER, source TEXT NOT NULL,"
     " size INTEGER NOT NULL, modified REAL NOT NULL, date TEXT, language TEXT, reason TEXT",
@@ -43,7 +43,8 @@ CREATE UNIQUE INDEX failures_by_content ON failures(content, page);
 CREATE INDEX documents_by_content ON documents(content);
 CREATE INDEX documents_by_pending ON documents(pending);
 CREATE INDEX pages_by_thumbnail ON pages(thumbnail);
-CREATE VIEW words AS SELECT id, folded(text, text_class) AS body FROM pages;
+CREATE VIEW words AS SELECT p.id AS id, folded(p.text, p.text_class) || ' ' || c.heading AS body
+ FROM pages p JOIN contents c ON c.id = p.content;
 CREATE VIRTUAL TABLE word_index USING fts5(body, content='words', content_rowid='id');
 CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """

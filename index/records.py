@@ -22,7 +22,7 @@ TextClass = Literal["healthy", "thin", "missing", "garbage", "ocr"]
 # as a whole could not be read
 Status = Literal["new", "partial", "complete", "damaged", "failed"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class DocumentInput:
     modified: float  # seconds since the epoch, as in os.stat
     date: str | None = None  # ISO "YYYY-MM-DD"; None: taken from `modified` (UTC)
     language: str | None = None  # "en", "ja", …; may be set later by finish_document
+    title: str = ""  # its own; found as words of its name are, with every page
 
 
 @dataclass(frozen=True)

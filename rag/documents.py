@@ -45,8 +45,11 @@ VISIBLE = {"fill-text", "stroke-text", "stroke-path", "fill-image", "fill-imgmas
 # development documents have under 90 characters, ordinary pages with a photograph over 250.
 THIN_TEXT = 250
 MISSING_GLYPHS_SHARE = 0.1
-
-
+PROGRAM_TITLE = re.compile(  # what programs write there by themselves
+    r"^(Microsoft (Word|Excel|PowerPoint) - |PowerPoint (Presentation|プレゼンテーション)$"
+    r"|untitled$|<[0-9A-F]+>$)",
+    re.IGNORECASE,
+)
 MOST_BOXES = 200
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9d]")  # scripts without spaces
 
@@ -55,6 +58,7 @@ class OpenDocument(Protocol):
     """A document held open by the worker."""
 
     n_pages: int
+    title: str  # as the file itself has it; "" for none
 
     def read(self, number: int, size: RasterSize) -> PageContent:
         """Return page `number` (1-based) drawn at `size`; DocumentError says why it cannot be."""
@@ -118,6 +122,7 @@ class PdfDocument:
         self._unlock(passwords)
         with _mupdf_errors("has a page tree that cannot be read"):
             self.n_pages = int(self._pdf.page_count)
+            self.title = _title(self._pdf)
         if self.n_pages == 0:
             raise DocumentError(f"has no pages{_because(_complaints())}")
 
@@ -203,6 +208,12 @@ def _placed_lines(page: pymupdf.Page) -> list[PlacedLine]:
 def _bare(word: str) -> str:
     """Return a word without the punctuation around it, in lower case."""
     return re.sub(r"^\W+|\W+$", "", word).casefold()
+
+
+def _title(pdf: pymupdf.Document) -> str:
+    """Return the title in a PDF's metadata, without what programs write there by themselves."""
+    title = printable((pdf.metadata or {}).get("title") or "")
+    return PROGRAM_TITLE.sub("", title).strip()
 
 
 def _share(page: pymupdf.Page, box: pymupdf.Rect) -> Box:

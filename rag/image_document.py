@@ -31,6 +31,7 @@ class ImageDocument:
         Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS // 2  # Pillow raises at twice this
         with _image_errors():
             self._image = Image.open(path, formats=_readable_formats())
+        self.title = ""
         self.n_pages = self._image.n_frames if self._image.format == "TIFF" else 1  # type: ignore[attr-defined]
 
     def read(self, number: int, size: RasterSize) -> PageContent:

@@ -108,6 +108,7 @@ class Prepared:
     modified: float = 0.0
     n_pages: int = 0
     pdf: Path | None = None  # what to render: the file, or LibreOffice's conversion
+    title: str = ""
     trouble: str = ""
 
 
@@ -221,17 +222,17 @@ class Ingest:
         try:
             sha256 = file_sha256(source.path)
             state = source.path.stat()
-            n_pages = self._pages_of_complete.get(sha256)
+            n_pages, title = self._pages_of_complete.get(sha256), ""
             pdf = source.path
             if n_pages is None:
                 if source.is_office:
                     pdf = self._office.to_pdf(source.path, sha256)
-                n_pages = reader.page_count(pdf)
+                n_pages, title = reader.about(pdf)
         except DocumentError as error:
             return Prepared(source, trouble=str(error))
         except OSError as error:
             return Prepared(source, trouble=f"cannot be read: {error.strerror}")
-        return Prepared(source, sha256, state.st_size, state.st_mtime, n_pages, pdf)
+        return Prepared(source, sha256, state.st_size, state.st_mtime, n_pages, pdf, title=title)
 
     def _read(self, reader: PageReader, job: PageJob | DocumentEnd) -> PageDone | DocumentEnd:
         if isinstance(job, DocumentEnd):
@@ -302,6 +303,7 @@ class Ingest:
                 source=_storable(document.source.path),
                 size_bytes=document.size_bytes,
                 modified=document.modified,
+                title=document.title,
             )
         )
 

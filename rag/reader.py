@@ -80,8 +80,12 @@ class PageReader:
 
     def page_count(self, path: Path) -> int:
         """Open a file and return its number of pages, at least 1; DocumentError if it has none."""
+        return self.about(path)[0]
+
+    def about(self, path: Path) -> tuple[int, str]:
+        """Return a file's number of pages and the title it gives itself; as page_count."""
         message, _ = self._ask(path, page=None)
-        return int(message["n_pages"])
+        return int(message["n_pages"]), str(message["title"])
 
     def read(
         self, path: Path, number: int, *, dpi: float, max_pixels: int, thumbnail: bool = False

@@ -39,7 +39,7 @@ class RenderWorker:
         try:
             document = self._open(request["path"], request["passwords"])
             if request["page"] is None:
-                return {"n_pages": document.n_pages}, []
+                return {"n_pages": document.n_pages, "title": document.title}, []
             if request.get("words") is not None:
                 return {"boxes": document.find(request["page"], request["words"])}, []
             if request.get("rows"):

@@ -318,3 +318,23 @@ def test_blank():
     speck = Image.new("RGB", (9, 9), "white")
     speck.putpixel((4, 4), (0, 0, 0))
     assert not is_blank(speck)
+
+
+@pytest.mark.parametrize(
+    ("title", "kept"),
+    [
+        ("Annual Report 2023", "Annual Report 2023"),
+        ("Microsoft Word - 報告書.docx", "報告書.docx"),
+        ("PowerPoint プレゼンテーション", ""),
+        ("<4D6963726F>", ""),
+        ("", ""),
+    ],
+)
+def test_the_title_is_the_authors_own(tmp_path, title, kept):
+    pdf = pymupdf.open()
+    pdf.new_page()
+    pdf.set_metadata({"title": title})
+    pdf.save(tmp_path / "a.pdf")
+    document = open_document(tmp_path / "a.pdf")
+    assert document.title == kept
+    document.close()

@@ -253,6 +253,27 @@ def test_text_can_be_replaced_afterwards(page_index):
     assert page_index.verify().clean
 
 
+def test_pages_are_found_by_the_name_and_the_title_of_their_document(page_index):
+    """Also pages without text, and under each spelling of the path; never by the suffix."""
+    begun = document("2024/sales-report_q3.pdf", 5, 2, title="Annual Review of the Orchard")
+    page_index.begin_document(begun)
+    page_index.add_page(begun.name, page(5, 1))
+    page_index.add_page(begun.name, page(5, 2, text=""))
+    page_index.finish_document(begun.name)
+    page_index.commit()
+    for words in ("sales report", "2024 Q3", "orchard"):
+        found = page_index.search(9, text=words, mode="text")
+        assert {(hit.document, hit.page) for hit in found} == {(begun.name, 1), (begun.name, 2)}
+    assert page_index.search(9, text="pdf", mode="text") == ()
+    page_index.set_text(begun.name, 2, "read later by OCR", "ocr")
+    page_index.commit()
+    assert len(page_index.search(9, text="orchard", mode="text")) == 2
+    assert page_index.verify().clean
+    page_index.remove(begun.name)
+    assert page_index.search(9, text="orchard", mode="text") == ()
+    assert page_index.verify().clean
+
+
 def test_text_that_is_garbage_is_kept_but_not_searched(page_index):
     page_index.begin_document(document("a.pdf", n_pages=1))
     broken = dataclasses.replace(page(0, 1, text="qx zk"), text_class="garbage")

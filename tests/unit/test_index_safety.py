@@ -74,7 +74,7 @@ def test_mixing_settings_is_refused_with_the_way_out(tmp_path, change, advice):
 def test_another_format_is_refused_by_name(tmp_path):
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as opened:
         opened._database.sql.execute("UPDATE settings SET value='7' WHERE key='format_version'")
-    with pytest.raises(IndexMismatch, match="format 7, this program reads format 1"):
+    with pytest.raises(IndexMismatch, match="format 7, this program reads format 2"):
         PageIndex.open(tmp_path)
 
 
