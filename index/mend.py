@@ -1,5 +1,6 @@
 """Give up what is damaged, so that the next ingest reads it again; keep everything else."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def forget_damaged(folder: Path, database: Database, found: Findings) -> tuple[s
         blurred = catalogue.names_drawn(sql, found.thumbnails) - names
         of_name = "SELECT source FROM documents WHERE name = ?"
         for name in blurred:
-            if Path(sql.execute(of_name, (name,)).fetchone()[0]).exists():
+            if os.path.exists(sql.execute(of_name, (name,)).fetchone()[0]):
                 catalogue.read_again(sql, name)
         lost = [(image,) for image in found.thumbnails]
         sql.executemany("UPDATE pages SET thumbnail = NULL WHERE thumbnail = ?", lost)
