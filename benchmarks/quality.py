@@ -32,6 +32,7 @@ from PIL import Image
 import models
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25, anls, answered
+from index.fusion import sharpen
 from rag.answer import Question
 from rag.documents import open_document
 from rag.manner import AnswerOptions
@@ -120,14 +121,21 @@ def page_vectors(
 
 
 def rank_by_images(
-    folder: Path, pages: list[Key], queries: list[Query], model: Path, dpi: int, cache: Path
+    folder: Path,
+    pages: list[Key],
+    queries: list[Query],
+    model: Path,
+    dpi: int,
+    cache: Path,
+    sharpness: float = 1.0,
 ) -> Ranks:
-    """Rank pages by MaxSim over their images (ColPali, arXiv:2407.01449)."""
+    """Rank pages by MaxSim over their images (ColPali, arXiv:2407.01449), sharpened if asked."""
     vectors = page_vectors(folder, pages, model, dpi, cache)
     encoded = models.load(model).retriever.encode_queries([query.text for query in queries])
     ranks = {}
     for query, asked in zip(queries, encoded, strict=True):
-        scores = [float((asked @ page.T).max(1).sum()) for page in vectors]
+        matches = np.stack([(asked @ page.T).max(1) for page in vectors], axis=1)  # (Q, n)
+        scores = matches.sum(0) if sharpness == 1 else sharpen(matches, matches, sharpness)
         ranks[query.qid] = [pages[i] for i in np.argsort(scores)[::-1]]
     return ranks
 
@@ -200,6 +208,9 @@ def retrieval(
     dpi: Annotated[int, typer.Option(help="resolution of the page images")] = 110,
     limit: Annotated[int, typer.Option(help="most pages; 0: all of them")] = 0,
     ocr: Annotated[bool, typer.Option("--tesseract", help="also Tesseract + BM25")] = False,
+    sharpness: Annotated[
+        float, typer.Option(help="power of matches, as in fusion.json; 1: MaxSim")
+    ] = 1.0,
     cache: Annotated[Path, typer.Option(help="folder of vectors and OCR")] = Path(".quality"),
 ) -> None:
     """Measure retrieval from page images beside BM25 over the text layer."""
@@ -208,7 +219,7 @@ def retrieval(
     pages = choose_pages(documents, queries, limit)
     texts = [text_layer(documents, key) for key in pages]
     systems = {
-        "images": rank_by_images(documents, pages, queries, model, dpi, cache),
+        "images": rank_by_images(documents, pages, queries, model, dpi, cache, sharpness),
         "text layer, BM25": rank_by_text(pages, texts, queries),
     }
     if ocr:
