@@ -123,14 +123,18 @@ def test_logits_and_cache_of_a_prefill(engine, name, chunk):
 
 @pytest.mark.parametrize("name", cases.PROMPTS)
 def test_logits_of_every_greedy_step(engine, name):
-    """The cache grows in place; each step is held to the reference, not only the winner."""
+    """The cache grows in place; each step is held to the reference, not only the winner.
+
+    AVX-512 adds in another order than AVX2: one of 384 logits, up to 2.4, was off by 1.02e-5 there.
+    """
     x, positions, following = embedded(engine, name)
     recorded = cases.load("decoder")
     decoder = engine.generator._decoder
     cache = decoder.new_cache()
     logits = decoder.extend(cache, x, positions)
     for step, token in enumerate(recorded[f"tokens {name}"]):
-        close(logits, recorded[f"logits {name}"][step])
+        wanted = recorded[f"logits {name}"][step]
+        close(logits, wanted, wide_tolerance(wanted))
         assert logits.argmax() == token
         place = np.full((3, 1), following + step)
         logits = decoder.extend(cache, decoder.embed(np.array([token])), place)
