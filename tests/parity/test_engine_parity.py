@@ -317,5 +317,5 @@ def test_one_layer_at_the_width_of_the_2b(tmp_path):
 
 
 def wide_tolerance(wanted) -> float:
-    """Sums of 8960 products round more, in proportion to the largest value."""
+    """Long sums round more, in proportion to the largest value."""
     return TOLERANCE * max(1.0, float(np.abs(wanted).max()))
