@@ -18,6 +18,7 @@ from index.text_layer import fold
 
 # A content that is to be read again keeps its pages, but no file has this sha256 any more.
 AGAIN = "again "
+SUFFIX = re.compile(r"\.[A-Za-z]{2,5}$")
 NOBODY = "NOT EXISTS (SELECT 1 FROM documents WHERE content = ?1 OR pending = ?1)"
 
 
@@ -70,8 +71,8 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
     """
     row = sql.execute("SELECT id FROM contents WHERE sha256 = ?", (document.sha256,)).fetchone()
     if row is None:
-        heading = fold(f"{name_words(document.name)} {document.title}")
-        insert(sql, "contents", None, document.sha256, document.n_pages, heading)
+        title = document.title.encode("utf-8", "replace").decode()
+        insert(sql, "contents", None, document.sha256, document.n_pages, title, "")
         row = sql.execute("SELECT last_insert_rowid()").fetchone()
     content = int(row[0])
     # Another version of the reader may count the pages of the same bytes differently.
@@ -93,12 +94,27 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
         *(document.name, shown, replace, source_of(document), document.size_bytes),
         *(document.modified, date_of(document), language, None),
     )
+    _renew_heading(sql, content)
     return content, [] if pending in (None, content) else [pending]
 
 
 def name_words(name: str) -> str:
     """Return what the path of a document says: folders and name, without what joins them."""
-    return re.sub(r"[-_./]+", " ", name.rpartition(".")[0] or name)
+    return re.sub(r"[-_./]+", " ", SUFFIX.sub("", name))
+
+
+def _renew_heading(sql: sqlite3.Connection, content: int) -> None:
+    """Have the pages of a content found by the names it has now, and by its title."""
+    row = sql.execute("SELECT title, heading FROM contents WHERE id = ?", (content,)).fetchone()
+    if row is None:
+        return
+    title, before = row
+    names = sorted(names_of(sql, [content]))
+    heading = fold(" ".join(dict.fromkeys([*map(name_words, names), title])))
+    if heading != before:
+        forget_words(sql, "content = ?", content)
+        sql.execute("UPDATE contents SET heading = ? WHERE id = ?", (heading, content))
+        learn_words(sql, "content = ?", content)
 
 
 def source_of(document: DocumentInput) -> str:
@@ -194,6 +210,7 @@ def collect(sql: sqlite3.Connection, contents: Iterable[int]) -> list[str]:
     gone: list[str] = []
     for content in contents:
         if not sql.execute(f"SELECT {NOBODY}", (content,)).fetchone()[0]:
+            _renew_heading(sql, content)  # one of its names may be gone
             continue
         forget_words(sql, "content = ?", content)
         images = sql.execute(

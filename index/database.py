@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from index.errors import IndexCorrupt, IndexFull, IndexLocked, IndexMissing
+from index.errors import IndexCorrupt, IndexFull, IndexLocked, IndexMissing, IndexReadOnly
 from index.text_layer import fold
 
 # table -> columns in the order they are declared
@@ -21,7 +21,7 @@ TABLES = {
     "settings": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
     # one row a distinct file content that some document has or is being read to
     "contents": "id INTEGER PRIMARY KEY AUTOINCREMENT, sha256 TEXT NOT NULL UNIQUE,"
-    " n_pages INTEGER NOT NULL, heading TEXT NOT NULL",
+    " n_pages INTEGER NOT NULL, title TEXT NOT NULL, heading TEXT NOT NULL",
     # content is what is shown under the name; pending is what replaces it once it is whole
     "documents": "name TEXT PRIMARY KEY, content INTEGER, pending INTEGER, source TEXT NOT NULL,"
     " size INTEGER NOT NULL, modified REAL NOT NULL, date TEXT, language TEXT, reason TEXT",
@@ -49,6 +49,7 @@ CREATE VIRTUAL TABLE word_index USING fts5(body, content='words', content_rowid=
 CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """
 REBUILD = "delete the index folder and ingest again; the documents themselves are untouched"
+VERIFY = "`yomu verify --mend` reads what is damaged again"
 READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
 COMPLETE = ("healthy", "ocr")  # text that says what the page shows; thin text does not
 
@@ -152,6 +153,10 @@ class Database:
             name = getattr(error, "sqlite_errorname", "")
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 raise IndexLocked(f"{self.path}: busy for too long ({error}); try again") from error
+            if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+                raise IndexReadOnly(
+                    f"{self.path}: {error}; see who may read and write it, or name another --index"
+                ) from error
             if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
                 raise IndexFull(
                     f"{self.path}: could not write ({error}); everything committed before is "
@@ -193,5 +198,5 @@ class Database:
         query = f"SELECT crc IS {crc_expression(table)}, {names} FROM {table} WHERE {where}"
         rows = self.sql.execute(query, values).fetchall()
         if not all(row[0] for row in rows):
-            raise IndexCorrupt(f"{self.path}: a row of {table} is damaged; {REBUILD}")
+            raise IndexCorrupt(f"{self.path}: a row of {table} is damaged; {VERIFY}")
         return [row[1:] for row in rows]

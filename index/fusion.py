@@ -82,13 +82,15 @@ class Fusion:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what to_json wrote; raises FilterError."""
-        names = {field.name for field in fields(cls)}
+        names = {field.name for field in fields(cls)} - {"sharpness"}  # which came later
         try:
             values = {name: float(value) for name, value in json.loads(text).items()}
         except (ValueError, AttributeError, TypeError) as error:
             raise FilterError(f"fusion weights are no JSON object of numbers: {error}") from error
-        if values.keys() != names:
+        if values.keys() - {"sharpness"} != names:
             raise FilterError(f"fusion weights need exactly {sorted(names)}, not {sorted(values)}")
+        if not 0 < values.get("sharpness", 1.0) < math.inf:
+            raise FilterError(f"sharpness is {values['sharpness']}; it must be above 0")
         return cls(**values)
 
 

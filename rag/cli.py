@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(app(args=given, prog_name="yomu", standalone_mode=False) or 0)
     except CommandLineError as error:
         message = str(getattr(error, "format_message", error.__str__)())
-        verb = [each for each in given[:1] if each in {c.name for c in app.registered_commands}]
+        known = {each.name for each in app.registered_commands}
+        known |= {each.name for each in app.registered_groups}
+        verb = [each for each in given[:1] if each in known]
         if message:  # none: help was shown
             sys.stderr.write(f"yomu: {message} (see {' '.join(['yomu', *verb])} --help)\n")
         sys.exit(2)

@@ -1,5 +1,6 @@
 """`yomu list`, `remove`, `verify`, `stats`, `compact`: the index and its upkeep."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,7 +162,7 @@ def _read_again(
     from rag.pipeline import IngestRequest
 
     sources = {each.name: Path(each.source) for each in dropped}
-    present = {name: path for name, path in sources.items() if path.exists()}
+    present = {name: path for name, path in sources.items() if os.path.exists(path)}
     missing = [name for name in sources if name not in present]
     result: dict[str, Any] = {"missing": missing}
     if not present:

@@ -117,7 +117,7 @@ def result_json(result: "SearchResult", most_documents: int | None = None) -> di
         "mode": result.mode,
         "hits": [
             {"document": hit.document, "page": hit.page, "score": round(hit.score, 6)}
-            for hit in result.hits
+            for hit in result.hits[:most_documents]  # None: all of them
         ],
         "seconds": round(result.seconds, 4),
         "answered": result.is_answered,

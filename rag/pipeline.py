@@ -445,7 +445,9 @@ class Pipeline:
             question.kept,
         )
         encode_s = found.encode_s
-        notes = () if pages else unread_note(documents)
+        below = f"{filters.folder.strip('/')}/" if filters.folder else ""
+        within = [each for each in documents if each.name.startswith(below)]
+        notes = () if pages else unread_note(within)
         evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s, notes)
         return AnswerStream(
             evidence,

@@ -29,6 +29,8 @@ SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
 def quote(question: str, rows: Sequence[str]) -> str:
     """Return up to four rows that say most of the question's words, in the page's order.
 
+    Beside them the rows in which a sentence ends or a question of the page is answered.
+
     "" if no row has any of them. Rows left out between two are shown as " … ", lines of one
     sentence are put in one. A page of few words, such as a slide with a chart, is quoted whole.
     """
@@ -112,7 +114,8 @@ def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
             shown = joined_lines(shown, text)
         else:
             shown += f"\n{text}"
-    if chosen and _is_line(texts[chosen[-1]]) and not shown.endswith(("…", ")", "）")):
+    is_last = not chosen or chosen[-1] + 1 == len(texts)
+    if not is_last and _is_line(texts[chosen[-1]]) and not shown.endswith(("…", ")", "）")):
         shown += " …"  # the sentence goes on, the quotation does not
     return shown
 

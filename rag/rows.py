@@ -11,10 +11,11 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 CELL_CHARS = 32  # a longer line is running text; table cells rarely are
 DIVIDED = re.compile(r"[a-z]-$")
-SAME_LINE = 4.0  # places whose middles are this near are on one line, in points
+SAME_LINE = 3.0  # points between the middles of neighbours on one line, at most
 FIGURE = re.compile(r"^[\W\d_]*\d[\W\d_]*\w{0,8}$")
 
 Place = tuple[float, float, float, float]  # left, top, right, bottom
@@ -127,8 +128,8 @@ def most_together(words: Sequence[tuple[str, Place]]) -> list[Place]:
 
     "210" of "A4: 210 x 297" stands in the line of A5 as well, but alone.
     """
+    lines = _line_numbers([(place[1] + place[3]) / 2 for _, place in words])
     on_line: dict[int, set[str]] = defaultdict(set)
-    lines = [round((place[1] + place[3]) / 2 / SAME_LINE) for _, place in words]
     for (word, _), line in zip(words, lines, strict=True):
         on_line[line].add(word)
     most: Counter[str] = Counter()
@@ -139,3 +140,13 @@ def most_together(words: Sequence[tuple[str, Place]]) -> list[Place]:
         for (word, place), line in zip(words, lines, strict=True)
         if len(on_line[line]) == most[word]
     ]
+
+
+def _line_numbers(middles: Sequence[float]) -> list[int]:
+    """Give each place the number of its line, from its height; a gap begins a new line."""
+    numbers = [0] * len(middles)
+    order = sorted(range(len(middles)), key=middles.__getitem__)
+    for before, at in pairwise(order):
+        gap = middles[at] - middles[before]
+        numbers[at] = numbers[before] + (gap > SAME_LINE)
+    return numbers

@@ -64,8 +64,12 @@ def discover(paths: Iterable[Path], known: Mapping[str, str], ignore: Path) -> D
     links: list[str] = []
     for path in paths:
         root = path.resolve()
-        if not root.exists():
-            raise UsageError(f"{path}: no such file or folder")
+        try:
+            root.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(f"{path}: no such file or folder") from None
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be looked at ({error.strerror})") from None
         if root.is_dir():
             folders.append(root)
         base = root if root.is_dir() else root.parent
@@ -148,7 +152,10 @@ def _files(root: Path, ignore: Path, unlisted: dict[str, str], links: list[str])
         return f"{_text(Path(path).relative_to(root.parent))}/"
 
     def cannot_list(error: OSError) -> None:
-        unlisted[below(error.filename)] = f"folder cannot be looked into: {error.strerror}"
+        name = below(error.filename)
+        if name in unlisted:  # of another folder that was given
+            name = _text(Path(error.filename))
+        unlisted[name] = f"folder cannot be looked into: {error.strerror}"
 
     for folder, folders, files in os.walk(root, onerror=cannot_list):
         folders[:] = sorted(

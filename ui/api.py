@@ -80,6 +80,8 @@ async def _misshapen(request: Request, error: Exception) -> Response:
     said = (each["msg"] for each in error.errors())
     line = "; ".join(f"{place}: {what}" for place, what in zip(places, said, strict=True))
     body = json.loads(bytes(answer.body)) | {"error": line}
+    for each in body["detail"]:
+        each.pop("input", None)  # what was sent, perhaps megabytes
     return JSONResponse(body, answer.status_code)
 
 

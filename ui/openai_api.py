@@ -30,10 +30,10 @@ FINISH = {"end": "stop", "length": "length", "repetition": "stop", "cancelled": 
 
 
 class TextPart(BaseModel):
-    """A part of a message; only text is read, and anything else is refused, not passed over."""
+    """A part of a message; only text is read."""
 
-    type: Literal["text"]
-    text: str
+    type: str
+    text: str = ""
 
 
 class Message(BaseModel):
@@ -41,6 +41,11 @@ class Message(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] = Field(max_length=8000)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it has a part that is no text."""
+        return not isinstance(self.content, str) and any(p.type != "text" for p in self.content)
 
     @property
     def text(self) -> str:
@@ -64,6 +69,8 @@ class ChatBody(BaseModel):
     def request(self, client: str) -> AskRequest:
         """Return the question and its history. Raises UsageError."""
         spoken = [each for each in self.messages if each.role in ("user", "assistant")]
+        if any(each.has_more for each in self.messages):
+            raise UsageError("only text is read: images and other parts are refused")
         if not spoken or spoken[-1].role != "user" or not spoken[-1].text.strip():
             raise UsageError("the last message is to be the user's question")
         longest = self.max_completion_tokens or self.max_tokens

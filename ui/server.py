@@ -125,7 +125,8 @@ def serve(settings: Settings, options: ServeOptions) -> None:
         application, log_level="warning", access_log=False, server_header=False, ws="none",
         timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # it ended well, and says so again
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,33 @@ def test_pages_are_found_by_the_name_and_the_title_of_their_document(page_index)
     page_index.remove(begun.name)
     assert page_index.search(9, text="orchard", mode="text") == ()
     assert page_index.verify().clean
+
+
+def test_pages_are_found_by_the_names_a_document_has_now(page_index):
+    """Another copy adds its name; a name that is removed is found no longer."""
+    put(page_index, "quarterly/orchid.pdf", seed=5)
+    page_index.commit()
+    put(page_index, "moved/walrus.pdf", seed=5)
+    page_index.commit()
+
+    def n_found(words):
+        return len(page_index.search(9, text=words, mode="text"))
+
+    assert n_found("orchid") == n_found("walrus") == 3
+    page_index.remove("quarterly/orchid.pdf")
+    assert (n_found("orchid"), n_found("walrus")) == (0, 3)
+    assert page_index.verify().clean
+    put(page_index, "moved/walrus.pdf", seed=6)  # other bytes under the name
+    page_index.commit()
+    assert n_found("walrus") == 3
+    assert page_index.verify().clean
+
+
+def test_a_database_that_may_not_be_read_is_not_called_damaged(page_index):
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorname = "SQLITE_CANTOPEN"
+    with pytest.raises(IndexReadOnly, match="see who may read"), page_index._database.errors():
+        raise error
 
 
 def test_text_that_is_garbage_is_kept_but_not_searched(page_index):

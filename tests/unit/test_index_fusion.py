@@ -150,6 +150,15 @@ def test_a_file_of_other_weights_is_refused(text):
         Fusion.from_json(text)
 
 
+def test_a_file_from_before_sharpness_is_read_and_a_senseless_one_refused():
+    values = json.loads(DEFAULT.to_json())
+    del values["sharpness"]
+    assert Fusion.from_json(json.dumps(values)) == DEFAULT
+    for wrong in (0, -1, "Infinity", "nan"):
+        with pytest.raises(FilterError, match="sharpness"):
+            Fusion.from_json(json.dumps(values | {"sharpness": wrong}))
+
+
 def test_ideal_bm25_of_numbers_a_person_can_check():
     rarity = np.log((100 - 1 + 0.5) / (1 + 0.5))
     assert ideal_bm25(100, [1, 90]) == pytest.approx(2.2 * (rarity + 1e-6))

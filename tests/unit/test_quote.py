@@ -138,6 +138,8 @@ def test_a_sentence_that_goes_on_beyond_the_quotation_is_not_shown_as_whole():
     quoted = quote("When was the orchard planted?", [*lines, *FILLER])
     assert quoted == " ".join(lines[:3]) + " …"
     assert quote("great flood", [*lines, *FILLER]) == lines[3]
+    heading = "Annual Report of the Example Company for the Fiscal Year"
+    assert quote("the company report", [*FILLER, heading]) == heading  # the page ends here
 
 
 def test_words_are_framed_where_they_stand_together():
@@ -145,4 +147,6 @@ def test_words_are_framed_where_they_stand_together():
     elsewhere = (20.0, 130.0, 29.0, 140.0)  # "210" in the line of A5
     places = [*line.items(), ("210", elsewhere)]
     assert most_together(places) == list(line.values())
+    beside = {"A4": (0.0, 100.0, 9.0, 103.8), "210": (20.0, 100.0, 29.0, 104.2)}  # 101.9, 102.1
+    assert most_together([*beside.items(), ("210", elsewhere)]) == list(beside.values())
     assert most_together([("210", elsewhere)]) == [elsewhere]
