@@ -114,7 +114,7 @@ def stop_server(served: Served) -> None:
     """End it as a person does, with Ctrl-C's signal."""
     served.process.terminate()
     try:
-        served.process.wait(30)
+        assert served.process.wait(30) == 0
     except subprocess.TimeoutExpired:
         served.process.kill()
         served.process.wait()

@@ -334,7 +334,9 @@ def test_search_options(yomu, corpus, tmp_path):
         "search", "page", "--mode", "text", "-k", "9", "--by-document"
     ).out.splitlines()
     assert sum("first.pdf" in line for line in lines) == 1
-    two = yomu.json("search", "page", "--mode", "text", "-k", "2", "--by-document")["documents"]
+    both = yomu.json("search", "page", "--mode", "text", "-k", "2", "--by-document")
+    assert len(both["hits"]) == 2
+    two = both["documents"]
     assert len(two) == 2
     assert two[0]["score"] >= two[1]["score"]
     assert sum(len(each["pages"]) for each in two) > 2

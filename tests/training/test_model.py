@@ -219,10 +219,21 @@ def test_a_still_tower_is_shown_again(tools: Tools, config, work):
     assert torch.equal(old, layer)
 
 
+def _built(model, tools, folder, precision):
+    """Export a model as the hub does, and build the model folder of it."""
+    builder = pytest.importorskip("models.build.builder")
+    from training import export
+
+    export.write_base(model, Tokenizer.from_str(tools.tokenizer.to_str()), folder / "hub/base")
+    export.write_adapter(model, folder / "hub/adapter")
+    options = builder.BuildOptions(
+        precisions=builder.Precisions(*3 * [precision]), skip_blank_blocks=True
+    )
+    return builder.build(builder.Sources.find(folder / "hub"), folder / "model", options)
+
+
 def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
     """The exported folder becomes a model folder whose vectors and logits are torch's."""
-    builder = pytest.importorskip("models.build.builder")
-    import numpy as np
     from PIL import Image
 
     import models
@@ -230,13 +241,7 @@ def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
 
     torch.manual_seed(0)
     model = _random(Yomu(config))
-    export.write_base(model, Tokenizer.from_str(tools.tokenizer.to_str()), tmp_path / "hub/base")
-    export.write_adapter(model, tmp_path / "hub/adapter")
-    options = builder.BuildOptions(
-        precisions=builder.Precisions("fp32", "fp32", "fp32"), skip_blank_blocks=True
-    )
-    built = builder.build(builder.Sources.find(tmp_path / "hub"), tmp_path / "model", options)
-    engine = models.load(built)
+    engine = models.load(_built(model, tools, tmp_path, "fp32"))
     image = np.full((112, 140, 3), 255, np.uint8)
     image[10:60, 30:90] = np.random.default_rng(0).integers(0, 256, (50, 60, 3))
     got = engine.retriever.encode_pages([Image.fromarray(image)])[0]
@@ -244,15 +249,9 @@ def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
 
 
 def test_a_run_starts_from_the_decoder_of_a_built_folder(tools: Tools, config, tmp_path):
-    builder = pytest.importorskip("models.build.builder")
-    from training import export
-
     torch.manual_seed(0)
     model = _random(Yomu(config))
-    export.write_base(model, Tokenizer.from_str(tools.tokenizer.to_str()), tmp_path / "hub/base")
-    export.write_adapter(model, tmp_path / "hub/adapter")
-    options = builder.BuildOptions(precisions=builder.Precisions("int8", "int8", "int8"))
-    built = builder.build(builder.Sources.find(tmp_path / "hub"), tmp_path / "model", options)
+    built = _built(model, tools, tmp_path, "int8")
     fresh = losses.Lessons(Yomu(config), 9, spelling.spellings(tools.tokenizer))
     start.load_decoder(fresh, built)
     ids = torch.tensor([tools.tokenizer.encode("Three bridges cross the river.").ids])
