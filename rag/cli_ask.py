@@ -26,12 +26,12 @@ from rag.errors import DocumentError, ExpectedError, UsageError
 from rag.settings import Mode, Settings
 from rag.words import (
     NEAREST,
-    PAGE_NAMED,
     QUOTED_HINT,
     QUOTED_NOTE,
     READ_FROM,
     READING,
     in_language_of,
+    page_named,
 )
 
 if TYPE_CHECKING:
@@ -150,9 +150,8 @@ def _show(stream: "AnswerStream") -> None:
     question = stream.evidence.question.text
 
     def line(texts: dict[str, str], pages: "Iterable[PageRef | PageHit]") -> str:
-        one = in_language_of(question, PAGE_NAMED)
         listed = "; ".join(
-            one.format(document=printable(page.document), page=page.page) for page in pages
+            page_named(question, printable(page.document), page.page) for page in pages
         )
         return in_language_of(question, texts).format(pages=listed)
 

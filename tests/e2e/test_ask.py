@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from index.fusion import DEFAULT
+from index.records import Filters
 from rag.answer import Question
 from rag.manner import AnswerOptions
 from rag.page_choice import PageRef
@@ -165,6 +166,10 @@ def test_abstaining_says_that_not_everything_was_read(asked, model, tmp_path):
     assert "not read to the end" not in asked.run("ask", KETTLE, "--max-new-tokens", "2").err
     answer_from(model, 1.1)
     assert "1 of 6 documents are not read to the end" in asked.run("ask", KETTLE).err
+    with Pipeline(Settings.resolve(index=asked.index, model=str(model))) as pipeline:
+        for where, said in (({}, 1), ({"document": "kettle*"}, 0), ({"folder": "elsewhere"}, 0)):
+            stream = pipeline.ask(Question(KETTLE), filters=Filters(**where))
+            assert len(stream.notes) == said, where
 
 
 def test_no_page_has_a_word_of_the_question(asked):
