@@ -59,7 +59,7 @@ def prepare(
     if not np.isfinite(vectors).all():
         raise ShapeMismatch(f"page {page.number}: vectors hold NaN or infinity")
     cells = np.asarray(page.grid.cells, np.int32)
-    if len(cells) != len(vectors) or cells.max() >= page.grid.rows * page.grid.cols:
+    if len(cells) != len(vectors) or cells.max() >= page.grid.n_cells:
         raise ShapeMismatch(
             f"page {page.number}: {len(cells)} cells of a {page.grid.rows} x {page.grid.cols} "
             f"grid for {len(vectors)} vectors; one cell a vector is wanted"

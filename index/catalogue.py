@@ -263,6 +263,8 @@ class PageRow:
     n_vectors: int
     rows: int
     cols: int
+    overview_rows: int
+    overview_cols: int
     cells: bytes
     thumbnail: str | None
     text_class: TextClass

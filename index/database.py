@@ -27,7 +27,8 @@ TABLES = {
     " size INTEGER NOT NULL, modified REAL NOT NULL, date TEXT, language TEXT, reason TEXT",
     "pages": "id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL,"
     " number INTEGER NOT NULL, n_vectors INTEGER NOT NULL, rows INTEGER NOT NULL,"
-    " cols INTEGER NOT NULL, cells BLOB NOT NULL, thumbnail TEXT, text_class TEXT NOT NULL,"
+    " cols INTEGER NOT NULL, overview_rows INTEGER NOT NULL, overview_cols INTEGER NOT NULL,"
+    " cells BLOB NOT NULL, thumbnail TEXT, text_class TEXT NOT NULL,"
     " text BLOB NOT NULL",
     "failures": "content INTEGER NOT NULL, page INTEGER NOT NULL, reason TEXT NOT NULL",
     "segments": "id TEXT PRIMARY KEY, n_pages INTEGER NOT NULL, n_vectors INTEGER NOT NULL,"

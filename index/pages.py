@@ -54,10 +54,19 @@ def with_text_class(
 def over_cells(similarities: Floats, row: PageRow) -> Floats:
     """Spread what stored vectors score (Q, P) over the page's cells: (Q, rows, cols).
 
-    A cell has the score of the vector that its own was pooled into; NaN where it was skipped.
+    A cell has the score of the vector that its own was pooled into, or of the cell of the overview
+    that its middle lies in, whichever is higher; NaN where both were skipped.
     """
     cells, owners = unpack_cells(row.cells)
-    on_page = cells >= 0
-    scores = np.full((len(similarities), row.rows * row.cols), np.nan, np.float32)
-    scores[:, cells[on_page]] = similarities[:, owners[on_page]]
-    return scores.reshape(-1, row.rows, row.cols)
+    n_page = row.rows * row.cols
+    n_all = n_page + row.overview_rows * row.overview_cols
+    scores = np.full((len(similarities), n_all), np.nan, np.float32)
+    shown = cells >= 0
+    scores[:, cells[shown]] = similarities[:, owners[shown]]
+    page = scores[:, :n_page].reshape(-1, row.rows, row.cols)
+    if n_all == n_page:
+        return page
+    overview = scores[:, n_page:].reshape(-1, row.overview_rows, row.overview_cols)
+    down = (2 * np.arange(row.rows) + 1) * row.overview_rows // (2 * row.rows)
+    across = (2 * np.arange(row.cols) + 1) * row.overview_cols // (2 * row.cols)
+    return np.fmax(page, overview[:, down[:, None], across])

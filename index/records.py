@@ -22,7 +22,7 @@ TextClass = Literal["healthy", "thin", "missing", "garbage", "ocr"]
 # as a whole could not be read
 Status = Literal["new", "partial", "complete", "damaged", "failed"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class VectorSettings:
     pool_factor: int = 1  # vectors per page are divided by this (2409.14683); 1 = none
     codec: Codec = "int8"
     dim: int = 128
+    overview_tokens: int = 0  # of the smaller view that each page is stored by too
     format_version: int = FORMAT_VERSION
 
 
@@ -90,12 +91,19 @@ class PatchGrid:
     rows, cols  size of the page in cells (one visual token each)
     cells       (n,) int32, one per vector given to add_page: row * cols + column of its cell,
                 or -1 for a vector that is no place on the page (prompt tokens). Skipped (blank)
-                cells simply do not occur.
+                cells simply do not occur. Cells of an overview are counted on from rows * cols.
+    overview    rows and columns of a smaller view of the whole page; (0, 0): it has none
     """
 
     rows: int
     cols: int
     cells: NDArray[np.int32]
+    overview: tuple[int, int] = (0, 0)
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells there are, the overview's with them."""
+        return self.rows * self.cols + self.overview[0] * self.overview[1]
 
     @classmethod
     def full(cls, rows: int, cols: int) -> "PatchGrid":

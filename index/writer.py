@@ -203,7 +203,7 @@ class Writer:
                 sql,
                 "pages",
                 *(number, page.content, page.number, len(page.records)),
-                *(page.grid.rows, page.grid.cols, page.cells, image),
+                *(page.grid.rows, page.grid.cols, *page.grid.overview, page.cells, image),
                 *(page.text_class, pack_text(page.text)),
             )
             sql.execute(

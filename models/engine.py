@@ -88,7 +88,12 @@ class Engine:
             decoder,
             self.tokenizer,
             weights,
-            RetrieverOptions(self.info.query_template, *self._limits, self._skip_blank),
+            RetrieverOptions(
+                self.info.query_template,
+                *self._limits,
+                self._skip_blank,
+                self.info.overview_tokens,
+            ),
         )
 
     @cached_property

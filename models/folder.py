@@ -18,6 +18,7 @@ _KINDS = {
     "query_template": str,
     "max_visual_tokens": int,
     "skip_blank_blocks": bool,
+    "overview_tokens": int,
     "sha256": dict,
     "graphs": dict,
     "sources": dict,
@@ -43,6 +44,7 @@ class ModelInfo:
 
     precision        of vision, decoder, lm_head: fp32, fp16, int8 or int4
     query_template   how a question is written for the retriever (models/text.py)
+    overview_tokens  most visual tokens of a smaller view of each page, encoded beside it; 0: none
     sources          role -> folder name and revision of the checkpoints it was built from
     sha256           file name -> checksum of every other file
     """
@@ -58,6 +60,7 @@ class ModelInfo:
     sha256: Mapping[str, str]
     graphs: Graphs = field(default_factory=Graphs)
     sources: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    overview_tokens: int = 0
 
     def as_json(self) -> Json:
         """Return what model.json holds."""
@@ -72,7 +75,7 @@ class ModelInfo:
                 f"{folder}: no model folder (no model.json); build one with "
                 f"`yomu models build CHECKPOINT {folder}`"
             )
-        content = read_json(path)
+        content = {"overview_tokens": 0, **read_json(path)}  # which came later
         if content.get("format") != FORMAT_VERSION:
             raise ModelFilesError(
                 f"{path}: format {content.get('format')!r}, this version reads {FORMAT_VERSION}; "

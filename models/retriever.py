@@ -5,7 +5,7 @@ decoder with LoRA turns each into hidden states, a projection into vectors of un
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from models.decoder import Decoder
 from models.errors import ModelFilesError
-from models.images import VisualInput, preprocess
+from models.images import FACTOR_PX, VisualInput, preprocess
 from models.session import Cancellation, ensure_finite
 from models.text import Tokenizer
 from models.vision import Patches, VisionFeatures, VisionTower
@@ -32,13 +32,15 @@ QUERIES_PER_RUN = 16
 
 @dataclass(frozen=True)
 class PageVectors:
-    """A page as the index stores it.
+    """A page as one pass over it gives it, and the smaller view of it that goes with it.
 
     vectors       (n, dim) float32, rows of unit length: visual tokens and the prompt around them
     grid          (rows, columns) of the page in visual tokens
     kept          (rows·columns,) bool: the tokens that were encoded; the others were blank
     first_visual  row of `vectors` that holds the first visual token
     features      what the vision tower saw, for the generator
+    overview      the whole page once more, in few tokens; None: the model takes one view, or the
+                  page is hardly larger than its overview
     """
 
     vectors: FloatArray
@@ -46,11 +48,33 @@ class PageVectors:
     kept: NDArray[np.bool_]
     first_visual: int
     features: VisionFeatures
+    overview: "PageVectors | None" = None
 
     @property
     def visual_vectors(self) -> FloatArray:
         """(kept.sum(), dim): the vectors of visual tokens, in the order of `kept`."""
         return self.vectors[self.first_visual : self.first_visual + int(self.kept.sum())]
+
+    @property
+    def stored_vectors(self) -> FloatArray:
+        """(m, dim): what a page is searched by: `vectors`, then the overview's visual tokens."""
+        if self.overview is None:
+            return self.vectors
+        return np.concatenate([self.vectors, self.overview.visual_vectors])
+
+    @property
+    def cells(self) -> NDArray[np.int32]:
+        """(m,) the cell of each stored vector: row · columns + column, -1 for the prompt.
+
+        Cells of the overview are counted on behind the rows · columns of the page.
+        """
+        cells = np.full(len(self.vectors), -1, np.int32)
+        kept = np.flatnonzero(self.kept)
+        cells[self.first_visual : self.first_visual + len(kept)] = kept
+        if self.overview is None:
+            return cells
+        behind = len(self.kept) + np.flatnonzero(self.overview.kept)
+        return np.concatenate([cells, behind.astype(np.int32)])
 
 
 @dataclass(frozen=True)
@@ -96,6 +120,7 @@ class RetrieverOptions:
     min_pixels: int
     max_pixels: int
     skip_blank_blocks: bool
+    overview_tokens: int = 0  # most visual tokens of the smaller view; 0: there is none
 
 
 class Retriever:
@@ -122,7 +147,7 @@ class Retriever:
 
     def encode_pages(self, images: Sequence[Image.Image]) -> list[FloatArray]:
         """Return (n, dim) float32 unit vectors for each page image."""
-        return [self.encode_page(image).vectors for image in images]
+        return [self.encode_page(image).stored_vectors for image in images]
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatArray]:
         """Return (m, dim) float32 unit vectors for each question. Raises PromptError if empty."""
@@ -137,11 +162,24 @@ class Retriever:
         """Return a page's vectors with what is needed to draw scores over it.
 
         One page fills the cores, so pages are encoded one by one. `skip_blank` None means as
-        model.json says. Raises ImageError, ModelNumbersError, Cancelled.
+        model.json says. An image is seen twice where the model asks for an overview (a small tower
+        reads type of few sizes; InternVL's thumbnail, arXiv:2404.16821, is the same idea), what is
+        preprocessed already once. Raises ImageError, ModelNumbersError, Cancelled.
         """
         skip = self.options.skip_blank_blocks if skip_blank is None else skip_blank
-        if isinstance(image, Image.Image):
-            image = preprocess(image, self.options.min_pixels, self.options.max_pixels)
+        if not isinstance(image, Image.Image):
+            return self._encode_view(image, skip, cancellation)
+        limits = self.options.min_pixels, self.options.max_pixels
+        page = self._encode_view(preprocess(image, *limits), skip, cancellation)
+        most = self.options.overview_tokens
+        if not most or len(page.kept) < 2 * most:
+            return page
+        small = preprocess(image, min(limits[0], most * FACTOR_PX**2), most * FACTOR_PX**2)
+        return replace(page, overview=self._encode_view(small, skip, cancellation))
+
+    def _encode_view(
+        self, image: VisualInput | VisionFeatures, skip: bool, cancellation: Cancellation | None
+    ) -> PageVectors:
         if isinstance(image, VisualInput):
             image = self._vision.encode(Patches.choose(image, skip), cancellation)
         ids = self._tokenizer.page_prompt(len(image.features))

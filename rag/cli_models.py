@@ -85,6 +85,10 @@ def build_command(
     skip_blank_blocks: Annotated[
         bool, typer.Option(help="Leave out blank parts of a page; for models trained that way.")
     ] = False,
+    overview_tokens: Annotated[
+        int,
+        typer.Option(min=0, help="Most tokens of a smaller view that each page gets too; 0: none."),
+    ] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn checkpoints (safetensors) into a model folder (ONNX), quantizing on the way.
@@ -113,6 +117,7 @@ def build_command(
         query_template=query_template,
         max_visual_tokens=max_visual_tokens,
         skip_blank_blocks=skip_blank_blocks,
+        overview_tokens=overview_tokens,
         name=out.absolute().name,
     )
     sources = Sources.find(source, base, projection, generator)
@@ -224,6 +229,7 @@ def _show_info(folder: Path, as_json: bool) -> None:
         "vision": f"{config.vision.depth} blocks × {config.vision.embed_dim}",
         "decoder": f"{config.text.n_layers} layers × {config.text.hidden_size}",
         "page": f"up to {info.max_visual_tokens} visual tokens"
+        + (f", and {info.overview_tokens} of an overview" if info.overview_tokens else "")
         + (", blank parts left out" if info.skip_blank_blocks else ""),
         "query template": info.query_template,
         "size": f"{n_bytes / 1e6:,.1f} MB",

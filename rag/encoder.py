@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 from PIL import Image
 
 from index.fusion import DEFAULT, Fusion
@@ -48,6 +47,10 @@ class Encoder(Protocol):
     @property
     def max_visual_tokens(self) -> int:
         """Most visual tokens of a page."""
+
+    @property
+    def overview_tokens(self) -> int:
+        """Most visual tokens of the smaller view of a page; 0: it has none."""
 
     @property
     def fusion(self) -> Fusion:
@@ -110,6 +113,11 @@ class ModelEncoder:
         return self._asked or self.engine.info.max_visual_tokens
 
     @cached_property
+    def overview_tokens(self) -> int:
+        """Most visual tokens of a page's smaller view, as the model folder says."""
+        return self.engine.info.overview_tokens
+
+    @cached_property
     def dim(self) -> int:
         """Length of a vector."""
         return self.engine.retriever.dim
@@ -123,11 +131,8 @@ class ModelEncoder:
     def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
         """Return the (n, dim) vectors of a page and the cell of each, -1 for prompt tokens."""
         encoded = self.engine.retriever.encode_page(image)
-        rows, cols = encoded.grid
-        kept = np.flatnonzero(encoded.kept).astype(np.int32)
-        cells = np.full(len(encoded.vectors), -1, dtype=np.int32)
-        cells[encoded.first_visual : encoded.first_visual + len(kept)] = kept
-        return encoded.vectors, PatchGrid(rows, cols, cells)
+        overview = encoded.overview.grid if encoded.overview else (0, 0)
+        return encoded.stored_vectors, PatchGrid(*encoded.grid, encoded.cells, overview)
 
     def questions(self, questions: Sequence[str]) -> list[Floats]:
         """Return the (m, dim) vectors of each question. Raises PromptError if one is empty."""
@@ -140,4 +145,4 @@ class ModelEncoder:
     def image_query(self, image: Image.Image) -> Floats:
         """Return the vectors of the image's visual tokens; the prompt's would match any page."""
         encoded = self.engine.retriever.encode_page(image)
-        return encoded.visual_vectors if len(encoded.visual_vectors) else encoded.vectors
+        return encoded.stored_vectors[encoded.cells >= 0]

@@ -212,6 +212,7 @@ def run(
     steps: Annotated[int, typer.Option(help="stop after this many more steps")] = sys.maxsize,
     workers: Annotated[int, typer.Option(help="processes that draw pages")] = 1,
     cells: Annotated[int, typer.Option(help="cells a step; 0: as the stage says")] = 0,
+    rate: Annotated[float, typer.Option(help="learning rate; 0: as the stage says")] = 0,
     threads: Annotated[int, typer.Option(help="torch threads")] = 2,
     seed: Annotated[int, typer.Option(help="of pages and weights")] = 1,
     sight: Annotated[
@@ -231,6 +232,7 @@ def run(
     if not (chosen.see or sight or (work / "latest.pt").exists()):
         raise typer.BadParameter(f"{stage} teaches no seeing: add --start, or run see first")
     recipe = replace(chosen.recipe, cells=cells) if cells else chosen.recipe
+    chosen = replace(chosen, rate=rate) if rate else chosen
     if decoder and not (work / "latest.pt").exists():
         shutil.copy(decoder / "tokenizer.json", work)
     trainer = Trainer(work, SIZES[size], chosen, device, seed, sight, decoder)

@@ -62,6 +62,7 @@ def test_the_digest_names_the_content(folder):
         ({"precision": None}, "precision is None"),
         ({"sha256": []}, r"sha256 is \[\]"),
         ({"max_visual_tokens": "many"}, "max_visual_tokens is 'many'"),
+        ({"overview_tokens": 0.5}, "overview_tokens is 0.5"),
         ({"graphs": {"eye": "vision.onnx"}}, "graphs: .*'eye'"),
     ],
     ids=str,
@@ -71,6 +72,11 @@ def test_a_wrong_model_json_is_refused_in_one_line(folder, changes, message):
     with pytest.raises(ModelFilesError, match=message) as caught:
         ModelInfo.load(folder)
     assert "build the folder again" in str(caught.value)
+
+
+def test_a_folder_from_before_overviews_has_none(folder):
+    edit(folder, overview_tokens="drop")
+    assert ModelInfo.load(folder).overview_tokens == 0
 
 
 def test_a_folder_without_model_json(tmp_path):

@@ -60,6 +60,7 @@ def test_a_lost_database_never_takes_the_vectors_along(tmp_path):
         ({"pool_factor": 3}, "--pool-factor 1"),
         ({"codec": "fp16"}, "codec int8"),
         ({"dim": 8}, "dim 16"),
+        ({"overview_tokens": 5}, "overview_tokens 0"),
     ],
 )
 def test_mixing_settings_is_refused_with_the_way_out(tmp_path, change, advice):
@@ -74,7 +75,7 @@ def test_mixing_settings_is_refused_with_the_way_out(tmp_path, change, advice):
 def test_another_format_is_refused_by_name(tmp_path):
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as opened:
         opened._database.sql.execute("UPDATE settings SET value='7' WHERE key='format_version'")
-    with pytest.raises(IndexMismatch, match="format 7, this program reads format 2"):
+    with pytest.raises(IndexMismatch, match="format 7, this program reads format 3"):
         PageIndex.open(tmp_path)
 
 

@@ -213,6 +213,25 @@ def test_patch_scores_lie_where_the_vectors_came_from(tmp_path):
         np.testing.assert_allclose(scores, wanted, atol=0.01)
 
 
+def test_patch_scores_of_an_overview_cover_what_its_cells_cover(page_index):
+    up, half, none = np.eye(DIM, dtype=np.float32)[:3]
+    half = (up + half) / np.sqrt(np.float32(2))
+    # 4 x 2 cells, of which two in the first row were encoded; an overview of 2 x 1 beside them
+    grid = PatchGrid(4, 2, np.array([0, 1, 8, 9], np.int32), (2, 1))
+    made = dataclasses.replace(page(0, 1), vectors=np.stack([up, none, half, half]), grid=grid)
+    page_index.begin_document(document("a.pdf", seed=90, n_pages=1))
+    page_index.add_page("a.pdf", made)
+    page_index.commit()
+    scores = page_index.patch_scores(up[None], "a.pdf", 1).scores
+    share = np.sqrt(0.5)
+    wanted = [[[1, share], [share, share], [share, share], [share, share]]]
+    np.testing.assert_allclose(scores, wanted, atol=0.01)
+    outside = dataclasses.replace(grid, cells=np.array([0, 1, 8, 10], np.int32))
+    page_index.begin_document(document("b.pdf", seed=91, n_pages=1))
+    with pytest.raises(ShapeMismatch, match="page 1"):
+        page_index.add_page("b.pdf", dataclasses.replace(made, grid=outside))
+
+
 def test_scores_of_a_batch_and_of_one_page_alone_agree(page_index):
     query = unit(np.random.default_rng(0), 7, DIM)
     for hit in page_index.search(9, vectors=query, mode="visual"):

@@ -1,5 +1,7 @@
 """Pages and questions to vectors: any batch, every precision, and what a page carries along."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ import models
 import models.engine
 from models.errors import ModelFilesError, ModelNumbersError, PromptError
 from models.images import preprocess
-from models.retriever import QUERIES_PER_RUN, RetrieverWeights
+from models.retriever import QUERIES_PER_RUN, Retriever, RetrieverWeights
 from models.sampling import Sampling
 from tests.parity import cases, tiny
 
@@ -118,6 +120,35 @@ def test_blank_blocks_are_left_out_and_the_others_keep_their_places(retriever):
 def test_a_blank_page_has_one_token(retriever):
     page = retriever.encode_page(Image.new("RGB", (140, 84), "white"), True)
     assert (page.kept.sum(), len(page.visual_vectors)) == (1, 1)
+
+
+def overviewing(retriever, n_tokens):
+    options = replace(retriever.options, overview_tokens=n_tokens)
+    given = retriever._vision, retriever._decoder, retriever._tokenizer, retriever._weights
+    return Retriever(*given, options)
+
+
+def test_an_overview_is_the_page_encoded_once_more_in_fewer_tokens(retriever):
+    image = cases.picture(168, 112)  # 6 x 4 tokens
+    page = overviewing(retriever, 8).encode_page(image)
+    alone = retriever.encode_page(image)
+    small = retriever.encode_page(image.resize((56, 84), Image.Resampling.BICUBIC))
+    assert page.overview is not None and page.overview.grid == small.grid == (3, 2)
+    behind = len(page.vectors)
+    assert (page.stored_vectors[:behind] == alone.vectors).all()
+    assert (page.stored_vectors[behind:] == small.visual_vectors).all(), "not its prompt"
+    assert (page.cells[:behind] == alone.cells).all()
+    assert page.cells[behind:].tolist() == list(range(24, 30)), "counted on behind the page's"
+    assert (page.features.features == alone.features.features).all(), "the generator's view"
+    found = overviewing(retriever, 8).encode_pages([image])[0]
+    assert (found == page.stored_vectors).all()
+
+
+def test_a_page_less_than_twice_as_large_has_no_overview(retriever):
+    image = cases.picture(168, 112)
+    assert overviewing(retriever, 12).encode_page(image).overview is not None
+    assert overviewing(retriever, 13).encode_page(image).overview is None
+    assert overviewing(retriever, 0).encode_page(image).overview is None
 
 
 def test_features_may_stand_in_for_the_image(retriever):
