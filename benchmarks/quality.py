@@ -298,8 +298,8 @@ def speed(
     retriever = models.load(model).retriever
     image = render(document.parent, (document.stem, page), dpi)
     matrix = np.random.default_rng(0).random((2048, 2048), np.float32)
-    n_vectors = len(retriever.encode_page(image).vectors)
-    encoding = min(timeit.repeat(lambda: retriever.encode_page(image), number=1, repeat=5))
+    n_vectors = len(retriever.encode_views(image).vectors)
+    encoding = min(timeit.repeat(lambda: retriever.encode_views(image), number=1, repeat=5))
     product = min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=5))
     print(f"{encoding:.2f} s for {n_vectors} vectors, {encoding / product:.1f} products")
     print(json.dumps({"seconds": encoding, "products": encoding / product, "vectors": n_vectors}))

@@ -54,15 +54,15 @@ def with_text_class(
 def over_cells(similarities: Floats, row: PageRow) -> Floats:
     """Spread what stored vectors score (Q, P) over the page's cells: (Q, rows, cols).
 
-    A cell has the score of the vector that its own was pooled into, or of the cell of the overview
-    that its middle lies in, whichever is higher; NaN where both were skipped.
+    A cell has the best score of the vectors that its own were pooled into, and of the cell of the
+    overview that its middle lies in; NaN where all were skipped.
     """
     cells, owners = unpack_cells(row.cells)
     n_page = row.rows * row.cols
     n_all = n_page + row.overview_rows * row.overview_cols
     scores = np.full((len(similarities), n_all), np.nan, np.float32)
     shown = cells >= 0
-    scores[:, cells[shown]] = similarities[:, owners[shown]]
+    np.fmax.at(scores.T, cells[shown], similarities.T[owners[shown]])
     page = scores[:, :n_page].reshape(-1, row.rows, row.cols)
     if n_all == n_page:
         return page

@@ -36,7 +36,6 @@ class VectorSettings:
     pool_factor: int = 1  # vectors per page are divided by this (2409.14683); 1 = none
     codec: Codec = "int8"
     dim: int = 128
-    overview_tokens: int = 0  # of the smaller view that each page is stored by too
     format_version: int = FORMAT_VERSION
 
 
@@ -89,7 +88,8 @@ class PatchGrid:
     """Where the vectors of a page sit on the page, for heatmaps.
 
     rows, cols  size of the page in cells (one visual token each)
-    cells       (n,) int32, one per vector given to add_page: row * cols + column of its cell,
+    cells       (n,) int32, one per vector given to add_page: row * cols + column of its cell
+                (where views of the page overlap, a cell has several vectors),
                 or -1 for a vector that is no place on the page (prompt tokens). Skipped (blank)
                 cells simply do not occur. Cells of an overview are counted on from rows * cols.
     overview    rows and columns of a smaller view of the whole page; (0, 0): it has none

@@ -92,6 +92,7 @@ class Engine:
                 self.info.query_template,
                 *self._limits,
                 self._skip_blank,
+                self.info.band_rows,
                 self.info.overview_tokens,
             ),
         )

@@ -18,6 +18,7 @@ _KINDS = {
     "query_template": str,
     "max_visual_tokens": int,
     "skip_blank_blocks": bool,
+    "band_rows": int,
     "overview_tokens": int,
     "sha256": dict,
     "graphs": dict,
@@ -44,6 +45,7 @@ class ModelInfo:
 
     precision        of vision, decoder, lm_head: fp32, fp16, int8 or int4
     query_template   how a question is written for the retriever (models/text.py)
+    band_rows        pages are encoded in bands of about so many rows of tokens; 0: as a whole
     overview_tokens  most visual tokens of a smaller view of each page, encoded beside it; 0: none
     sources          role -> folder name and revision of the checkpoints it was built from
     sha256           file name -> checksum of every other file
@@ -60,6 +62,7 @@ class ModelInfo:
     sha256: Mapping[str, str]
     graphs: Graphs = field(default_factory=Graphs)
     sources: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    band_rows: int = 0
     overview_tokens: int = 0
 
     def as_json(self) -> Json:
@@ -75,7 +78,7 @@ class ModelInfo:
                 f"{folder}: no model folder (no model.json); build one with "
                 f"`yomu models build CHECKPOINT {folder}`"
             )
-        content = {"overview_tokens": 0, **read_json(path)}  # which came later
+        content = {"band_rows": 0, "overview_tokens": 0, **read_json(path)}  # which came later
         if content.get("format") != FORMAT_VERSION:
             raise ModelFilesError(
                 f"{path}: format {content.get('format')!r}, this version reads {FORMAT_VERSION}; "
@@ -96,8 +99,10 @@ class ModelInfo:
 
     @property
     def digest(self) -> str:
-        """sha256 over all files: what an index stores to know which model made its vectors."""
+        """sha256 over all files and views: an index knows by it which model made its vectors."""
         lines = "".join(f"{name} {self.sha256[name]}\n" for name in sorted(self.sha256))
+        if self.band_rows or self.overview_tokens:
+            lines += f"views {self.band_rows} {self.overview_tokens}\n"
         return hashlib.sha256(lines.encode()).hexdigest()
 
 

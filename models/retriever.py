@@ -2,10 +2,16 @@
 
 A page is its visual tokens inside a fixed prompt, a question its tokens inside a template; the
 decoder with LoRA turns each into hidden states, a projection into vectors of unit length.
+
+A small model may ask for several views of a page, as InternVL does (tiles and a thumbnail,
+arXiv:2404.16821): bands of a few rows, because attention over a whole large page costs most and
+blurs, and an overview in few tokens, because a small tower reads type of few sizes. MaxSim then
+takes the best match of all views.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +34,20 @@ PageImage = Image.Image | VisualInput | VisionFeatures
 PROJECTION_WEIGHT, PROJECTION_BIAS = "custom_text_proj.weight", "custom_text_proj.bias"
 # Questions are short: together they read the weights once. Sorted by length, little is padding.
 QUERIES_PER_RUN = 16
+SHARED_ROWS = (
+    1  # of two neighbouring bands: a line of text that one of them cuts is whole in the other
+)
 
 
 @dataclass(frozen=True)
 class PageVectors:
-    """A page as one pass over it gives it, and the smaller view of it that goes with it.
+    """A page as one pass over it gives it.
 
     vectors       (n, dim) float32, rows of unit length: visual tokens and the prompt around them
     grid          (rows, columns) of the page in visual tokens
     kept          (rows·columns,) bool: the tokens that were encoded; the others were blank
     first_visual  row of `vectors` that holds the first visual token
     features      what the vision tower saw, for the generator
-    overview      the whole page once more, in few tokens; None: the model takes one view, or the
-                  page is hardly larger than its overview
     """
 
     vectors: FloatArray
@@ -48,33 +55,29 @@ class PageVectors:
     kept: NDArray[np.bool_]
     first_visual: int
     features: VisionFeatures
-    overview: "PageVectors | None" = None
 
     @property
     def visual_vectors(self) -> FloatArray:
         """(kept.sum(), dim): the vectors of visual tokens, in the order of `kept`."""
         return self.vectors[self.first_visual : self.first_visual + int(self.kept.sum())]
 
-    @property
-    def stored_vectors(self) -> FloatArray:
-        """(m, dim): what a page is searched by: `vectors`, then the overview's visual tokens."""
-        if self.overview is None:
-            return self.vectors
-        return np.concatenate([self.vectors, self.overview.visual_vectors])
 
-    @property
-    def cells(self) -> NDArray[np.int32]:
-        """(m,) the cell of each stored vector: row · columns + column, -1 for the prompt.
+@dataclass(frozen=True)
+class PageViews:
+    """A page as the index stores it: the vectors of all its views.
 
-        Cells of the overview are counted on behind the rows · columns of the page.
-        """
-        cells = np.full(len(self.vectors), -1, np.int32)
-        kept = np.flatnonzero(self.kept)
-        cells[self.first_visual : self.first_visual + len(kept)] = kept
-        if self.overview is None:
-            return cells
-        behind = len(self.kept) + np.flatnonzero(self.overview.kept)
-        return np.concatenate([cells, behind.astype(np.int32)])
+    vectors   (n, dim) float32, rows of unit length: the first view's with its prompt, then the
+              visual tokens of the others
+    cells     (n,) int32: row · columns + column of a vector's cell on the page, -1 for the prompt.
+              Cells of the overview are counted on behind those of the page
+    grid      (rows, columns) of the page in visual tokens
+    overview  (rows, columns) of its overview; (0, 0): it has none
+    """
+
+    vectors: FloatArray
+    cells: NDArray[np.int32]
+    grid: tuple[int, int]
+    overview: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,18 @@ class RetrieverWeights:
 
 @dataclass(frozen=True)
 class RetrieverOptions:
-    """What shapes the vectors, from model.json and preprocessor_config.json."""
+    """What shapes the vectors, from model.json and preprocessor_config.json.
+
+    band_rows        about so many rows of tokens are one view; 0: the page is one
+    overview_tokens  most visual tokens of the overview; 0: there is none
+    """
 
     query_template: str
     min_pixels: int
     max_pixels: int
     skip_blank_blocks: bool
-    overview_tokens: int = 0  # most visual tokens of the smaller view; 0: there is none
+    band_rows: int = 0
+    overview_tokens: int = 0
 
 
 class Retriever:
@@ -146,8 +154,8 @@ class Retriever:
         return len(self._weights.bias)
 
     def encode_pages(self, images: Sequence[Image.Image]) -> list[FloatArray]:
-        """Return (n, dim) float32 unit vectors for each page image."""
-        return [self.encode_page(image).stored_vectors for image in images]
+        """Return (n, dim) float32 unit vectors for each page image, those of all its views."""
+        return [self.encode_views(image).vectors for image in images]
 
     def encode_queries(self, queries: Sequence[str]) -> list[FloatArray]:
         """Return (m, dim) float32 unit vectors for each question. Raises PromptError if empty."""
@@ -159,27 +167,14 @@ class Retriever:
         skip_blank: bool | None = None,
         cancellation: Cancellation | None = None,
     ) -> PageVectors:
-        """Return a page's vectors with what is needed to draw scores over it.
+        """Return the vectors of one pass over a page, and what the vision tower saw.
 
         One page fills the cores, so pages are encoded one by one. `skip_blank` None means as
-        model.json says. An image is seen twice where the model asks for an overview (a small tower
-        reads type of few sizes; InternVL's thumbnail, arXiv:2404.16821, is the same idea), what is
-        preprocessed already once. Raises ImageError, ModelNumbersError, Cancelled.
+        model.json says. Raises ImageError, ModelNumbersError, Cancelled.
         """
         skip = self.options.skip_blank_blocks if skip_blank is None else skip_blank
-        if not isinstance(image, Image.Image):
-            return self._encode_view(image, skip, cancellation)
-        limits = self.options.min_pixels, self.options.max_pixels
-        page = self._encode_view(preprocess(image, *limits), skip, cancellation)
-        most = self.options.overview_tokens
-        if not most or len(page.kept) < 2 * most:
-            return page
-        small = preprocess(image, min(limits[0], most * FACTOR_PX**2), most * FACTOR_PX**2)
-        return replace(page, overview=self._encode_view(small, skip, cancellation))
-
-    def _encode_view(
-        self, image: VisualInput | VisionFeatures, skip: bool, cancellation: Cancellation | None
-    ) -> PageVectors:
+        if isinstance(image, Image.Image):
+            image = preprocess(image, self.options.min_pixels, self.options.max_pixels)
         if isinstance(image, VisualInput):
             image = self._vision.encode(Patches.choose(image, skip), cancellation)
         ids = self._tokenizer.page_prompt(len(image.features))
@@ -189,6 +184,44 @@ class Retriever:
         rows, columns = (int(n) // 2 for n in image.grid_thw[1:])
         first = int(np.argmax(ids == self._tokenizer.id_of("<|image_pad|>")))
         return PageVectors(self._project(states[0]), (rows, columns), image.kept, first, image)
+
+    def encode_views(
+        self, image: Image.Image, cancellation: Cancellation | None = None
+    ) -> PageViews:
+        """Return a page as it is stored: in one pass, or in the views that the model asks for.
+
+        Raises ImageError, ModelNumbersError, Cancelled.
+        """
+        options = self.options
+        page = preprocess(image, options.min_pixels, options.max_pixels)
+        n_rows, n_columns = (int(n) // 2 for n in page.grid_thw[1:])
+        bands = [(_band(page, *each), each[0] * n_columns) for each in self._bands(page, n_rows)]
+        views, overview = bands, (0, 0)
+        if options.overview_tokens and page.n_tokens >= 2 * options.overview_tokens:
+            most = options.overview_tokens * FACTOR_PX**2
+            small = preprocess(image, min(options.min_pixels, most), most)
+            views = [*bands, (small, page.n_tokens)]
+            overview = int(small.grid_thw[1]) // 2, int(small.grid_thw[2]) // 2
+        vectors: list[FloatArray] = []
+        cells: list[NDArray[np.int64]] = []
+        for view, offset in views:
+            found = self.encode_page(view, cancellation=cancellation)
+            at = np.full(len(found.vectors), -1)
+            kept = offset + np.flatnonzero(found.kept)
+            at[found.first_visual : found.first_visual + len(kept)] = kept
+            chosen = at >= 0 if vectors else np.full(len(at), True)  # the prompt once
+            vectors.append(found.vectors[chosen])
+            cells.append(at[chosen])
+        placed = np.concatenate(cells).astype(np.int32)
+        return PageViews(np.concatenate(vectors), placed, (n_rows, n_columns), overview)
+
+    def _bands(self, page: VisualInput, n_rows: int) -> list[tuple[int, int]]:
+        """Return the bands that are encoded: those with ink where blank blocks are skipped."""
+        bands = band_edges(n_rows, self.options.band_rows)
+        if not self.options.skip_blank_blocks:
+            return bands
+        blank = page.blank.reshape(n_rows, -1)
+        return [each for each in bands if not blank[slice(*each)].all()] or bands[:1]
 
     def encode_query_batch(self, queries: Sequence[str]) -> list[QueryVectors]:
         """Return vectors and tokens of each question. Raises PromptError if one is empty."""
@@ -218,3 +251,24 @@ class Retriever:
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: FloatArray = vectors / np.maximum(length, 1e-12)
         return unit
+
+
+def band_edges(n_rows: int, band_rows: int) -> list[tuple[int, int]]:
+    """Return (first, end) rows of bands as high as one another, each with a row of the next."""
+    if not band_rows or n_rows <= band_rows:
+        return [(0, n_rows)]
+    n_own = n_rows - SHARED_ROWS
+    count = max(1, round(n_own / max(1, band_rows - SHARED_ROWS)))
+    edges = [round(n * n_own / count) for n in range(count + 1)]
+    return [(first, end + SHARED_ROWS) for first, end in pairwise(edges)]
+
+
+def _band(page: VisualInput, first: int, end: int) -> VisualInput:
+    """Return the rows of tokens of a page from `first` up to `end`, as an image of their own."""
+    n_columns = int(page.grid_thw[2])  # in patches
+    tokens = slice(first * n_columns // 2, end * n_columns // 2)
+    patches = slice(4 * tokens.start, 4 * tokens.stop)
+    grid = np.array([1, 2 * (end - first), n_columns])
+    return replace(
+        page, pixel_values=page.pixel_values[patches], grid_thw=grid, blank=page.blank[tokens]
+    )

@@ -143,7 +143,6 @@ def stats_json(numbers: "IndexStats") -> dict[str, Any]:
         "model_sha256": settings.model,
         "dpi": settings.dpi,
         "max_visual_tokens": settings.max_visual_tokens,
-        "overview_tokens": settings.overview_tokens,
         "pool_factor": settings.pool_factor,
         "codec": settings.codec,
         "dim": settings.dim,

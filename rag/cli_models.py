@@ -85,6 +85,9 @@ def build_command(
     skip_blank_blocks: Annotated[
         bool, typer.Option(help="Leave out blank parts of a page; for models trained that way.")
     ] = False,
+    band_rows: Annotated[
+        int, typer.Option(min=0, help="Rows of tokens that are encoded at a time; 0: all of them.")
+    ] = 0,
     overview_tokens: Annotated[
         int,
         typer.Option(min=0, help="Most tokens of a smaller view that each page gets too; 0: none."),
@@ -117,6 +120,7 @@ def build_command(
         query_template=query_template,
         max_visual_tokens=max_visual_tokens,
         skip_blank_blocks=skip_blank_blocks,
+        band_rows=band_rows,
         overview_tokens=overview_tokens,
         name=out.absolute().name,
     )
@@ -229,6 +233,7 @@ def _show_info(folder: Path, as_json: bool) -> None:
         "vision": f"{config.vision.depth} blocks × {config.vision.embed_dim}",
         "decoder": f"{config.text.n_layers} layers × {config.text.hidden_size}",
         "page": f"up to {info.max_visual_tokens} visual tokens"
+        + (f", in bands of about {info.band_rows} rows" if info.band_rows else "")
         + (f", and {info.overview_tokens} of an overview" if info.overview_tokens else "")
         + (", blank parts left out" if info.skip_blank_blocks else ""),
         "query template": info.query_template,

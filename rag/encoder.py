@@ -49,10 +49,6 @@ class Encoder(Protocol):
         """Most visual tokens of a page."""
 
     @property
-    def overview_tokens(self) -> int:
-        """Most visual tokens of the smaller view of a page; 0: it has none."""
-
-    @property
     def fusion(self) -> Fusion:
         """How this model's scores are fused with those of the text, and what counts as found."""
 
@@ -113,11 +109,6 @@ class ModelEncoder:
         return self._asked or self.engine.info.max_visual_tokens
 
     @cached_property
-    def overview_tokens(self) -> int:
-        """Most visual tokens of a page's smaller view, as the model folder says."""
-        return self.engine.info.overview_tokens
-
-    @cached_property
     def dim(self) -> int:
         """Length of a vector."""
         return self.engine.retriever.dim
@@ -130,9 +121,8 @@ class ModelEncoder:
 
     def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
         """Return the (n, dim) vectors of a page and the cell of each, -1 for prompt tokens."""
-        encoded = self.engine.retriever.encode_page(image)
-        overview = encoded.overview.grid if encoded.overview else (0, 0)
-        return encoded.stored_vectors, PatchGrid(*encoded.grid, encoded.cells, overview)
+        encoded = self.engine.retriever.encode_views(image)
+        return encoded.vectors, PatchGrid(*encoded.grid, encoded.cells, encoded.overview)
 
     def questions(self, questions: Sequence[str]) -> list[Floats]:
         """Return the (m, dim) vectors of each question. Raises PromptError if one is empty."""
@@ -144,5 +134,5 @@ class ModelEncoder:
 
     def image_query(self, image: Image.Image) -> Floats:
         """Return the vectors of the image's visual tokens; the prompt's would match any page."""
-        encoded = self.engine.retriever.encode_page(image)
-        return encoded.stored_vectors[encoded.cells >= 0]
+        encoded = self.engine.retriever.encode_views(image)
+        return encoded.vectors[encoded.cells >= 0]

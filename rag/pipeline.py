@@ -263,7 +263,6 @@ class Pipeline:
             model_name=_model_name(encoder.name),
             dpi=settings.dpi or (stored.dpi if stored else DEFAULT_DPI),
             max_visual_tokens=encoder.max_visual_tokens,
-            overview_tokens=encoder.overview_tokens,
             pool_factor=settings.pool_factor or (stored.pool_factor if stored else 1),
             codec=stored.codec if stored else "int8",
             # asking the model would open it: seconds to minutes that an unchanged folder saves

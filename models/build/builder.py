@@ -62,6 +62,7 @@ class BuildOptions:
     query_template: str = "colqwen2-v1.0"
     max_visual_tokens: int = DEFAULT_MAX_VISUAL_TOKENS
     skip_blank_blocks: bool = False
+    band_rows: int = 0
     overview_tokens: int = 0
     name: str = ""
     revisions: Mapping[str, str] = field(default_factory=dict)
@@ -252,6 +253,7 @@ class _Plan:
             query_template=options.query_template,
             max_visual_tokens=options.max_visual_tokens,
             skip_blank_blocks=options.skip_blank_blocks,
+            band_rows=options.band_rows,
             overview_tokens=options.overview_tokens,
             graphs=self.graphs,
             sources=sources,

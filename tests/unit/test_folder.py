@@ -74,9 +74,18 @@ def test_a_wrong_model_json_is_refused_in_one_line(folder, changes, message):
     assert "build the folder again" in str(caught.value)
 
 
-def test_a_folder_from_before_overviews_has_none(folder):
-    edit(folder, overview_tokens="drop")
-    assert ModelInfo.load(folder).overview_tokens == 0
+def test_a_folder_from_before_views_has_one(folder):
+    edit(folder, overview_tokens="drop", band_rows="drop")
+    info = ModelInfo.load(folder)
+    assert (info.band_rows, info.overview_tokens) == (0, 0)
+
+
+def test_vectors_of_other_views_are_those_of_another_model(folder):
+    digests = {ModelInfo.load(folder).digest}
+    for bands, tokens in ((8, 0), (8, 4), (0, 4)):
+        edit(folder, band_rows=bands, overview_tokens=tokens)
+        digests.add(ModelInfo.load(folder).digest)
+    assert len(digests) == 4
 
 
 def test_a_folder_without_model_json(tmp_path):

@@ -60,7 +60,6 @@ def test_a_lost_database_never_takes_the_vectors_along(tmp_path):
         ({"pool_factor": 3}, "--pool-factor 1"),
         ({"codec": "fp16"}, "codec int8"),
         ({"dim": 8}, "dim 16"),
-        ({"overview_tokens": 5}, "overview_tokens 0"),
     ],
 )
 def test_mixing_settings_is_refused_with_the_way_out(tmp_path, change, advice):

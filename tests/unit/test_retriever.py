@@ -1,6 +1,7 @@
 """Pages and questions to vectors: any batch, every precision, and what a page carries along."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import models
 import models.engine
 from models.errors import ModelFilesError, ModelNumbersError, PromptError
 from models.images import preprocess
-from models.retriever import QUERIES_PER_RUN, Retriever, RetrieverWeights
+from models.retriever import QUERIES_PER_RUN, Retriever, RetrieverWeights, band_edges
 from models.sampling import Sampling
 from tests.parity import cases, tiny
 
@@ -122,33 +123,74 @@ def test_a_blank_page_has_one_token(retriever):
     assert (page.kept.sum(), len(page.visual_vectors)) == (1, 1)
 
 
-def overviewing(retriever, n_tokens):
-    options = replace(retriever.options, overview_tokens=n_tokens)
+def viewing(retriever, **options):
+    options = replace(retriever.options, **options)
     given = retriever._vision, retriever._decoder, retriever._tokenizer, retriever._weights
     return Retriever(*given, options)
 
 
-def test_an_overview_is_the_page_encoded_once_more_in_fewer_tokens(retriever):
+def test_a_page_of_one_view_is_stored_as_it_is_encoded(retriever):
     image = cases.picture(168, 112)  # 6 x 4 tokens
-    page = overviewing(retriever, 8).encode_page(image)
-    alone = retriever.encode_page(image)
+    page, views = retriever.encode_page(image), retriever.encode_views(image)
+    assert (views.vectors == page.vectors).all() and views.grid == page.grid == (6, 4)
+    first = page.first_visual
+    assert (views.cells[first : first + 24] == np.arange(24)).all()
+    assert (np.delete(views.cells, range(first, first + 24)) == -1).all()
+    assert views.overview == (0, 0)
+    assert (retriever.encode_pages([image])[0] == views.vectors).all()
+
+
+def test_an_overview_is_the_page_encoded_once_more_in_fewer_tokens(retriever):
+    image = cases.picture(168, 112)
+    views = viewing(retriever, overview_tokens=8).encode_views(image)
+    alone = retriever.encode_views(image)
     small = retriever.encode_page(image.resize((56, 84), Image.Resampling.BICUBIC))
-    assert page.overview is not None and page.overview.grid == small.grid == (3, 2)
-    behind = len(page.vectors)
-    assert (page.stored_vectors[:behind] == alone.vectors).all()
-    assert (page.stored_vectors[behind:] == small.visual_vectors).all(), "not its prompt"
-    assert (page.cells[:behind] == alone.cells).all()
-    assert page.cells[behind:].tolist() == list(range(24, 30)), "counted on behind the page's"
-    assert (page.features.features == alone.features.features).all(), "the generator's view"
-    found = overviewing(retriever, 8).encode_pages([image])[0]
-    assert (found == page.stored_vectors).all()
+    behind = len(alone.vectors)
+    assert views.overview == small.grid == (3, 2)
+    assert (views.vectors[:behind] == alone.vectors).all()
+    assert (views.vectors[behind:] == small.visual_vectors).all(), "not its prompt"
+    assert (views.cells[:behind] == alone.cells).all()
+    assert views.cells[behind:].tolist() == list(range(24, 30)), "counted on behind the page's"
 
 
 def test_a_page_less_than_twice_as_large_has_no_overview(retriever):
     image = cases.picture(168, 112)
-    assert overviewing(retriever, 12).encode_page(image).overview is not None
-    assert overviewing(retriever, 13).encode_page(image).overview is None
-    assert overviewing(retriever, 0).encode_page(image).overview is None
+    assert viewing(retriever, overview_tokens=12).encode_views(image).overview != (0, 0)
+    assert viewing(retriever, overview_tokens=13).encode_views(image).overview == (0, 0)
+
+
+def test_bands_are_parts_of_the_page_that_share_a_row(retriever):
+    image = cases.picture(196, 84)  # 7 x 3 tokens
+    views = viewing(retriever, band_rows=4).encode_views(image)
+    upper, lower = (retriever.encode_page(image.crop((0, 28 * a, 84, 28 * b)))
+                    for a, b in ((0, 4), (3, 7)))  # fmt: skip
+    np.testing.assert_allclose(views.vectors[: len(upper.vectors)], upper.vectors, atol=1e-5)
+    np.testing.assert_allclose(views.vectors[len(upper.vectors) :], lower.visual_vectors, atol=1e-5)
+    assert views.grid == (7, 3)
+    assert views.cells[views.cells >= 0].tolist() == [*range(12), *range(9, 21)]
+
+
+@pytest.mark.parametrize(("n_rows", "band_rows"), [(7, 4), (60, 16), (39, 16), (17, 16), (5, 1)])
+def test_bands_cover_every_row_and_are_about_as_high_as_asked(n_rows, band_rows):
+    bands = band_edges(n_rows, band_rows)
+    assert bands[0][0] == 0 and bands[-1][1] == n_rows
+    assert all(end - first == 1 for (_, end), (first, _) in pairwise(bands)) or n_rows == 17
+    heights = [end - first for first, end in bands]
+    assert max(heights) - min(heights) <= 1 and max(heights) < 1.5 * band_rows + 1
+
+
+def test_a_page_no_higher_than_a_band_is_one_view():
+    assert band_edges(16, 16) == [(0, 16)] and band_edges(99, 0) == [(0, 99)]
+
+
+def test_blank_bands_are_left_out(retriever):
+    image = Image.new("RGB", (84, 196), "white")
+    image.paste(cases.picture(56, 84), (0, 140))
+    views = viewing(retriever, band_rows=4, skip_blank_blocks=True).encode_views(image)
+    assert views.cells[views.cells >= 0].tolist() == [*range(15, 21)]
+    blank = Image.new("RGB", (84, 196), "white")
+    views = viewing(retriever, band_rows=4, skip_blank_blocks=True).encode_views(blank)
+    assert views.cells[views.cells >= 0].tolist() == [0], "a blank page has one"
 
 
 def test_features_may_stand_in_for_the_image(retriever):
