@@ -116,8 +116,9 @@ class Finder:
             found = self._by_text(str(text), max(k, TEXT_POOL), filters)
             return self._hits(found.ranked.top(k), filters, text=found.ranked)
         if mode == "visual":
-            ranked = self._ranker.rank(snapshot, query, k, allowed, exact=exact)
-            return self._hits(ranked, filters, visual=ranked)
+            power = 1.0 if text is None else weights.sharpness  # an image has no words to weigh
+            ranked, seen = self._by_images(snapshot, query, k, allowed, power, exact)
+            return self._hits(ranked, filters, visual=seen)
         return self._hybrid(snapshot, query, str(text), k, filters, allowed, weights, exact)
 
     def _query(self, vectors: Floats | None) -> Floats:
@@ -207,6 +208,34 @@ class Finder:
             counts = rare if any(rare.values()) else counts
         return counts
 
+    # -- images ----------------------------------------------------------------------------
+
+    def _by_images(
+        self,
+        snapshot: Snapshot,
+        query: Floats,
+        k: int,
+        allowed: Ints | None,
+        sharpness: float,
+        exact: bool,
+    ) -> tuple[Ranked, Ranked]:
+        """Rank the best k pages by their images alone; beside them, pages by plain MaxSim."""
+        if sharpness == 1:
+            seen = self._ranker.rank(snapshot, query, k, allowed, exact=exact)
+            return seen, seen
+        seen = self._ranker.rank(snapshot, query, max(k, VISUAL_POOL), allowed, exact=exact)
+        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES)
+        scores = self._sharpened(snapshot, query, seen.pages, others, sharpness)
+        return rank(seen.pages, scores).top(k), seen
+
+    def _sharpened(
+        self, snapshot: Snapshot, query: Floats, pages: Ints, others: Floats, sharpness: float
+    ) -> NDArray[np.float64]:
+        """Score pages (n,) by sharpened matches, in the order given."""
+        _, matches = self._ranker.matches(query, snapshot.group(pages.tolist()))
+        by_page = fusion.sharpen(matches, others, sharpness)
+        return by_page[np.argsort(np.argsort(pages))]
+
     # -- both ------------------------------------------------------------------------------
 
     def _hybrid(
@@ -234,9 +263,7 @@ class Finder:
         if incomplete.any():
             images = visual.scores
             if weights.sharpness != 1:
-                _, matches = self._ranker.matches(query, snapshot.group(visual.pages.tolist()))
-                by_page = fusion.sharpen(matches, others, weights.sharpness)
-                images = by_page[np.argsort(np.argsort(visual.pages))]
+                images = self._sharpened(snapshot, query, visual.pages, others, weights.sharpness)
             own = fusion.stand_in(own, images, incomplete)
         middle, spread = fusion.background(others.mean(0, dtype=np.float64))
         signals = Signals((visual.scores / len(query) - middle) / spread, own)

@@ -58,7 +58,7 @@ class Fusion:
     text: float = 8.0
     bias: float = -3.0
     threshold: float = 0.25
-    sharpness: float = 1.0  # power of matches where images stand in for text, see sharpen()
+    sharpness: float = 1.0  # power of matches where images alone say what is there, see sharpen()
 
     def logits(self, signals: Signals) -> Numbers:
         """Log-odds (n,) that each page answers."""

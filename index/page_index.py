@@ -353,7 +353,8 @@ class PageIndex:
         vectors  (Q, dim) float32 of the question or of an image; needed by visual and hybrid
         text     the question; needed by text and hybrid
         fusion   weights of both rankings, fitted for the model; fusion.answers(hit.score) tells
-                 whether a hybrid hit is an answer at all
+                 whether a hybrid hit is an answer at all. Mode visual is MaxSim where its sharpness
+                 is 1 or `text` is None, else the best pages by MaxSim in the order of sharpen()
         exact    score every page (otherwise: every page when there are few or the filter leaves
                  few, candidates by their centroids and then exact scores when there are many)
         Returns fewer than k hits when fewer pages match (mode text: that share no word with the

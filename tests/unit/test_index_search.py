@@ -232,6 +232,28 @@ def test_patch_scores_of_an_overview_cover_what_its_cells_cover(page_index):
         page_index.add_page("b.pdf", dataclasses.replace(made, grid=outside))
 
 
+def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tmp_path):
+    a, b, c = np.eye(DIM, dtype=np.float32)[:3]
+    shown = {"full.pdf": [a], "halves.pdf": [(a + b) / np.sqrt(np.float32(2))], "other.pdf": [c]}
+    sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
+    query = np.stack([a, b])
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
+        assert made.search(3, vectors=query, text="?", mode="visual", fusion=sharp) == ()
+        for seed, (name, vectors) in enumerate(shown.items()):
+            made.begin_document(document(name, seed, n_pages=1))
+            grid = PatchGrid.full(1, 1)
+            given = dataclasses.replace(page(seed, 1), vectors=np.stack(vectors), grid=grid)
+            made.add_page(name, given)
+        made.commit()
+        plain = made.search(3, vectors=query, text="?", mode="visual")
+        found = made.search(3, vectors=query, text="?", mode="visual", fusion=sharp)
+        image = made.search(3, vectors=query, mode="visual", fusion=sharp)
+    assert [hit.document for hit in plain] == ["halves.pdf", "full.pdf", "other.pdf"]
+    assert [hit.document for hit in found] == ["full.pdf", "halves.pdf", "other.pdf"]
+    assert found[0].score == pytest.approx(0.5, abs=0.01) and found[0].visual == plain[1].score
+    assert image == plain, "an image has no words to weigh"
+
+
 def test_scores_of_a_batch_and_of_one_page_alone_agree(page_index):
     query = unit(np.random.default_rng(0), 7, DIM)
     for hit in page_index.search(9, vectors=query, mode="visual"):
