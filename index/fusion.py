@@ -116,8 +116,8 @@ def sharpen(matches: Floats, others: Floats, sharpness: float) -> Numbers:
 
     matches    (Q, n) best cosine of each query vector in each page
     others     (Q, m) the same in pages from all over the index: their median is what is ordinary
-    sharpness  power of a match's share of the way from ordinary to 1; 1 gives MaxSim's order, but
-               for a weight of each vector
+    sharpness  power of a match's share of the way from ordinary to 1, of which the power mean is
+               taken; 1 gives MaxSim's order, but for a weight of each vector
 
     MaxSim counts five half matches as much as two and a half full ones. Where words are read
     uncertainly, half matches are what any page has; a power leaves the full ones.
@@ -126,7 +126,8 @@ def sharpen(matches: Floats, others: Floats, sharpness: float) -> Numbers:
         np.median(others, axis=1, keepdims=True) if others.size else np.zeros((len(matches), 1))
     )
     share = np.clip((matches - ordinary) / np.maximum(1 - ordinary, 1e-6), 0, 1)
-    scores: Numbers = (share**sharpness).mean(axis=0, dtype=np.float64)
+    means = (share**sharpness).mean(axis=0, dtype=np.float64)
+    scores: Numbers = means ** (1 / sharpness)
     return scores
 
 

@@ -8,13 +8,14 @@ words counting more (as in BM25), near ones preferred: a table's row, then its h
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from index.text_layer import means_something, words
 from rag.rows import joined_lines
 
 MOST_ROWS = 4
 MOST_CHARS = 240
+SAID_SHARE = 0.7  # of the question's weight: a sentence that has it answers without its page
 LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
 LINE_CHARS = 36  # a shorter row may be a table's or a heading: the next is not put in one with it
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
@@ -32,7 +33,8 @@ def quote(question: str, rows: Sequence[str]) -> str:
     Beside them the rows in which a sentence ends or a question of the page is answered.
 
     "" if no row has any of them. Rows left out between two are shown as " … ", lines of one
-    sentence are put in one. A page of few words, such as a slide with a chart, is quoted whole.
+    sentence are put in one. A page of few words, such as a slide with a chart, is quoted whole,
+    unless one of its sentences says it.
     """
     texts = [" ".join(row.split()) for row in rows if row.strip()]
     found = [_terms(text) for text in texts]
@@ -40,7 +42,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
     weight = {
         word: math.log(1 + len(texts) / count[word]) for word in _terms(question) & set(count)
     }
-    if weight and sum(map(len, texts)) <= MOST_CHARS:
+    if weight and sum(map(len, texts)) <= MOST_CHARS and not _is_said(texts, found, weight):
         return _joined(texts, range(len(texts)))
     chosen: list[int] = []
     missing, least = set(weight), LEAST_SHARE * sum(weight.values())
@@ -56,6 +58,22 @@ def quote(question: str, rows: Sequence[str]) -> str:
         chosen.append(best)
         missing -= found[best]
     return _joined(texts, sorted(set(chosen) | _continued(texts, chosen)))
+
+
+def _is_said(
+    texts: Sequence[str], found: Sequence[frozenset[str]], weight: Mapping[str, float]
+) -> bool:
+    """Whether a sentence, or a clause, has most of what is asked.
+
+    Labels of a chart or a table never say it alone.
+    """
+    most = SAID_SHARE * sum(weight.values())
+    return any(
+        (SENTENCE_END.search(text) or text.endswith("、"))
+        and not QUESTION_END.search(text)
+        and sum(weight.get(word, 0.0) for word in row) >= most
+        for text, row in zip(texts, found, strict=True)
+    )
 
 
 def _terms(text: str) -> frozenset[str]:

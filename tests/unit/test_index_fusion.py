@@ -98,7 +98,7 @@ def test_sharpened_matches_prefer_a_full_one_to_two_halves():
     others = np.full((2, 5), 0.5, np.float32)  # what any page has
     matches = np.array([[1.0, 0.8, 0.5], [0.5, 0.8, 0.5]], np.float32)
     full, halves, nothing = sharpen(matches, others, 2)
-    assert np.allclose([full, halves, nothing], [1 / 2, 0.6**2, 0])
+    assert np.allclose([full, halves, nothing], [np.sqrt(1 / 2), 0.6, 0])
     linear = sharpen(matches, others, 1)
     assert linear.argmax() == matches.sum(0).argmax() == 1
     assert np.isfinite(sharpen(matches, others[:, :0], 2)).all()  # an index without pages

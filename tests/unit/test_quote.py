@@ -112,6 +112,21 @@ def test_a_page_of_few_words_is_quoted_whole():
     assert quote("kettle", rows) == ""
 
 
+def test_a_page_of_few_words_is_quoted_by_the_sentence_that_says_it():
+    rows = ["Harbour Tea", "North 410 455", "Sales grew by 9.2 percent.", "Prices fell."]
+    assert quote("By how many percent did sales grow?", rows) == rows[2]
+    assert quote("Sales of the north?", rows) == "\n".join(rows), "half a match says little"
+    rows = [
+        "湖畔町 観光報告",
+        "夏 28,900 9,750",
+        "夏の花火大会は8月12日に開かれ、",
+        "4,500人が来た。",
+    ]
+    assert quote("花火大会はいつ開かれましたか。", rows) == rows[2]
+    rows = ["規程はありますか？", "ある 33%", "ない 47%"]
+    assert quote("規程はありますか？", rows) == "\n".join(rows), "a question answers nothing"
+
+
 def test_a_very_long_row_is_cut():
     found = quote("festival", ["festival " + "x" * 1000])
     assert len(found) <= MOST_CHARS and found.endswith("…")
