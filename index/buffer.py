@@ -14,6 +14,8 @@ from index.errors import ShapeMismatch
 from index.pooling import pool
 from index.records import PageInput, PatchGrid, TextClass, VectorSettings
 
+MOST_VECTORS = 2**16  # of a page: pooling numbers them in 16 bits
+
 
 @dataclass(frozen=True)
 class BufferedPage:
@@ -63,6 +65,10 @@ def prepare(
         raise ShapeMismatch(
             f"page {page.number}: {len(cells)} cells of a {page.grid.rows} x {page.grid.cols} "
             f"grid for {len(vectors)} vectors; one cell a vector is wanted"
+        )
+    if len(vectors) > MOST_VECTORS:
+        raise ShapeMismatch(
+            f"page {page.number}: {len(vectors)} vectors; {MOST_VECTORS} are the most"
         )
     pooled = pool(vectors, settings.pool_factor, cells < 0)
     return BufferedPage(

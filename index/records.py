@@ -189,8 +189,9 @@ class Filters:
 class PageHit:
     """One ranked page.
 
-    score is MaxSim (sum over query vectors, in [-Q, Q]) for mode visual, BM25 (>= 0) for text,
-    and for hybrid the calibrated probability that the page answers the question, in [0, 1].
+    score is MaxSim (sum over query vectors, in [-Q, Q]) for mode visual, or sharpen()'s 0 to 1
+    where the fusion asks for it; BM25 (>= 0) for text; and for hybrid the calibrated probability
+    that the page answers the question, in [0, 1].
     """
 
     document: str
@@ -215,7 +216,8 @@ class DocumentHit:
 class PatchScores:
     """Similarity of every query vector with every cell of a page, for heatmaps.
 
-    scores  (Q, rows, cols) float32 cosine; NaN where the cell was blank and skipped
+    scores  (Q, rows, cols) float32 cosine; NaN where the cell was blank and skipped, and the
+            overview's that lies over it was, too
     """
 
     document: str

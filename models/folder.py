@@ -89,7 +89,8 @@ class ModelInfo:
             raise ModelFilesError(f"{path}: lacks {sorted(missing)[0]}; build the folder again")
         known = {each.name: content[each.name] for each in fields(cls)}
         for name, kind in _KINDS.items():
-            if not isinstance(known[name], kind):
+            value = known[name]
+            if not isinstance(value, kind) or (kind is int and not _is_count(value)):
                 raise ModelFilesError(f"{path}: {name} is {known[name]!r}; build the folder again")
         try:
             known["graphs"] = Graphs(**content["graphs"])
@@ -104,6 +105,10 @@ class ModelInfo:
         if self.band_rows or self.overview_tokens:
             lines += f"views {self.band_rows} {self.overview_tokens}\n"
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def file_sha256(path: Path) -> str:

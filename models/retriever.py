@@ -34,9 +34,8 @@ PageImage = Image.Image | VisualInput | VisionFeatures
 PROJECTION_WEIGHT, PROJECTION_BIAS = "custom_text_proj.weight", "custom_text_proj.bias"
 # Questions are short: together they read the weights once. Sorted by length, little is padding.
 QUERIES_PER_RUN = 16
-SHARED_ROWS = (
-    1  # of two neighbouring bands: a line of text that one of them cuts is whole in the other
-)
+# Of neighbouring bands: a line of text that one of them cuts is whole in the other.
+SHARED_ROWS = 1
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,9 @@ class Retriever:
         n_rows, n_columns = (int(n) // 2 for n in page.grid_thw[1:])
         bands = [(_band(page, *each), each[0] * n_columns) for each in self._bands(page, n_rows)]
         views, overview = bands, (0, 0)
-        if options.overview_tokens and page.n_tokens >= 2 * options.overview_tokens:
+        is_blank = options.skip_blank_blocks and page.blank.all()
+        least = 2 * options.overview_tokens
+        if least and page.n_tokens >= least and not is_blank:
             most = options.overview_tokens * FACTOR_PX**2
             small = preprocess(image, min(options.min_pixels, most), most)
             views = [*bands, (small, page.n_tokens)]

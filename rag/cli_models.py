@@ -86,7 +86,7 @@ def build_command(
         bool, typer.Option(help="Leave out blank parts of a page; for models trained that way.")
     ] = False,
     band_rows: Annotated[
-        int, typer.Option(min=0, help="Rows of tokens that are encoded at a time; 0: all of them.")
+        int, typer.Option(min=0, help="Rows of tokens encoded at a time, 2 or more; 0: all.")
     ] = 0,
     overview_tokens: Annotated[
         int,

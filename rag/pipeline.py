@@ -84,7 +84,7 @@ class SearchResult:
 
     vectors      (Q, dim) of the query, for heatmaps; None in mode text
     is_answered  whether the best page is good enough to be an answer (mode hybrid; in the other
-                 modes scores have no scale, and any hit counts)
+                 modes scores have no scale of their own, and any hit counts)
     seconds      encoding and searching
     encode_s     the part of `seconds` that encoding took
     """
@@ -297,10 +297,11 @@ class Pipeline:
         for query, own_mode, own in zip(queries, modes, vectors, strict=True):
             started = time.perf_counter()
             fusion = DEFAULT_FUSION if own_mode == "text" else self.encoder.fusion
+            is_image = own_mode == "visual" and query.image is not None
             hits = page_index.search(
                 top_k or self.settings.top_k,
                 vectors=own,
-                text=query.text or None,
+                text=None if is_image else query.text.strip(),
                 mode=own_mode,
                 filters=filters,
                 fusion=fusion,

@@ -8,14 +8,14 @@ words counting more (as in BM25), near ones preferred: a table's row, then its h
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from index.text_layer import means_something, words
 from rag.rows import joined_lines
 
 MOST_ROWS = 4
 MOST_CHARS = 240
-SAID_SHARE = 0.7  # of the question's weight: a sentence that has it answers without its page
+SAID_SHARE = 0.6  # of the question's words: a sentence that has them answers without its page
 LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
 LINE_CHARS = 36  # a shorter row may be a table's or a heading: the next is not put in one with it
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
@@ -24,6 +24,8 @@ KANJI = re.compile(r"[\u3400-\u9fff]")
 QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
 ANSWER_ROWS = 2  # that follow a question of the page's own
 MOST_FURTHER = 2  # rows in which a sentence goes on
+ENDED = re.compile(r"([.!。！][\"'”’」』]*|、)$")
+CAPTION = re.compile(r"(fig|table|chart|source|note|図|表|出典|資料|注|※)", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
 
 
@@ -42,10 +44,14 @@ def quote(question: str, rows: Sequence[str]) -> str:
     weight = {
         word: math.log(1 + len(texts) / count[word]) for word in _terms(question) & set(count)
     }
-    if weight and sum(map(len, texts)) <= MOST_CHARS and not _is_said(texts, found, weight):
-        return _joined(texts, range(len(texts)))
     chosen: list[int] = []
-    missing, least = set(weight), LEAST_SHARE * sum(weight.values())
+    if weight and sum(map(len, texts)) <= MOST_CHARS:
+        said_at = _said_at(texts, found, _terms(question))
+        if said_at is None:
+            return _joined(texts, range(len(texts)))
+        chosen.append(said_at)
+    missing = set(weight).difference(*(found[at] for at in chosen))
+    least = LEAST_SHARE * sum(weight.values())
     while missing and len(chosen) < MOST_ROWS:
         gains = [
             sum(weight[word] for word in row & missing) * (FIGURES_HELP if _has_figure(text) else 1)
@@ -60,20 +66,18 @@ def quote(question: str, rows: Sequence[str]) -> str:
     return _joined(texts, sorted(set(chosen) | _continued(texts, chosen)))
 
 
-def _is_said(
-    texts: Sequence[str], found: Sequence[frozenset[str]], weight: Mapping[str, float]
-) -> bool:
-    """Whether a sentence, or a clause, has most of what is asked.
+def _said_at(
+    texts: Sequence[str], found: Sequence[frozenset[str]], asked: frozenset[str]
+) -> int | None:
+    """Return the row of a sentence, or a clause, that has most of the question and more than it.
 
-    Labels of a chart or a table never say it alone.
+    Labels and captions do not say a thing alone: the figures around them do.
     """
-    most = SAID_SHARE * sum(weight.values())
-    return any(
-        (SENTENCE_END.search(text) or text.endswith("、"))
-        and not QUESTION_END.search(text)
-        and sum(weight.get(word, 0.0) for word in row) >= most
-        for text, row in zip(texts, found, strict=True)
-    )
+    for at, (text, row) in enumerate(zip(texts, found, strict=True)):
+        is_said = ENDED.search(text) and not QUESTION_END.search(text) and not CAPTION.match(text)
+        if is_said and row - asked and len(row & asked) >= SAID_SHARE * len(asked):
+            return at
+    return None
 
 
 def _terms(text: str) -> frozenset[str]:

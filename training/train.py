@@ -212,7 +212,7 @@ def run(
     steps: Annotated[int, typer.Option(help="stop after this many more steps")] = sys.maxsize,
     workers: Annotated[int, typer.Option(help="processes that draw pages")] = 1,
     cells: Annotated[int, typer.Option(help="cells a step; 0: as the stage says")] = 0,
-    rate: Annotated[float, typer.Option(help="learning rate; 0: as the stage says")] = 0,
+    rate: Annotated[float, typer.Option(min=0, help="learning rate; 0: as the stage says")] = 0,
     threads: Annotated[int, typer.Option(help="torch threads")] = 2,
     seed: Annotated[int, typer.Option(help="of pages and weights")] = 1,
     sight: Annotated[

@@ -22,7 +22,7 @@ class QueryHeat:
     """Where on a page a query, and each of its words, finds its match.
 
     words   of the query, in its order
-    scores  (n_words, rows, cols) float32 cosine; NaN where the cell is blank
+    scores  (n_words, rows, cols) float32 cosine; NaN where nothing there was encoded
     total   (rows, cols): for each cell the best of all words
     """
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pymupdf
 import pytest
 
 from index.errors import IndexFull
+from index.fusion import DEFAULT
 from index.page_index import PageIndex
 from index.records import Filters
 from rag.errors import UsageError
@@ -177,6 +179,11 @@ def test_image_queries_need_a_readable_image(make, corpus, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"bad\.png: is not a PDF or an image"):
         pipeline.search([Query(image=tmp_path / "bad.png")])
+    (by_looks,) = pipeline.search([Query(image=corpus / "photo.png")])
+    pipeline.encoder.fusion = replace(DEFAULT, sharpness=2.0)
+    for words in ("", " ", "kettle"):  # which only the question of an image's vectors may have
+        (found,) = pipeline.search([Query(words, image=corpus / "photo.png")])
+        assert found.hits == by_looks.hits and found.hits[0].document == "photo.png"
     with pytest.raises(UsageError, match="--mode text cannot"):
         make(mode="text").search([Query(image=corpus / "photo.png")])
 

@@ -63,6 +63,8 @@ def test_the_digest_names_the_content(folder):
         ({"sha256": []}, r"sha256 is \[\]"),
         ({"max_visual_tokens": "many"}, "max_visual_tokens is 'many'"),
         ({"overview_tokens": 0.5}, "overview_tokens is 0.5"),
+        ({"overview_tokens": -4}, "overview_tokens is -4"),
+        ({"band_rows": True}, "band_rows is True"),
         ({"graphs": {"eye": "vision.onnx"}}, "graphs: .*'eye'"),
     ],
     ids=str,

@@ -244,6 +244,7 @@ def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tm
             grid = PatchGrid.full(1, 1)
             given = dataclasses.replace(page(seed, 1), vectors=np.stack(vectors), grid=grid)
             made.add_page(name, given)
+            made.finish_document(name)
         made.commit()
         plain = made.search(3, vectors=query, text="?", mode="visual")
         found = made.search(3, vectors=query, text="?", mode="visual", fusion=sharp)
@@ -255,6 +256,26 @@ def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tm
         and found[0].visual == plain[1].score
     )
     assert image == plain, "an image has no words to weigh"
+
+
+def test_pages_that_sharpening_does_not_tell_apart_stand_as_maxsim_has_them(tmp_path):
+    a, b, c = np.eye(DIM, dtype=np.float32)[:3]
+    sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
+        for seed, vectors in enumerate([[c], [a], [a, b], [b, a]]):
+            name = f"{seed}.pdf"
+            made.begin_document(document(name, seed, n_pages=1))
+            grid = PatchGrid.full(1, len(vectors))
+            made.add_page(
+                name, dataclasses.replace(page(seed, 1), vectors=np.stack(vectors), grid=grid)
+            )
+            made.finish_document(name)
+        made.commit()
+        query = np.stack([a, b])
+        plain = made.search(9, vectors=query, text="?", mode="visual")
+        found = made.search(9, vectors=query, text="?", mode="visual", fusion=sharp)
+    assert [hit.document for hit in found] == [hit.document for hit in plain]
+    assert [hit.document for hit in found][-1] == "0.pdf"
 
 
 def test_scores_of_a_batch_and_of_one_page_alone_agree(page_index):

@@ -1,5 +1,7 @@
 """Rows of a page put together by place, and the rows that speak of a question."""
 
+import pytest
+
 from rag.quote import MOST_CHARS, quote
 from rag.rows import PlacedLine, join_rows, joined_lines, most_together
 
@@ -123,8 +125,25 @@ def test_a_page_of_few_words_is_quoted_by_the_sentence_that_says_it():
         "4,500人が来た。",
     ]
     assert quote("花火大会はいつ開かれましたか。", rows) == rows[2]
-    rows = ["規程はありますか？", "ある 33%", "ない 47%"]
-    assert quote("規程はありますか？", rows) == "\n".join(rows), "a question answers nothing"
+
+
+@pytest.mark.parametrize(
+    ("question", "rows"),
+    [
+        ("規程はありますか？", ["規程はありますか？", "ある 33%", "ない 47%"]),
+        ("What are the sales by region?", ["Sales by region:", "North 410", "South 380"]),
+        ("What is the total revenue?", ["Total revenue (USD m.)", "2022 310", "2023 410"]),
+        ("地域別の売上高はいくらですか。", ["地域別売上高：", "北部 410", "南部 380"]),
+        ("What was the operating profit?", ["Fig. 3. Operating profit.", "2022 310", "2023 410"]),
+        (
+            "Which region drinks most tea?",
+            ["Tea sales 2023", "North 410", "Source: survey of tea."],
+        ),
+        ("Which region drinks most tea?", ["Tea sales 2023", "North 410", "We like tea."]),
+    ],
+)
+def test_labels_and_captions_are_quoted_with_the_figures_around_them(question, rows):
+    assert quote(question, rows) == "\n".join(rows)
 
 
 def test_a_very_long_row_is_cut():

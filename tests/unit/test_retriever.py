@@ -170,11 +170,11 @@ def test_bands_are_parts_of_the_page_that_share_a_row(retriever):
     assert views.cells[views.cells >= 0].tolist() == [*range(12), *range(9, 21)]
 
 
-@pytest.mark.parametrize(("n_rows", "band_rows"), [(7, 4), (60, 16), (39, 16), (17, 16), (5, 1)])
+@pytest.mark.parametrize(("n_rows", "band_rows"), [(7, 4), (60, 16), (39, 16), (17, 16), (5, 2)])
 def test_bands_cover_every_row_and_are_about_as_high_as_asked(n_rows, band_rows):
     bands = band_edges(n_rows, band_rows)
     assert bands[0][0] == 0 and bands[-1][1] == n_rows
-    assert all(end - first == 1 for (_, end), (first, _) in pairwise(bands)) or n_rows == 17
+    assert all(end - first == 1 for (_, end), (first, _) in pairwise(bands))
     heights = [end - first for first, end in bands]
     assert max(heights) - min(heights) <= 1 and max(heights) < 1.5 * band_rows + 1
 
@@ -183,13 +183,26 @@ def test_a_page_no_higher_than_a_band_is_one_view():
     assert band_edges(16, 16) == [(0, 16)] and band_edges(99, 0) == [(0, 99)]
 
 
+def test_bands_and_an_overview_go_together(retriever):
+    image = cases.picture(196, 84)
+    both = viewing(retriever, band_rows=4, overview_tokens=6).encode_views(image)
+    bands = viewing(retriever, band_rows=4).encode_views(image)
+    overview = viewing(retriever, overview_tokens=6).encode_views(image)
+    behind = overview.cells >= 21
+    assert both.overview == overview.overview and behind.any()
+    np.testing.assert_array_equal(both.cells, [*bands.cells, *overview.cells[behind]])
+    wanted = np.concatenate([bands.vectors, overview.vectors[behind]])
+    np.testing.assert_allclose(both.vectors, wanted, atol=1e-5)
+
+
 def test_blank_bands_are_left_out(retriever):
     image = Image.new("RGB", (84, 196), "white")
     image.paste(cases.picture(56, 84), (0, 140))
     views = viewing(retriever, band_rows=4, skip_blank_blocks=True).encode_views(image)
     assert views.cells[views.cells >= 0].tolist() == [*range(15, 21)]
     blank = Image.new("RGB", (84, 196), "white")
-    views = viewing(retriever, band_rows=4, skip_blank_blocks=True).encode_views(blank)
+    skipping = viewing(retriever, band_rows=4, overview_tokens=6, skip_blank_blocks=True)
+    views = skipping.encode_views(blank)
     assert views.cells[views.cells >= 0].tolist() == [0], "a blank page has one"
 
 
