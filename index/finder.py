@@ -17,7 +17,7 @@ from index.fusion import Fusion, Signals
 from index.ranking import DECIMALS, Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
-from index.text_layer import match_any, means_something, names, words
+from index.text_layer import is_joint, match_any, means_something, names, words
 
 Ints = NDArray[np.int64]
 
@@ -191,8 +191,9 @@ class Finder:
                 ).fetchone()
             bm25 = found[0] if found else 0.0
             share = bm25 / fusion.ideal_bm25(read.n_pages, list(known.values()))
-            is_name = [word in read.names for word in about]
-            share *= fusion.known_share(read.n_pages, list(about.values()), is_name)
+            asked = {word: count for word, count in about.items() if count or not is_joint(word)}
+            is_name = [word in read.names for word in asked]
+            share *= fusion.known_share(read.n_pages, list(asked.values()), is_name)
         return float(best.scores.max()) / max(share, LEAST_SHARE)
 
     def _terms(self, found: list[str], n_pages: int) -> dict[str, int]:

@@ -24,6 +24,7 @@ EMPTY = frozenset(
     "tell than that the their them then there these they this those to too up was we were what "
     "when where whether which who whom whose why will with would you your 教え 教 下さ 下".split()
 )
+JOINT = re.compile(r"[\u3041-\u309f][^\u3041-\u309f]|[^\u3041-\u309f][\u3041-\u309f]")
 UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w.'’-]*")
 WORD_IN_MIXED = re.compile(f"[{CJK}]+|[^{CJK}]+")
@@ -44,6 +45,14 @@ def words(text: str) -> list[str]:
 def means_something(word: str) -> bool:
     """Tell a word or bigram that a text may be about from one that any text has."""
     return word not in EMPTY and not UNSAYING.fullmatch(word)
+
+
+def is_joint(word: str) -> bool:
+    """Whether a bigram lies over the end of a word: hiragana beside a kanji or katakana.
+
+    No page may have just this one, of words that every page has.
+    """
+    return JOINT.fullmatch(word) is not None
 
 
 def names(text: str) -> frozenset[str]:

@@ -177,6 +177,21 @@ def test_a_word_that_no_page_has_counts_against_a_question_but_not_alone(page_in
     assert not DEFAULT.answers(with_many)
 
 
+def test_joints_of_japanese_words_do_not_count_against_a_question(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
+        made.begin_document(document("a.pdf", n_pages=1))
+        made.add_page("a.pdf", page(0, 1, text="宿泊(泊) 合計 69,200"))
+        made.finish_document("a.pdf")
+        made.commit()
+        query = unit(np.random.default_rng(0), 4, DIM)
+        plain, asked, other = (
+            made.search(1, vectors=query, text=text)[0].score
+            for text in ("宿泊 合計", "宿泊の合計は", "宿泊の収益は")
+        )
+    assert asked == pytest.approx(plain)
+    assert other < asked, "a word that no page has does count"
+
+
 def test_in_a_single_page_one_unknown_word_does_not_decide(tmp_path):
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as one:
         written(one, "invoice.pdf", 7, "Invoice 3187 Total 45.00 euro due on 1 May")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from index.text_layer import fold, match_any, names, words
+from index.text_layer import fold, is_joint, match_any, names, words
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,16 @@ def test_a_question_becomes_each_of_its_words_once():
 )
 def test_names_are_capitals_inside_a_sentence(question, found):
     assert names(question) == found
+
+
+def test_a_pair_over_the_end_of_a_word_is_told_from_a_word():
+    found = words("宿泊の合計はトンネルと何泊")
+    assert [word for word in found if is_joint(word)] == [
+        "泊の",
+        "の合",
+        "計は",
+        "はト",
+        "ルと",
+        "と何",
+    ]
+    assert not any(map(is_joint, ("宿泊", "です", "トン", "total", "泊")))
