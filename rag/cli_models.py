@@ -110,6 +110,10 @@ def build_command(
             "or `pip install -e .[build]`"
         ) from None
 
+    if band_rows == 1:
+        raise UsageError(
+            "--band-rows 1: neighbouring bands share a row, so 2 is the least; 0: none"
+        )
     if query_template not in QUERY_TEMPLATES:
         raise UsageError(
             f"no query template {query_template!r}; choose one of {', '.join(QUERY_TEMPLATES)}"

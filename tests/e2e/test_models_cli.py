@@ -221,6 +221,7 @@ def test_list_shows_pulled_models_and_what_is_wrong_with_them(
     [
         (("models", "info", "gone"), "no model 'gone'"),
         (("models", "verify", "tests"), "no model folder (no model.json)"),
+        (("models", "build", "a", "b", "--band-rows", "1"), "2 is the least"),
         (("look",), "nothing to look at: give --input IMAGE or --video FILE"),
         (("look", "gone.png"), "gone.png: no such file"),
         (("look", "--video", "gone.mp4"), "gone.mp4: no such file"),

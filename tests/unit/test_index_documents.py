@@ -329,6 +329,7 @@ def test_a_page_record_shows_what_was_stored(page_index):
         (np.full((1, 16), np.nan, np.float32), [0]),
         (np.ones((2, 16), np.float32), [0]),
         (np.ones((1, 16), np.float32), [12]),
+        (np.ones((2**16 + 1, 16), np.float32), [0] * (2**16 + 1)),
     ],
 )
 def test_misshapen_vectors_are_refused(page_index, vectors, cells):
