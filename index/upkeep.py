@@ -1,7 +1,7 @@
 """Keeping house: merge small segments, drop removed pages, renew the codebook, sweep leftovers.
 
 Segments are merged in tiers, as Lucene does: ten of one size class (a power of ten of pages)
-become one. A merge copies records and page ids as they are, so no page is encoded again and no
+become one, or, where one would be too large, as few as may be. A merge copies records and page ids as they are, so no page is encoded again and no
 page changes its id; centroid sets are looked up anew only when the codebook is another.
 """
 
@@ -118,11 +118,11 @@ class Upkeep:
                 tiers[int(np.log10(n_pages))].append(segment)
         for tier in tiers.values():
             while len(tier) >= self._tuning.merge_factor:
-                group, tier[:] = (
-                    tier[: self._tuning.merge_factor],
-                    tier[self._tuning.merge_factor :],
-                )
-                if sum(segment.info.n_pages for segment in group) <= most_pages:
+                group = tier[: self._tuning.merge_factor]
+                del tier[: self._tuning.merge_factor]
+                if most_pages == self._tuning.max_segment_pages:  # larger ones never come
+                    groups += [part for part in self._pack(group) if len(part) > 1]
+                elif sum(segment.info.n_pages for segment in group) <= most_pages:
                     groups.append(group)
         return groups
 

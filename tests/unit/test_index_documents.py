@@ -388,6 +388,22 @@ def test_many_commits_leave_few_segments_and_the_same_answers(tmp_path):
         assert page_index.verify().clean
 
 
+def test_segments_too_large_to_become_one_are_joined_as_far_as_they_fit(tmp_path):
+    tuning = Tuning(merge_factor=4, merge_now_pages=1, max_segment_pages=5)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
+        for seed in range(4):
+            put(page_index, f"{seed}.pdf", seed=seed, n_pages=2)
+            page_index.commit()
+        assert page_index.stats().segments == 4
+        before = page_index.search(8, vectors=page(2, 1).vectors, mode="visual")
+        page_index.maintain()
+        assert page_index.stats().segments == 2
+        after = page_index.search(8, vectors=page(2, 1).vectors, mode="visual")
+        assert [hit.page_id for hit in after] == [hit.page_id for hit in before]
+        page_index.maintain()
+        assert page_index.stats().segments == 2
+
+
 def test_vectors_take_at_most_a_tenth_more_than_130_bytes(tmp_path):
     settings = dataclasses.replace(SETTINGS, dim=128)
     tuning = Tuning(train_pages=100)
