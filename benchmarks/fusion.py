@@ -25,7 +25,8 @@ from benchmarks.metrics import ndcg_at
 from index.fusion import DEFAULT, Fusion, Numbers, Signals, fit
 from index.page_index import PageIndex
 from rag.cli_ingest import progress_for
-from rag.pipeline import IngestRequest, Pipeline
+from rag.intake import IngestRequest
+from rag.pipeline import Pipeline
 from rag.settings import Settings
 from training.corpus import Corpus, is_japanese
 from training.pages import DrawnPage, draw

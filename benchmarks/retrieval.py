@@ -112,7 +112,7 @@ def abstention(index: Path, model: str | None, items: list[Item]) -> dict[str, l
             copy = Path(place) / "copy.yomu"
             shutil.copytree(index, copy, ignore=shutil.ignore_patterns("images", "*.lock"))
             with Pipeline(Settings.resolve(index=copy, model=model)) as pipeline:
-                pipeline.remove_documents([document])
+                pipeline.house.remove_documents([document])
             asked = [item.query for item in own]
             without = _best(copy, model, asked)
         for item, *scores in zip(own, _best(index, model, asked), without, strict=True):

@@ -1,8 +1,9 @@
 """Keeping house: merge small segments, drop removed pages, renew the codebook, sweep leftovers.
 
 Segments are merged in tiers, as Lucene does: ten of one size class (a power of ten of pages)
-become one, or, where one would be too large, as few as may be. A merge copies records and page ids as they are, so no page is encoded again and no
-page changes its id; centroid sets are looked up anew only when the codebook is another.
+become one, or, where one would be too large, as few as may be. A merge copies records and page ids
+as they are, so no page is encoded again and no page changes its id; centroid sets are looked up
+anew only when the codebook is another.
 """
 
 import logging

@@ -38,7 +38,7 @@ def list_documents(
     as_json: JsonFlag = False,
 ) -> None:
     """List the documents of the index, and what could not be read of them."""
-    records, failures = pipeline_for(Settings.resolve(index=index)).documents(pattern)
+    records, failures = pipeline_for(Settings.resolve(index=index)).house.documents(pattern)
     if as_json:
         print_json(
             {
@@ -60,7 +60,7 @@ def remove(
 ) -> None:
     """Remove documents from the index: their vectors, text and page images. Files stay."""
     settings = Settings.resolve(index=index)
-    names = pipeline_for(settings).remove(pattern, wait_s=-1 if wait else 0)
+    names = pipeline_for(settings).house.remove(pattern, wait_s=-1 if wait else 0)
     if not names:
         raise UsageError(f"no document matches {pattern!r}; `yomu list` shows the names")
     if as_json:
@@ -85,7 +85,7 @@ def verify(
     """
     settings = Settings.resolve(index=index, model=model, device=device)
     pipeline = pipeline_for(settings)
-    report = pipeline.verify()
+    report = pipeline.house.verify()
     result: dict[str, Any] = {
         "clean": report.clean,
         "files": report.n_files,
@@ -95,7 +95,7 @@ def verify(
     }
     is_well = report.clean
     if mend and report.mendable:
-        result["mended"], is_well = _read_again(pipeline, settings, pipeline.mend())
+        result["mended"], is_well = _read_again(pipeline, settings, pipeline.house.mend())
     if as_json:
         print_json(result)
     else:
@@ -106,7 +106,7 @@ def verify(
 
 def stats(index: IndexOption = None, as_json: JsonFlag = False) -> None:
     """Show how many documents, pages and vectors there are, and the bytes they take."""
-    numbers = stats_json(pipeline_for(Settings.resolve(index=index)).stats())
+    numbers = stats_json(pipeline_for(Settings.resolve(index=index)).house.stats())
     if as_json:
         print_json(numbers)
         return
@@ -123,7 +123,7 @@ def stats(index: IndexOption = None, as_json: JsonFlag = False) -> None:
 def compact(index: IndexOption = None, wait: WaitOption = False, as_json: JsonFlag = False) -> None:
     """Give back the space of removed pages and renew what speeds up the search."""
     settings = Settings.resolve(index=index)
-    before, after = pipeline_for(settings).compact(wait_s=-1 if wait else 0)
+    before, after = pipeline_for(settings).house.compact(wait_s=-1 if wait else 0)
     if as_json:
         print_json({"before": stats_json(before), "after": stats_json(after)})
     else:
@@ -159,7 +159,7 @@ def _read_again(
     pipeline: "Pipeline", settings: Settings, dropped: "tuple[DocumentRecord, ...]"
 ) -> tuple[dict[str, Any], bool]:
     """Ingest the files of dropped documents that are still there, under the names they had."""
-    from rag.pipeline import IngestRequest
+    from rag.intake import IngestRequest
 
     sources = {each.name: Path(each.source) for each in dropped}
     present = {name: path for name, path in sources.items() if os.path.exists(path)}

@@ -37,7 +37,8 @@ from rag.settings import Settings
 
 if TYPE_CHECKING:
     from rag.ingest import IngestReport, PageRange, Trouble
-    from rag.pipeline import IngestRequest, Pipeline
+    from rag.intake import IngestRequest
+    from rag.pipeline import Pipeline
     from rag.plan import IngestPlan
 
 SHOWN_NOTES = 20
@@ -107,7 +108,7 @@ def ingest(
         max_visual_tokens=max_visual_tokens, pool_factor=pool_factor, readers=readers,
         page_seconds=page_seconds, page_megabytes=page_megabytes, commit_seconds=commit_seconds,
     )  # fmt: skip
-    from rag.pipeline import IngestRequest
+    from rag.intake import IngestRequest
 
     request = IngestRequest(
         paths=tuple(paths),

@@ -1,10 +1,9 @@
 """Folder to index, question to pages: wires documents, model and index, holds no algorithm."""
 
-import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -12,20 +11,17 @@ from typing import TYPE_CHECKING, Self
 
 from PIL import Image
 
-from index.errors import DocumentUnknown, IndexFull, IndexMissing
+from index.errors import DocumentUnknown, IndexMissing
 from index.fusion import DEFAULT as DEFAULT_FUSION
 from index.page_index import PageIndex
 from index.records import (
     DocumentRecord,
-    Failure,
     Filters,
     Floats,
-    IndexStats,
     PageHit,
     PageRecord,
     PatchScores,
     VectorSettings,
-    VerifyReport,
 )
 from rag.answer import (
     QUOTED_PAGES,
@@ -38,35 +34,21 @@ from rag.answer import (
 )
 from rag.encoder import PIXELS_PER_TOKEN, Encoder, ModelEncoder
 from rag.errors import DocumentError, UsageError
-from rag.ingest import INTERRUPTED, Ingest, IngestOptions, IngestReport, PageRange, Progress
+from rag.house import House
+from rag.ingest import IngestReport, Progress
+from rag.intake import IngestRequest, Intake, reader_limits
 from rag.manner import AnswerOptions, Manner
-from rag.ocr import Tesseract
-from rag.ocr_pass import OcrPass, unread_pages
-from rag.office import OfficeConverter
 from rag.page_choice import PageRef, choose_pages
 from rag.page_images import PageImages
-from rag.plan import IngestPlan, plan_ingest
-from rag.reader import Limits, PageReader
+from rag.plan import IngestPlan
+from rag.reader import PageReader
 from rag.settings import DEFAULT_DPI, DEFAULT_MODEL, Mode, Settings
-from rag.sources import Discovery, discover
 
 if TYPE_CHECKING:
     from models.session import Cancellation
 
 EVERYTHING = Filters()
 ANSWER_DEFAULTS = AnswerOptions()
-
-
-@dataclass(frozen=True)
-class IngestRequest:
-    """What to ingest, beyond the settings."""
-
-    paths: tuple[Path, ...]
-    passwords: tuple[str, ...] = ()
-    pages: PageRange = PageRange()
-    prune: bool = False
-    wait_s: float = 0.0
-    names: Mapping[str, Path] = field(default_factory=dict)  # names files are to go by
 
 
 @dataclass(frozen=True)
@@ -108,6 +90,8 @@ class Pipeline:
     def __init__(self, settings: Settings, encoder: Encoder | None = None) -> None:
         self.settings = settings
         self._given_encoder = encoder
+        self.house = House(settings.index)
+        self._intake = Intake(settings, lambda: self.encoder, lambda: self.stored)
         self._reader: PageReader | None = None
         self._images: PageImages | None = None
         self._opened: PageIndex | None = None
@@ -144,85 +128,12 @@ class Pipeline:
     # -- ingest ----------------------------------------------------------------------------------
 
     def ingest(self, request: IngestRequest, progress: Progress) -> IngestReport:
-        """Bring the index up to date with files and folders.
-
-        Raises UsageError, OcrError, IndexMismatch, IndexLocked, ModelError before anything is
-        written; what goes wrong with a document afterwards is listed in the report.
-        """
-        started = time.monotonic()
-        tesseract = Tesseract.find(self.settings.ocr)
-        discovery = self._discover(request)
-        settings = self._vector_settings()
-        run: Ingest | None = None
-        try:
-            with (
-                OfficeConverter() as office,
-                PageIndex.open(
-                    self.settings.index, settings, writable=True, wait_s=request.wait_s
-                ) as page_index,
-            ):
-                options = self._options(request, settings.dpi)
-                run = Ingest(page_index, self.encoder, options, progress, office)
-                report = run.run(discovery)
-                if tesseract is not None and not report.interrupted:
-                    reading = OcrPass(page_index, tesseract, options, office)
-                    reading.run(discovery.sources, report, progress)
-                report.unread_pages = len(unread_pages(page_index))
-                page_index.maintain()
-        except IndexFull as error:
-            if run is None or not run.report.pages["added"]:
-                raise
-            run.report.interrupted = str(error)
-        except KeyboardInterrupt:  # after the pages, while the index was put in order
-            if run is None:
-                raise
-            run.report.interrupted = INTERRUPTED
-        run.report.seconds = time.monotonic() - started
-        return run.report
+        """Bring the index up to date with files and folders; see `Intake.run`."""
+        return self._intake.run(request, progress)
 
     def plan(self, request: IngestRequest) -> IngestPlan:
         """Say what `ingest` would do, reading files but writing nothing."""
-        discovery = self._discover(request)
-        return plan_ingest(discovery, self._known(), self._options(request, DEFAULT_DPI))
-
-    def _discover(self, request: IngestRequest) -> Discovery:
-        known = {each.name: each.source for each in self._known()}
-        known |= {name: str(path) for name, path in request.names.items()}
-        discovery = discover(request.paths, known, self.settings.index)
-        if not discovery.sources:
-            # also with --prune: an unmounted disk must not empty the index
-            raise UsageError(
-                f"nothing to read in {', '.join(map(str, request.paths))}: no PDF, image or "
-                "Office file; `yomu remove GLOB` takes documents out of the index"
-            )
-        return discovery
-
-    def _known(self) -> tuple[DocumentRecord, ...]:
-        try:
-            with PageIndex.open(self.settings.index) as page_index:
-                return page_index.documents()
-        except IndexMissing:
-            return ()
-
-    def _options(self, request: IngestRequest, dpi: int) -> IngestOptions:
-        settings = self.settings
-        return IngestOptions(
-            dpi=dpi,
-            passwords=request.passwords,
-            pages=request.pages,
-            prune=request.prune,
-            n_readers=settings.readers or max(1, (os.cpu_count() or 2) // 2),
-            commit_seconds=settings.commit_seconds,
-            limits=self._limits,
-        )
-
-    @property
-    def _limits(self) -> Limits:
-        return Limits(
-            memory_bytes=self.settings.page_megabytes * 1_000_000,
-            cpu_s=self.settings.page_seconds,
-            wall_s=self.settings.page_seconds,
-        )
+        return self._intake.plan(request)
 
     # -- model and settings ----------------------------------------------------------------------
 
@@ -253,21 +164,6 @@ class Pipeline:
         model = settings.model or (stored.model_name if stored else DEFAULT_MODEL)
         tokens = settings.max_visual_tokens or (stored.max_visual_tokens if stored else None)
         return ModelEncoder(model, settings.device, settings.threads, tokens)
-
-    def _vector_settings(self) -> VectorSettings:
-        """Return flags over what the index holds over defaults; it refuses what disagrees."""
-        stored, settings, encoder = self.stored, self.settings, self.encoder
-        same_model = stored is not None and stored.model == encoder.digest
-        return VectorSettings(
-            model=encoder.digest,
-            model_name=_model_name(encoder.name),
-            dpi=settings.dpi or (stored.dpi if stored else DEFAULT_DPI),
-            max_visual_tokens=encoder.max_visual_tokens,
-            pool_factor=settings.pool_factor or (stored.pool_factor if stored else 1),
-            codec=stored.codec if stored else "int8",
-            # asking the model would open it: seconds to minutes that an unchanged folder saves
-            dim=stored.dim if stored and same_model else encoder.dim,
-        )
 
     # -- search ----------------------------------------------------------------------------------
 
@@ -376,7 +272,7 @@ class Pipeline:
         """Draws single pages in a render worker of its own."""
         with self._lock:
             if self._images is None:
-                self._reader = PageReader(limits=self._limits)
+                self._reader = PageReader(limits=reader_limits(self.settings))
                 self._images = PageImages(self._reader)
             return self._images
 
@@ -489,54 +385,3 @@ class Pipeline:
             return self._drawn(page_index, page.document, page.page, dpi, pixels)
         except DocumentUnknown as error:
             raise DocumentError(str(error)) from None
-
-    # -- keeping house ---------------------------------------------------------------------------
-
-    def documents(self, pattern: str = "*") -> tuple[tuple[DocumentRecord, ...], list[Failure]]:
-        """Return the documents whose name matches a glob, and what could not be read of them."""
-        with PageIndex.open(self.settings.index) as page_index:
-            records = page_index.documents(pattern)
-            names = {each.name for each in records}
-            return records, [each for each in page_index.failures() if each.document in names]
-
-    def remove(self, pattern: str, wait_s: float = 0.0) -> tuple[str, ...]:
-        """Remove the documents whose name matches a glob: vectors, text and images."""
-        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
-            return page_index.remove(pattern)
-
-    def remove_documents(self, names: Sequence[str], wait_s: float = 0.0) -> tuple[str, ...]:
-        """Remove exactly these documents; a name may look like a glob."""
-        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
-            return page_index.remove_documents(names)
-
-    def read_again(self, document: str, wait_s: float = 0.0) -> None:
-        """Have the next ingest read a document again; its pages stay until that is done."""
-        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
-            page_index.read_again(document)
-
-    def verify(self) -> VerifyReport:
-        """Check every checksum of files and rows."""
-        with PageIndex.open(self.settings.index) as page_index:
-            return page_index.verify()
-
-    def mend(self) -> tuple[DocumentRecord, ...]:
-        """Drop what is damaged; returns the documents to be read again (`ingest` their source)."""
-        with PageIndex.open(self.settings.index, writable=True) as page_index:
-            known = {each.name: each for each in page_index.documents()}
-            return tuple(known[name] for name in page_index.mend() if name in known)
-
-    def stats(self) -> IndexStats:
-        """Return counts and sizes."""
-        with PageIndex.open(self.settings.index) as page_index:
-            return page_index.stats()
-
-    def compact(self, wait_s: float = 0.0) -> tuple[IndexStats, IndexStats]:
-        """Reclaim space; return the sizes before and after."""
-        with PageIndex.open(self.settings.index, writable=True, wait_s=wait_s) as page_index:
-            before = page_index.stats()
-            return before, page_index.compact()
-
-
-def _model_name(name: str) -> str:
-    """Name of a model for the index: a folder by its absolute path, so that it is found again."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name

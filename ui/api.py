@@ -176,7 +176,7 @@ def _documents(service: Service) -> APIRouter:
     @router.get("/documents")
     def list_documents() -> dict[str, Any]:
         """All documents, and what could not be read of them."""
-        records, failures = service.documents()
+        records, failures = service.library.documents()
         return {
             "documents": [document_json(each) for each in records],
             "failures": [dataclasses.asdict(each) for each in failures],
@@ -190,20 +190,22 @@ def _documents(service: Service) -> APIRouter:
         paths: list[Path] = []
         for each in files:
             data = await each.read(service.limits.upload_bytes + 1)
-            paths.append(await run_in_threadpool(service.store_upload, each.filename or "", data))
-        job = await run_in_threadpool(service.ingest, paths, uploaded=True)
+            paths.append(
+                await run_in_threadpool(service.library.store_upload, each.filename or "", data)
+            )
+        job = await run_in_threadpool(service.library.ingest, paths, uploaded=True)
         return {"job": job, "documents": [path.name for path in paths]}
 
     @router.get("/job")
     def job() -> dict[str, Any] | None:
         """How far the last adding of documents is; null before the first."""
-        state = service.job()
+        state = service.library.job()
         return None if state is None else dataclasses.asdict(state)
 
     @router.delete("/job")
     def stop_job() -> dict[str, Any]:
         """Stop it; what was read is kept."""
-        service.cancel_job()
+        service.library.cancel_job()
         return {"stopping": True}
 
     return router
@@ -216,22 +218,22 @@ def _pages(service: Service) -> APIRouter:
     def page_image(name: Name, page: int, kind: Literal["webp", "png"]) -> Response:
         """Return a page as an image: its stored thumbnail (webp) or drawn anew (png)."""
         _require_page(page)
-        data = service.thumbnail(name, page) if kind == "webp" else None
+        data = service.library.thumbnail(name, page) if kind == "webp" else None
         if data is None:
             buffer = io.BytesIO()
-            service.page_image(name, page, DEFAULT_SIDE_PX).save(buffer, kind)
+            service.library.page_image(name, page, DEFAULT_SIDE_PX).save(buffer, kind)
             data = buffer.getvalue()
         return Response(data, media_type=f"image/{kind}")
 
     @router.post("/documents/{name:path}/reread", status_code=202)
     def reread(name: Name) -> dict[str, Any]:
         """Read a document again from its file."""
-        return {"job": service.reread(name)}
+        return {"job": service.library.reread(name)}
 
     @router.delete("/documents/{name:path}")
     def remove(name: Name) -> dict[str, Any]:
         """Remove a document: vectors, text, images, and its file if it was uploaded."""
-        service.remove(name)
+        service.library.remove(name)
         return {"removed": [name]}
 
     return router
@@ -272,7 +274,7 @@ def _files(service: Service) -> APIRouter:
             "content-security-policy": "frame-ancestors 'none'",
             "content-disposition": "inline",
         }
-        data = service.document_bytes(name)
+        data = service.library.document_bytes(name)
         return Response(data, media_type="application/pdf", headers=headers)
 
     return router

@@ -8,8 +8,11 @@ ServerError
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rag.errors import ExpectedError as RagError
+from rag.records import IndexMissing
 
 
 class ServerError(Exception):
@@ -48,3 +51,16 @@ _PATH = re.compile(
 def public(message: str) -> str:
     """Return a message for a client: of every path of this machine's disk only the last part."""
     return _PATH.sub(lambda found: re.split(r"[/\\]", found[0])[-1] or "…", message)
+
+
+@contextmanager
+def for_clients() -> Iterator[None]:
+    """Let errors say nothing of this machine's disk, and say the usual ones better."""
+    try:
+        yield
+    except IndexMissing:
+        raise IndexMissing("nothing is indexed yet; add documents first") from None
+    except ServerError:
+        raise
+    except ExpectedError as error:
+        raise type(error)(public(str(error))) from error

@@ -256,7 +256,7 @@ def cards_of(service: Service, hits: Sequence[tuple[str, int, float]]) -> list[C
 
 def _thumbnail(service: Service, document: str, page: int) -> str:
     try:
-        content = service.thumbnail(document, page)
+        content = service.library.thumbnail(document, page)
     except ExpectedError:  # removed since it was found
         return ""
     return bytes_uri(content, "image/webp") if content else ""
@@ -286,7 +286,7 @@ def show_page(
 ) -> Iterator[str]:
     """Yield the page at once, then with its heatmap and the framed words of its answer."""
     try:
-        picture = service.page_image(chosen.document, chosen.page, PAGE_PX)
+        picture = service.library.page_image(chosen.document, chosen.page, PAGE_PX)
         n_pages = _n_pages(service, chosen.document)
     except ExpectedError as error:
         yield markup.section(
@@ -306,7 +306,7 @@ def show_page(
 
 
 def _n_pages(service: Service, document: str) -> int:
-    records, _ = service.documents()
+    records, _ = service.library.documents()
     return next((each.n_pages for each in records if each.name == document), 1)
 
 
@@ -335,7 +335,9 @@ def _boxes(
     if turn is None or turn.abstained or key not in turn.pages:
         return ()
     try:
-        return service.text_boxes(*key, answer_words(dict(turn.quoted).get(key, turn.answer)))
+        return service.library.text_boxes(
+            *key, answer_words(dict(turn.quoted).get(key, turn.answer))
+        )
     except ExpectedError:  # no text layer to be had: the heatmap is there
         return ()
 

@@ -31,12 +31,12 @@ class Looked(NamedTuple):
 def look(service: Service, language: str, seen: str = "") -> Looked:
     """Return head, examples, running job and documents, unless they are as they were `seen`."""
     status = service.status()
-    progress = service.job()
+    progress = service.library.job()
     mark = repr((status.state, status.n_documents, status.n_pages, status.reason, progress))
     if mark == seen:
         return Looked(seen=seen)
     try:
-        records, failures = service.documents()
+        records, failures = service.library.documents()
     except ExpectedError as error:
         line = markup.note(word(language, "error", reason=reason(error, language)), "error")
         return Looked(banner=banner(status, language), documents=line, seen=mark)
@@ -57,7 +57,7 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
         examples=markup_ask.example_row(language, shown) if shown else "",
         job=markup_library.job(language, job_of(progress, language)),
         documents=markup_library.documents(language, rows),
-        usage=markup_library.usage(language, service.usage()) if names else "",
+        usage=markup_library.usage(language, service.library.sizes()[2]) if names else "",
         names=names,
         seen=mark,
     )
@@ -116,14 +116,14 @@ def add_files(service: Service, files: Sequence[tuple[str, str]], language: str)
     for sent, path in files:
         name = PurePath(sent).name  # what Gradio says may be where it put the file
         try:
-            taken.append(service.store_upload(name, Path(path)))
+            taken.append(service.library.store_upload(name, Path(path)))
         except ExpectedError as error:
             said = reason(error, language)
             problems.append(said if name in said else f"{name}: {said}")
     lines = [markup.note(word(language, "error", reason=each), "error") for each in problems]
     if taken:
         text = word(language, "uploading", n=len(taken))
-        lines.append(_started(lambda: service.ingest(taken, uploaded=True), text, language))
+        lines.append(_started(lambda: service.library.ingest(taken, uploaded=True), text, language))
     return "".join(lines)
 
 
@@ -133,24 +133,24 @@ def read_folder(service: Service, folder: str, language: str) -> str:
         return ""
     sources = [Path(folder.strip())]
     text = word(language, "job_running")
-    return _started(lambda: service.ingest(sources, uploaded=False), text, language)
+    return _started(lambda: service.library.ingest(sources, uploaded=False), text, language)
 
 
 def reread(service: Service, document: str, language: str) -> str:
     """Have a document read again."""
     text = word(language, "rereading", document=document)
-    return _started(lambda: service.reread(document), text, language)
+    return _started(lambda: service.library.reread(document), text, language)
 
 
 def remove(service: Service, document: str, language: str) -> str:
     """Remove a document: vectors, text and images."""
     text = word(language, "removed", document=document)
-    return _started(lambda: service.remove(document), text, language)
+    return _started(lambda: service.library.remove(document), text, language)
 
 
 def cancel(service: Service) -> None:
     """Stop the run; what was read stays."""
-    service.cancel_job()
+    service.library.cancel_job()
 
 
 def _started(action: Callable[[], object], text: str, language: str) -> str:

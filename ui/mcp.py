@@ -64,7 +64,7 @@ def build_tools(service: Service) -> gr.Blocks:
             page: number of the page, from 1
         """
         with _told():
-            record = service.page(document, page)
+            record = service.library.page(document, page)
         return _json(
             {"document": document, "page": page, "text": record.text, "source": record.text_class}
         )

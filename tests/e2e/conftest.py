@@ -14,7 +14,8 @@ import pytest
 
 from models.build.builder import BuildOptions, Precisions, build
 from models.build.inputs import Sources
-from rag.pipeline import IngestRequest, Pipeline
+from rag.intake import IngestRequest
+from rag.pipeline import Pipeline
 from rag.settings import Settings
 from tests import odd_files as odd
 from tests.parity import tiny

@@ -15,8 +15,9 @@ from index.page_index import PageIndex
 from index.records import Filters
 from rag.errors import UsageError
 from rag.ingest import IngestReport
+from rag.intake import IngestRequest
 from rag.ocr_pass import OcrPass
-from rag.pipeline import IngestRequest, Pipeline, Query
+from rag.pipeline import Pipeline, Query
 from rag.settings import Settings
 from tests import odd_files as odd
 
@@ -69,7 +70,7 @@ def test_scans_are_read_once(make, corpus, tesseract):
     report = ingest(pipeline, corpus)
     assert report.read_by_ocr == [("photo.png", 1)]
     assert report.unread_pages == 0
-    (photo,), _ = pipeline.documents("photo.png")
+    (photo,), _ = pipeline.house.documents("photo.png")
     assert photo.language == "en"  # told from what was read
     (found,) = pipeline.search([Query("papyrus")])
     assert [(hit.document, hit.page) for hit in found.hits] == [("photo.png", 1)]
@@ -167,7 +168,7 @@ def test_text_first_then_looks_on_one_pipeline(make, corpus, tmp_path):
     """The model is checked before vectors are compared, also when the index was open already."""
     ingest(make(), corpus)
     pipeline = make()
-    pipeline.documents()
+    pipeline.house.documents()
     assert pipeline.page_image("first.pdf", 1, dpi=72, max_pixels=10**5)
     (found,) = pipeline.search([Query("cider")], Filters(document="second*"))
     assert {hit.document for hit in found.hits} == {"second.pdf"}

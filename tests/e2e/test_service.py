@@ -57,10 +57,10 @@ def make(both_roles, samples_index, tmp_path):
 
 def wait_for_job(service):
     for _ in range(600):
-        if service.job().finished:
-            return service.job()
+        if service.library.job().finished:
+            return service.library.job()
         time.sleep(0.1)
-    raise AssertionError(service.job())
+    raise AssertionError(service.library.job())
 
 
 def test_events_come_in_order(make):
@@ -147,10 +147,10 @@ def test_an_answer_that_takes_too_long_is_stopped(make):
 def test_no_index_is_a_state_not_a_fault(make, tmp_path):
     service = make(is_empty=True)
     assert service.status().n_documents == 0
-    assert service.documents() == ((), [])
+    assert service.library.documents() == ((), [])
     with pytest.raises(IndexMissing, match="nothing is indexed yet"):
         service.search(SearchRequest("x", mode="text"))
-    id_of_job = service.ingest([SAMPLES / "kettle-manual.pdf"], uploaded=False)
+    id_of_job = service.library.ingest([SAMPLES / "kettle-manual.pdf"], uploaded=False)
     state = wait_for_job(service)
     assert (state.id, state.error, state.report.added, state.pages_done) == (id_of_job, "", 1, 2)
     found = service.search(SearchRequest("kettle"))
@@ -161,24 +161,24 @@ def test_no_index_is_a_state_not_a_fault(make, tmp_path):
 def test_searches_go_on_while_documents_are_added_and_it_can_be_stopped(make, tmp_path):
     service = make()
     big = odd.text_pdf(tmp_path / "big.pdf", [f"walnut {n} " * 30 for n in range(300)])
-    path = service.store_upload("big.pdf", big)
-    service.ingest([path], uploaded=True)
+    path = service.library.store_upload("big.pdf", big)
+    service.library.ingest([path], uploaded=True)
     with pytest.raises(ServiceBusy):
-        service.ingest([path], uploaded=True)
+        service.library.ingest([path], uploaded=True)
     assert service.search(SearchRequest("kettle")).hits
-    service.cancel_job()
+    service.library.cancel_job()
     state = wait_for_job(service)
     assert state.stopped
     assert state.pages_done < 300
-    service.remove("big.pdf")
+    service.library.remove("big.pdf")
     assert not path.exists()
     assert service.search(SearchRequest("walnut", mode="text")).hits == ()
 
 
 def test_a_document_that_cannot_be_read_again_is_not_lost(make):
     service = make()
-    path = service.store_upload("own.pdf", (SAMPLES / "kettle-manual.pdf").read_bytes())
-    service.ingest([path], uploaded=True)
+    path = service.library.store_upload("own.pdf", (SAMPLES / "kettle-manual.pdf").read_bytes())
+    service.library.ingest([path], uploaded=True)
     assert wait_for_job(service).report.added == 1
 
     def found():
@@ -187,15 +187,15 @@ def test_a_document_that_cannot_be_read_again_is_not_lost(make):
 
     before = found()
     path.write_bytes(b"%PDF-1.7 and no more")
-    service.reread("own.pdf")
+    service.library.reread("own.pdf")
     assert wait_for_job(service).n_failed == 1
     path.unlink()
     with pytest.raises(DocumentError, match=r"own\.pdf: its file is gone"):
-        service.reread("own.pdf")
+        service.library.reread("own.pdf")
     assert before
     assert found() == before
     with pytest.raises(DocumentUnknown):
-        service.reread("other.pdf")
+        service.library.reread("other.pdf")
 
 
 def test_only_allowed_folders_are_read(make, tmp_path):
@@ -205,12 +205,12 @@ def test_only_allowed_folders_are_read(make, tmp_path):
     link.symlink_to("/etc/passwd")
     for path in (Path("/etc"), SAMPLES / ".." / "pyproject.toml", SAMPLES.parent):
         with pytest.raises(NotAllowed) as told:
-            service.ingest([path], uploaded=False)
+            service.library.ingest([path], uploaded=False)
         assert str(SAMPLES.parent) not in str(told.value)
     with pytest.raises(NotAllowed):
-        service.ingest([link], uploaded=True)
+        service.library.ingest([link], uploaded=True)
     with pytest.raises(NotAllowed):
-        service.ingest([SAMPLES / "kettle-manual.pdf"], uploaded=True)
+        service.library.ingest([SAMPLES / "kettle-manual.pdf"], uploaded=True)
 
 
 def test_a_model_that_is_not_there_is_told(make, tmp_path):
@@ -230,16 +230,16 @@ def test_pages_words_and_heat(make):
     assert heat.words == ("kettle", "容量")
     assert heat.scores.shape == (2, *heat.total.shape)
     assert np.nanmax(heat.total) == np.nanmax(heat.scores)
-    boxes = service.text_boxes("kettle-manual.pdf", 1, ["kettle"])
+    boxes = service.library.text_boxes("kettle-manual.pdf", 1, ["kettle"])
     assert boxes
     assert all(0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 for x0, y0, x1, y1 in boxes)
-    assert service.text_boxes("invoice-scan.pdf", 1, ["kettle"]) == ()
-    assert service.text_boxes("tourism-ja.pdf", 1, ["花火"])
-    assert max(service.page_image("kettle-manual.pdf", 1, 700).size) == 700
-    assert service.thumbnail("kettle-manual.pdf", 1).startswith(b"RIFF")
-    for call in (service.page_image, service.text_boxes):
+    assert service.library.text_boxes("invoice-scan.pdf", 1, ["kettle"]) == ()
+    assert service.library.text_boxes("tourism-ja.pdf", 1, ["花火"])
+    assert max(service.library.page_image("kettle-manual.pdf", 1, 700).size) == 700
+    assert service.library.thumbnail("kettle-manual.pdf", 1).startswith(b"RIFF")
+    for call in (service.library.page_image, service.library.text_boxes):
         with pytest.raises(DocumentUnknown):
-            call("../secret", 1, 700 if call == service.page_image else [])
+            call("../secret", 1, 700 if call == service.library.page_image else [])
 
 
 def test_impossible_numbers_are_told(make):
@@ -259,7 +259,7 @@ def test_many_threads_search_one_service(make):
         try:
             mode = ("hybrid", "text", "visual")[n % 3]
             assert service.search(SearchRequest("kettle", mode=mode)).hits
-            assert service.page_image("kettle-manual.pdf", 1 + n % 2, 300)
+            assert service.library.page_image("kettle-manual.pdf", 1 + n % 2, 300)
         except Exception as error:  # noqa: BLE001 - looked at below
             faults.append(error)
 

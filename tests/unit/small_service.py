@@ -44,6 +44,11 @@ class SmallService:
     asked: list[object] = field(default_factory=list)
     done: list[tuple[object, ...]] = field(default_factory=list)
 
+    @property
+    def library(self) -> "SmallService":
+        """Its own library."""
+        return self
+
     def _do(self, name: str, *what: object) -> None:
         if name in self.fails:
             raise self.fails[name]

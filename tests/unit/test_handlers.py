@@ -282,8 +282,8 @@ class House(SmallService):
     def job(self):
         return self.progress
 
-    def usage(self):
-        return {"total": 2_500_000, "images": 1_000}
+    def sizes(self):
+        return len(self.records), 4, {"total": 2_500_000, "images": 1_000}
 
     def store_upload(self, name, given):
         self._do("store_upload", name)

@@ -1,0 +1,210 @@
+"""What the server keeps: documents, their pages, uploaded files, and the one ingest.
+
+Part of `ui.service`; as there, every method may be called from any thread, and nothing that it
+returns or raises says where on this machine's disk a file lies.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from rag.errors import DocumentError, UsageError
+from rag.ingest import IngestReport, Progress
+from rag.intake import IngestRequest
+from rag.page_images import document_file
+from rag.pipeline import Pipeline
+from rag.records import DocumentRecord, DocumentUnknown, Failure, IndexMissing, PageRecord
+from ui.errors import NotAllowed, ServiceBusy, for_clients, public
+from ui.jobs import IngestJob, IngestProgress
+from ui.uploads import store
+
+Box = tuple[float, float, float, float]
+MOST_DPI = 300
+MOST_SIDE_PX = 4000
+MOST_WORDS = 100
+
+
+class Library:
+    """The documents of one server."""
+
+    def __init__(self, pipeline: Pipeline, upload_bytes: int, roots: tuple[Path, ...]) -> None:
+        """Open nothing.
+
+        roots  folders that `ingest` may read from, beside `folder`, that of uploaded files
+        """
+        self._pipeline, self._settings = pipeline, pipeline.settings
+        self._upload_bytes = upload_bytes
+        self.roots = tuple(root.resolve() for root in roots)
+        index = pipeline.settings.index.absolute()
+        self.folder = index.parent / f"{index.name.lstrip('.') or 'yomu'}-library"
+        self._writing = threading.Lock()  # one job or removal at a time
+        self._job: IngestJob | None = None
+
+    def close(self) -> None:
+        """Stop the ingest."""
+        if self._job is not None:
+            self._job.cancel()
+            self._job.join(30.0)
+
+    def sizes(self) -> tuple[int, int, dict[str, int]]:
+        """Return how many documents and pages there are, and bytes by part, uploads and total."""
+        uploads = sum(each.stat().st_size for each in self.folder.glob("*") if each.is_file())
+        with for_clients():
+            try:
+                stats = self._pipeline.house.stats()
+            except IndexMissing:
+                return 0, 0, {"uploads": uploads, "total": uploads}
+        sizes = {**stats.bytes, "uploads": uploads, "total": stats.bytes["total"] + uploads}
+        return stats.documents, stats.pages, sizes
+
+    def documents(self) -> tuple[tuple[DocumentRecord, ...], list[Failure]]:
+        """Return the documents, without where they lie, and what could not be read of them."""
+        with for_clients():
+            try:
+                records, failures = self._pipeline.house.documents()
+            except IndexMissing:
+                return (), []
+        return (
+            tuple(replace(each, source="", reason=_public(each.reason)) for each in records),
+            [replace(each, reason=public(each.reason)) for each in failures],
+        )
+
+    def page(self, document: str, page: int) -> PageRecord:
+        """Return what is stored of a page: its text layer, its size in cells."""
+        with for_clients():
+            return replace(self._pipeline.page(document, page), thumbnail=None)
+
+    def page_image(self, document: str, page: int, max_side_px: int) -> Image.Image:
+        """Return a page as RGB for people to look at, its longer side `max_side_px` at most."""
+        side = min(max(max_side_px, 64), MOST_SIDE_PX)
+        with for_clients():
+            image = self._pipeline.page_image(document, page, dpi=MOST_DPI, max_pixels=side * side)
+        image.thumbnail((side, side))
+        return image
+
+    def thumbnail(self, document: str, page: int) -> bytes | None:
+        """Return the stored WebP of a page, or None where none is stored."""
+        with for_clients():
+            path = self._pipeline.page(document, page).thumbnail
+        try:
+            return Path(path).read_bytes() if path else None
+        except OSError:
+            return None
+
+    def text_boxes(self, document: str, page: int, words: Sequence[str]) -> tuple[Box, ...]:
+        """Return boxes, as shares of the page, where its text layer has these words."""
+        with for_clients():
+            found = self._pipeline.text_boxes(document, page, tuple(words)[:MOST_WORDS])
+        return tuple(found)
+
+    def document_bytes(self, document: str) -> bytes:
+        """Return the PDF a document was read from.
+
+        Raises DocumentUnknown, or DocumentError where it has changed, is gone or is no PDF.
+        """
+        with for_clients():
+            data = document_file(self._record(document))
+        if not data[:1024].lstrip().startswith(b"%PDF-") and b"%PDF-" not in data[:1024]:
+            raise DocumentError("is no PDF; look at its pages instead")
+        return data
+
+    def _record(self, document: str) -> DocumentRecord:
+        for each in self._pipeline.house.documents()[0]:
+            if each.name == document:
+                return each
+        raise DocumentUnknown(f"{document!r} is not in the index")
+
+    def store_upload(self, name: str, path_or_bytes: Path | bytes) -> Path:
+        """Keep a file that a person sent; `ingest` it then with uploaded=True.
+
+        Raises NotAllowed for one that is too large, or not what its name says.
+        """
+        return store(self.folder, name, path_or_bytes, self._upload_bytes)
+
+    def ingest(self, sources: Sequence[Path], *, uploaded: bool) -> str:
+        """Read files and folders in the background; returns the id of the job.
+
+        Raises NotAllowed for a path outside the roots (or the library, if uploaded), ServiceBusy
+        while another job runs.
+        """
+        allowed = (self.folder.resolve(),) if uploaded else self.roots
+        paths = tuple(_allowed(path, allowed) for path in sources)
+        if not paths:
+            raise UsageError("nothing to read: name a file or a folder")
+        return self._start(IngestRequest(paths))
+
+    def reread(self, document: str) -> str:
+        """Read a document again from its file; returns the id of the job.
+
+        What is stored of it stays until all of that has been read anew. Raises DocumentUnknown,
+        DocumentError where its file is gone or cannot be opened, ServiceBusy.
+        """
+        with for_clients():
+            path = Path(self._record(document).source)
+            try:
+                path.open("rb").close()
+            except OSError:
+                raise DocumentError(f"{document}: its file is gone; add it again") from None
+        return self._start(IngestRequest((path,), names={document: path}), again=document)
+
+    def _start(self, request: IngestRequest, again: str = "") -> str:
+        def work(progress: Progress) -> IngestReport:
+            with self._writing, Pipeline(self._settings, self._pipeline.encoder) as pipeline:
+                if again:
+                    pipeline.house.read_again(again)
+                return pipeline.ingest(request, progress)
+
+        if not self._writing.acquire(blocking=False):
+            raise ServiceBusy("documents are being added or removed; wait until that is done")
+        try:
+            if self._job is not None and self._job.is_running:
+                raise ServiceBusy("documents are being added already; wait until that is done")
+            self._job = IngestJob(work)
+        finally:
+            self._writing.release()
+        self._job.start()
+        return self._job.id
+
+    def job(self) -> IngestProgress | None:
+        """Return how far the last ingest is; None before the first."""
+        return None if self._job is None else self._job.snapshot()
+
+    def cancel_job(self) -> None:
+        """Stop the ingest at its next commit; what was read is kept."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def remove(self, document: str) -> None:
+        """Remove a document: vectors, text, images, and its file if it was uploaded.
+
+        Raises DocumentUnknown, ServiceBusy.
+        """
+        with for_clients():
+            record = self._record(document)
+            if not self._writing.acquire(blocking=False):
+                raise ServiceBusy("documents are being added; wait until that is done")
+            try:
+                self._pipeline.house.remove_documents([document])
+            finally:
+                self._writing.release()
+        source = Path(record.source)
+        if record.source and source.parent == self.folder.absolute():
+            source.unlink(missing_ok=True)
+
+
+def _allowed(path: Path, roots: tuple[Path, ...]) -> Path:
+    """Return a path below one of the roots, links followed. Raises NotAllowed."""
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root) for root in roots):
+        raise NotAllowed(
+            f"{path.name or 'this folder'} may not be read by this server; start it with "
+            "`--root FOLDER` to allow a folder"
+        )
+    return resolved
+
+
+def _public(message: str | None) -> str | None:
+    return None if message is None else public(message)
