@@ -17,6 +17,7 @@ from rag.errors import UsageError
 from rag.settings import Settings
 from ui import api, openai_api
 from ui.hidden_folder import HiddenFolder
+from ui.memory import use_one_arena
 from ui.requests import ServiceLimits
 from ui.security import Gate, GateOptions, Login, is_loopback, read_users
 from ui.service import Service
@@ -108,6 +109,7 @@ def _mounting(service: Service) -> dict[str, Any]:
 def serve(settings: Settings, options: ServeOptions) -> None:
     """Run until interrupted. Raises UsageError before anything listens."""
     options.check()
+    use_one_arena()
     import uvicorn
 
     limits = ServiceLimits(upload_bytes=options.max_upload_mb * 1_000_000)
