@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from rag.chart_columns import chart_columns
 from rag.errors import DocumentError
 from rag.image_document import ImageDocument
 from rag.page_content import (
@@ -172,10 +173,14 @@ class PdfDocument:
         return list(dict.fromkeys(shown))
 
     def rows(self, number: int) -> list[str]:
-        """Return the lines of page `number`, cells at one height side by side."""
+        """Return the lines of page `number`, cells at one height side by side.
+
+        The columns of its charts, each a label and its figures, come last.
+        """
         with _mupdf_errors("cannot be read"):
             page = self._pdf.load_page(number - 1)
-            return join_rows(_placed_lines(page))
+            columns, others = chart_columns(_placed_lines(page))
+            return join_rows(others) + columns
 
     def close(self) -> None:
         """Release the file."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from index.text_layer import means_something, words
-from rag.rows import joined_lines
+from rag.rows import FIGURE, joined_lines
 
 MOST_ROWS = 4
 MOST_CHARS = 240
@@ -132,7 +132,7 @@ def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
             shown = text
         elif at != chosen[n - 1] + 1:
             shown += f" …\n{text}"
-        elif _is_line(texts[at - 1]):
+        elif _is_line(texts[at - 1]) and not _ends_in_figure(text):
             shown = joined_lines(shown, text)
         else:
             shown += f"\n{text}"
@@ -144,4 +144,8 @@ def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
 
 def _is_line(text: str) -> bool:
     """Whether a row is a line of running text that goes on in the next; a table's row is not."""
-    return len(text) >= LINE_CHARS and not text[-1].isdigit() and _goes_on(text)
+    return len(text) >= LINE_CHARS and not _ends_in_figure(text) and _goes_on(text)
+
+
+def _ends_in_figure(text: str) -> bool:
+    return bool(FIGURE.match(text.split()[-1]))

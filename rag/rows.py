@@ -3,7 +3,7 @@
 A text layer keeps each cell of a table as a line of its own, so "Total" and its figure stand lines
 apart. Cells at one height are put side by side again; lines of neighbouring columns of running text
 are not, since they do not belong together. A lone figure right below a label, as in the slices of a
-pie, goes behind the label.
+pie, goes behind the label; figures half way down a label of two lines go behind both.
 """
 
 import re
@@ -40,7 +40,7 @@ class PlacedLine:
 def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     """Return the lines in their order, cells at one height joined from left to right."""
     rows: list[list[PlacedLine]] = []
-    for line in _with_their_labels(lines):
+    for line in _with_whole_labels(_with_their_labels(lines)):
         row = next((row for row in reversed(rows) if _is_beside(line, row)), None)
         if row is None:
             rows.append([line])
@@ -56,7 +56,7 @@ def _with_their_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
     figure: it may belong to that one.
     """
     spaced = (replace(line, text=" ".join(line.text.split())) for line in lines)
-    given = [line for line in spaced if line.text]
+    given = list(dict.fromkeys(line for line in spaced if line.text))  # bold by printing twice
     found: list[PlacedLine] = []
     for line in given:
         labels = 0
@@ -72,7 +72,7 @@ def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine], lines: Sequence[
     """How many of the lines before a figure, the last ones, are its label."""
     below, n = figure, 0
     for line in reversed(before):
-        if not (line.is_cell and _is_under(below, line)):
+        if not (line.is_cell and is_right_under(below, line)):
             break
         if any(char.isdigit() for char in line.text):
             return 0
@@ -86,7 +86,7 @@ def _is_alone(line: PlacedLine, lines: Sequence[PlacedLine]) -> bool:
     return sum(abs(each.top - line.top) < near for each in lines) == 1
 
 
-def _is_under(lower: PlacedLine, upper: PlacedLine) -> bool:
+def is_right_under(lower: PlacedLine, upper: PlacedLine) -> bool:
     """Whether a line stands centred right below another."""
     height = upper.bottom - upper.top
     is_centred = abs(upper.left + upper.right - lower.left - lower.right) < height
@@ -121,6 +121,34 @@ def _is_beside(line: PlacedLine, row: Sequence[PlacedLine]) -> bool:
     same_height = abs(middle - (first.top + first.bottom) / 2) < 0.35 * height
     apart = all(line.left >= each.right - 1 or line.right <= each.left + 1 for each in row)
     return same_height and apart
+
+
+def _with_whole_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
+    """Join the two lines of a label that figures at its right stand half way down of."""
+    figures = [line for line in lines if FIGURE.match(line.text)]
+    found: list[PlacedLine] = []
+    for line in lines:
+        if found and _is_one_label(found[-1], line, figures):
+            line = _joined(found.pop(), line)
+        found.append(line)
+    return found
+
+
+def _is_one_label(upper: PlacedLine, lower: PlacedLine, figures: Sequence[PlacedLine]) -> bool:
+    height = upper.bottom - upper.top
+    edges = (upper.left - lower.left, upper.right - lower.right)
+    is_under = -0.3 * height < lower.top - upper.bottom < 0.6 * height
+    is_words = all(each.is_cell and not FIGURE.match(each.text) for each in (upper, lower))
+    if not (is_words and is_under and min(map(abs, edges)) < height):
+        return False
+    right = max(upper.right, lower.right) - height
+    beside = [(each.top + each.bottom) / 2 for each in figures if each.left >= right]
+
+    def is_level(top: float, bottom: float) -> bool:
+        return any(abs((top + bottom) / 2 - middle) < 0.2 * height for middle in beside)
+
+    own = is_level(upper.top, upper.bottom) or is_level(lower.top, lower.bottom)
+    return is_level(upper.top, lower.bottom) and not own
 
 
 def most_together(words: Sequence[tuple[str, Place]]) -> list[Place]:

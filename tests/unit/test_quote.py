@@ -56,6 +56,19 @@ def test_figures_of_a_column_and_far_ones_stay_where_they_are():
     assert join_rows(ragged) == ["Sales Profit", "410"]
 
 
+def test_figures_half_way_down_a_label_of_two_lines_go_behind_it():
+    table = [
+        _line(0, 0, "Depreciation and", 70), _line(0, 11, "amortization", 60),
+        _line(200, 5.5, "245"), _line(300, 5.5, "230"), _line(0, 30, "Interest"),
+        _line(200, 30, "12"), _line(200, 5.5, "245"),
+    ]  # fmt: skip
+    assert join_rows(table) == ["Depreciation and amortization 245 230", "Interest 12"]
+    far = [_line(0, 0, "North"), _line(0, 30, "South"), _line(200, 15, "380")]
+    assert join_rows(far) == ["North", "South", "380"]
+    bars = [_line(60, 0, "ソフトバンク", 60), _line(70, 11, "（開発予定）", 52)]
+    assert join_rows([_line(375, 5, "3,500"), *bars]) == ["ソフトバンク（開発予定） 3,500"]
+
+
 def test_lines_join_as_their_script_wants():
     assert joined_lines("a sentence", "goes on") == "a sentence goes on"
     assert joined_lines("a commun-", "ication") == "a communication"

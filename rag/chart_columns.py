@@ -1,0 +1,150 @@
+"""The columns of a chart: figures over the labels that name them.
+
+A text layer has the figures of a bar chart in the order they were drawn in, and the labels of the
+axis somewhere else. A reader sees which stand over which label; so does this, from their places.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from rag.rows import FIGURE, PlacedLine, is_right_under, joined_lines
+
+LEAST_COLUMNS = 2
+OFF_CENTRE = 0.125  # of the distance of two labels: how far the figures' middle may be from theirs
+FLAT = 1.5  # how much higher than wide a line may be: letters of one word are not, turned ones are
+YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F)?$")
+NO_VALUE = re.compile(r"^(n/?a|[-–—―]|…)$", re.IGNORECASE)
+
+
+def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLine]]:
+    """Return a text for each column of a chart, its label first, and the lines left over."""
+    texts: list[str] = []
+    lines = left = [part for line in lines for part in _figures_apart(line)]
+    for labels in _label_rows(lines):
+        if not all(label in left for label in labels):
+            continue
+        figures = _over(labels, left)
+        if not _are_columns(labels, figures):
+            continue
+        for label, over in zip(labels, figures, strict=True):
+            whole = _whole_label(label, left)
+            text = whole[0].text
+            for line in whole[1:]:
+                text = joined_lines(text, line.text)
+            over.sort(key=lambda line: line.left)
+            texts.append(" ".join([text, *(line.text for line in over)]))
+            left = [line for line in left if line not in (*whole, *over)]
+    return texts, left
+
+
+def _figures_apart(line: PlacedLine) -> list[PlacedLine]:
+    """Divide a line of several figures: neighbouring columns may be one line of the text layer."""
+    parts = line.text.split()
+    text = " ".join(parts)
+    if len(parts) < 2 or not all(map(FIGURE.match, parts)):
+        return [replace(line, text=text)] if parts else []
+    a_char = (line.right - line.left) / len(text)
+    found, at = [], 0
+    for part in parts:
+        left, at = line.left + at * a_char, at + len(part) + 1
+        found.append(replace(line, left=left, right=left + len(part) * a_char, text=part))
+    return found
+
+
+def _label_rows(lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:
+    """Return the rows of cells that may be the labels of an axis, from left to right."""
+    rows: list[list[PlacedLine]] = []
+    for line in sorted(lines, key=lambda line: line.top):
+        if not (line.is_cell and _is_label(line)):
+            continue
+        height = line.bottom - line.top
+        row = rows[-1] if rows else []
+        if row and abs(row[0].top - line.top) < 0.1 * height:
+            row.append(line)
+        else:
+            rows.append([line])
+    rows = [sorted(row, key=lambda line: line.left) for row in rows if len(row) >= LEAST_COLUMNS]
+    return [row for row in rows if all(a.right < b.left for a, b in pairwise(row))]
+
+
+def _over(labels: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:
+    """Return for each label the figures of its column: those above it, with nothing in between.
+
+    None at all where a figure stands beside words, as in a table: there its name is at the left.
+    """
+    middles = [_middle(label) for label in labels]
+    gap = min(b - a for a, b in pairwise(middles))
+    words = [line for line in lines if not _is_value(line) and line not in labels]
+    found: list[list[PlacedLine]] = [[] for _ in labels]
+    for figure in lines:
+        if figure in labels or not _is_value(figure):
+            continue
+        at = min(range(len(labels)), key=lambda n: abs(middles[n] - _middle(figure)))
+        label = labels[at]
+        is_over = figure.bottom <= label.top + 1 and abs(middles[at] - _middle(figure)) < gap / 2
+        if not is_over or any(_is_between(line, figure, label) for line in words):
+            continue
+        if any(_is_beside(line, figure, labels) for line in words):
+            return [[] for _ in labels]
+        found[at].append(figure)
+    return found
+
+
+def _are_columns(labels: Sequence[PlacedLine], figures: Sequence[Sequence[PlacedLine]]) -> bool:
+    """Whether each label has figures, and stands under the middle of them.
+
+    A label of every second column does not: it would be given its neighbour's figure.
+    """
+    gap = min(_middle(b) - _middle(a) for a, b in pairwise(labels))
+    return all(
+        over and abs(sum(map(_middle, over)) / len(over) - _middle(label)) < OFF_CENTRE * gap
+        for label, over in zip(labels, figures, strict=True)
+    )
+
+
+def _is_value(line: PlacedLine) -> bool:
+    text = line.text  # a comma ends a part of a date, a year heads a column
+    is_figure = FIGURE.match(text) and not text.endswith(",") and not YEAR.match(text)
+    return bool(is_figure or NO_VALUE.match(text))
+
+
+def _is_label(line: PlacedLine) -> bool:
+    """Whether a line may name a column: a year, or a few words in upright letters."""
+    is_flat = line.bottom - line.top < FLAT * max(line.right - line.left, len(line.text))
+    has_letters = any(char.isalpha() for char in line.text)
+    return is_flat and bool(YEAR.match(line.text) or (has_letters and not _is_value(line)))
+
+
+def _middle(line: PlacedLine) -> float:
+    return (line.left + line.right) / 2
+
+
+def _is_between(line: PlacedLine, figure: PlacedLine, label: PlacedLine) -> bool:
+    """Whether words stand under a figure and over its label."""
+    is_across = line.left <= _middle(figure) <= line.right
+    return is_across and figure.top < line.top < label.top
+
+
+def _is_beside(line: PlacedLine, figure: PlacedLine, labels: Sequence[PlacedLine]) -> bool:
+    """Whether words stand at the height of a figure, within the chart or at its left."""
+    middle = (line.top + line.bottom) / 2
+    is_level = abs(middle - (figure.top + figure.bottom) / 2) < 0.5 * (line.bottom - line.top)
+    is_upright = line.bottom - line.top < line.right - line.left
+    return is_level and is_upright and line.left < labels[-1].right
+
+
+def _whole_label(label: PlacedLine, lines: Sequence[PlacedLine]) -> list[PlacedLine]:
+    """Return a label with the lines right under it that go on with it."""
+    whole = [label]
+    while True:
+        last = whole[-1]
+        under = [
+            line for line in lines
+            if line not in whole and line.is_cell and not _is_value(line)
+            and is_right_under(line, last)
+        ]  # fmt: skip
+        if not under:
+            return whole
+        whole.append(under[0])
