@@ -10,6 +10,7 @@ from ui import handlers_library
 from ui.look import I18N, language, panel
 from ui.page_ask import QUIET
 from ui.service import Service
+from ui.upload_folder import discard
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ def build(service: Service) -> LibraryTab:
 
     def upload(request: gr.Request, given: list[Any], n: int) -> tuple[str, None, int]:
         named = [(getattr(each, "orig_name", None) or str(each), str(each)) for each in given]
-        return handlers_library.add_files(service, named, language(request)), None, n + 1
+        said = handlers_library.add_files(service, named, language(request))
+        for _, path in named:
+            discard(path)
+        return said, None, n + 1
 
     def from_folder(request: gr.Request, given: str, n: int) -> tuple[str, int]:
         return handlers_library.read_folder(service, given, language(request)), n + 1

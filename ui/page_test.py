@@ -12,6 +12,7 @@ from ui import handlers
 from ui.look import I18N, language, panel
 from ui.page_ask import QUIET, show_in
 from ui.service import Service
+from ui.upload_folder import discard
 
 
 def build(service: Service) -> None:
@@ -37,7 +38,9 @@ def build(service: Service) -> None:
 
     def alike(request: gr.Request, given: str, n: float) -> tuple[str, None]:
         name = getattr(given, "orig_name", None) or str(given)
-        return handlers.alike(service, name, str(given), n, language(request)), None
+        found = handlers.alike(service, name, str(given), n, language(request))
+        discard(str(given))
+        return found, None
 
     gr.on(
         [run.click, question.submit], compare, [question, top_k], columns,

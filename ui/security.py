@@ -30,6 +30,7 @@ SCRYPT_MEMORY = 64 * 2**20
 LEAST_PASSWORD = 8
 FREE_FAILURES = 5  # then each costs twice the time of the one before
 MOST_WAIT_S = 900.0
+NAME_GROUPS = 64  # names of an address that wait together
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 BODY_BYTES = 2_000_000
 UPLOAD_ROUTES = ("/gradio_api/upload", "/api/documents", "/api/search/image")
@@ -120,7 +121,12 @@ class _Failures:
 
 
 class Login:
-    """Checks names and passwords; who guesses wrong waits longer each time."""
+    """Checks names and passwords; who guesses wrong waits longer each time.
+
+    Failures count against a name at an address: behind a proxy all clients have one address, and
+    who guesses one name's password must not lock the others out. Names wait in groups, so that
+    names which nobody has cost a guesser as much, and tell as little, as those of users.
+    """
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self._users = dict(users)
@@ -131,10 +137,14 @@ class Login:
         # an unknown name costs as much time as a known one
         self._nobody = f"scrypt${'00' * 16}${'00' * 32}"
 
-    def wait_s(self, client: str) -> float:
-        """Return for how long a client may not try again."""
+    def _guesser(self, client: str, name: str) -> str:
+        mark = hmac.digest(self._pepper, name.encode("utf-8", "replace"), "sha256")
+        return f"{client} {mark[0] % NAME_GROUPS}"
+
+    def wait_s(self, client: str, name: str) -> float:
+        """Return for how long a client may not try a name again."""
         with self._lock:
-            failed = self._failures.get(client)
+            failed = self._failures.get(self._guesser(client, name))
             return max(0.0, failed.blocked_until - time.monotonic()) if failed else 0.0
 
     def check(self, client: str, name: str, password: str) -> str | None:
@@ -148,16 +158,16 @@ class Login:
         is_right = hmac.compare_digest(_key(password, bytes.fromhex(salt)), bytes.fromhex(key))
         with self._lock:
             if is_right and name in self._users:
-                self._failures.pop(client, None)
+                self._failures.pop(self._guesser(client, name), None)
                 self._known[mark] = name
                 return name
-            self._count_failure(client)
+            self._count_failure(self._guesser(client, name))
         return None
 
-    def _count_failure(self, client: str) -> None:
+    def _count_failure(self, guesser: str) -> None:
         if len(self._failures) > 10_000:
             self._failures.clear()
-        failed = self._failures.setdefault(client, _Failures())
+        failed = self._failures.setdefault(guesser, _Failures())
         failed.count += 1
         over = failed.count - FREE_FAILURES
         if over >= 0:
@@ -271,11 +281,11 @@ class Gate:
         import anyio.to_thread
 
         client = scope["client"][0] if scope.get("client") else ""
-        if (wait := login.wait_s(client)) > 0:
+        given = credentials(headers.get("authorization", ""))
+        if given is not None and (wait := login.wait_s(client, given[0])) > 0:
             answer = _refuse(429, "too many wrong passwords; wait before the next try")
             answer.headers["retry-after"] = str(int(wait) + 1)
             return answer
-        given = credentials(headers.get("authorization", ""))
         if given is not None:
             user = await anyio.to_thread.run_sync(login.check, client, *given)
             if user is not None:

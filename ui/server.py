@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ui.memory import use_one_arena
 from ui.requests import ServiceLimits
 from ui.security import Gate, GateOptions, Login, is_loopback, read_users
 from ui.service import Service
+from ui.upload_folder import UploadFolder
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def build(
     service: Service, options: ServeOptions, announce: Callable[[], None] = lambda: None
 ) -> ASGIApp:
     """Return the whole application behind its gate; `announce` is called when it takes requests."""
+    folder = UploadFolder(service.limits.upload_bytes) if options.has_page else None
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -58,6 +59,8 @@ def build(
         announce()
         yield
         service.close()
+        if folder is not None:
+            folder.close()
 
     app = FastAPI(
         title="Yomu", version="1", lifespan=life, docs_url=None, redoc_url=None,
@@ -67,10 +70,8 @@ def build(
     api.install(app, service)
     openai_api.install(app, service)
     inner: ASGIApp = app
-    if options.has_page:
-        # Gradio keeps what people upload here until the page has handed it on; gone at the end.
-        folder = Path(tempfile.mkdtemp(prefix="yomu-page-"))
-        _mount_page(app, service, folder)
+    if folder is not None:
+        _mount_page(app, service)
         inner = HiddenFolder(app, folder)
     login = Login(read_users(options.auth_file)) if options.auth_file else None
     names = frozenset(name.lower() for name in (*options.hosts, options.host))
@@ -78,20 +79,22 @@ def build(
     return Gate(inner, gate)
 
 
-def _mount_page(app: FastAPI, service: Service, folder: Path) -> None:
+def _mount_page(app: FastAPI, service: Service) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
     import gradio as gr
 
     from ui import mcp
     from ui.app import build_app
     from ui.look import mount_options
 
-    gr.mount_gradio_app(
-        app, mcp.build_tools(service), path=mcp.PATH, mcp_server=True, **_mounting(service)
-    )
+    tools, page = mcp.build_tools(service), build_app(service)
+    for blocks in (tools, page):
+        # Gradio checks that a file named by a request was uploaded only once an app "has launched",
+        # which mounting leaves out: anybody could have had any file of this machine read.
+        blocks.has_launched = True
+    gr.mount_gradio_app(app, tools, path=mcp.PATH, mcp_server=True, **_mounting(service))
     look = _mounting(service) | mount_options()
-    gr.mount_gradio_app(app, build_app(service), path="/", mcp_server=False, **look)
+    gr.mount_gradio_app(app, page, path="/", mcp_server=False, **look)
 
 
 def _mounting(service: Service) -> dict[str, Any]:

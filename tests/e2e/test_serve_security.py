@@ -217,6 +217,58 @@ def test_an_upload_does_not_say_where_it_lies(api):
     assert b"nothing" not in streamed.content  # the name in a URL opens nothing
 
 
+def _send_event(api, target: str, files: list[dict]) -> str:
+    """Call an event of the page as its browser would, and return what came of it."""
+    config = api.get("/config").json()
+    element = next(
+        each["id"] for each in config["components"] if each["props"].get("elem_id") == target
+    )
+    event = next(each for each in config["dependencies"] if [element, "upload"] in each["targets"])
+    data = [files if target == "upload" else files[0], 5]
+    session = f"attack-{time.monotonic_ns()}"
+    body = {"data": data, "fn_index": event["id"], "session_hash": session}
+    joined = api.post("/gradio_api/queue/join", json=body)
+    if joined.status_code != 200:
+        return f"{joined.status_code} {joined.text}"
+    with api.stream("GET", f"/gradio_api/queue/data?session_hash={session}") as stream:
+        return next(line for line in stream.iter_lines() if "process_completed" in line)
+
+
+@pytest.mark.parametrize("target", ["upload", "test-image"])
+@pytest.mark.parametrize("trick", ["", "..", "url"])
+def test_a_file_that_was_not_uploaded_is_not_read(api, served, tmp_path, target, trick):
+    """A request that names a file of this machine as if it had been uploaded."""
+    secret = Path(shutil.copy(SAMPLES / "invoice-scan.pdf", tmp_path / "payroll.pdf"))
+    path = str(secret)
+    if trick == "..":
+        (own,) = api.post("/gradio_api/upload", files={"files": ("a.pdf", b"%PDF-1.7")}).json()
+        path = f"{Path(own).parent}/../../../../../../..{secret}"
+    file = {"path": path, "orig_name": "payroll.pdf", "meta": {"_type": "gradio.FileData"}}
+    if trick == "url":
+        file |= {"path": None, "url": f"file://{secret}"}
+    said = _send_event(api, target, [file])
+    assert said.startswith("403") or '"success":false' in said.replace(" ", ""), said
+    names = [each["document"] for each in api.get("/api/documents").json()["documents"]]
+    assert "payroll.pdf" not in names
+    assert not list((served.index.parent / "index-library").glob("payroll*"))
+
+
+def test_an_upload_is_gone_from_the_page_once_it_is_taken(api, tmp_path):
+    data = odd.text_pdf(tmp_path / "taken.pdf", ["ocelot"]).read_bytes()
+    for name, content, target in (
+        ("taken.pdf", data, "upload"), ("odd.pdf", b"no PDF", "upload"),
+        ("like.pdf", data, "test-image"),
+    ):  # fmt: skip
+        (place,) = api.post("/gradio_api/upload", files={"files": (name, content)}).json()
+        kept = [*Path(tempfile.gettempdir()).glob(f"yomu-page-*/*/{name}")]
+        assert kept
+        file = {"path": place, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+        assert '"success":true' in _send_event(api, target, [file]).replace(" ", "")
+        assert not [path for path in kept if path.exists()]
+    wait_for_job(api)
+    assert api.delete("/api/documents/taken.pdf").status_code == 200
+
+
 def test_telemetry_and_monitoring_are_off(api):
     assert (
         api.get("/monitoring").status_code >= 400 or "Analytics" not in api.get("/monitoring").text
