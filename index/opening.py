@@ -69,7 +69,8 @@ def compare(folder: Path, stored: VectorSettings, wanted: VectorSettings) -> Non
         return
     what = ", ".join(f"{name} {_short(old)} (now {_short(new)})" for name, old, new in differences)
     keep = [f"{OPTIONS[name]} {old}" for name, old, _ in differences if name in OPTIONS]
-    if any(name == "model" for name, _, _ in differences):
+    is_other_model = stored.model_name != wanted.model_name  # or the same one, with new weights
+    if is_other_model and any(name == "model" for name, _, _ in differences):
         keep.append(f"--model {stored.model_name}")
     use = f"use {' '.join(keep)}, or " if keep else ""
     raise IndexMismatch(

@@ -146,6 +146,8 @@ class _Reading:
     has_content: bool = False
     blank: list[PageInput] = field(default_factory=list)
     text: str = ""
+    n_new: int = 0
+    n_failed: int = 0
 
 
 class Ingest:
@@ -311,6 +313,7 @@ class Ingest:
         name, number = done.job.document.source.name, done.job.number
         reading = self._reading[name]
         if done.page is None:
+            reading.n_failed += 1
             self._fail_page(name, number, done.reason)
             return
         page = done.page
@@ -330,10 +333,11 @@ class Ingest:
     def _add(self, name: str, pages: Iterable[PageInput]) -> None:
         for page in pages:
             self._index.add_page(name, page)
+            self._reading[name].n_new += 1
 
     def _finish(self, end: DocumentEnd) -> None:
         name = end.document.source.name
-        reading = self._reading.pop(name)
+        reading = self._reading[name]
         del self._begun_sha256[name]
         if end.resume.done or not end.is_whole:
             reading.has_content |= bool(reading.blank or end.resume.done)
@@ -342,10 +346,19 @@ class Ingest:
             for each in reading.blank:
                 self._fail_page(name, each.number, "page is blank, like all of this document")
         self._index.finish_document(name, language=language_of(reading.text))
-        outcome = "updated" if end.was_known else "added"
-        self.report.documents[outcome if reading.has_content else "failed"] += 1
+        del self._reading[name]
+        self.report.documents[self._outcome(end, reading)] += 1
         self._document_done()
         self._finish_twins(end.document.sha256)
+
+    def _outcome(self, end: DocumentEnd, reading: _Reading) -> str:
+        """Say what a document that was read counts as."""
+        if not reading.has_content:
+            return "failed"
+        before = self._known.get(end.document.source.name)
+        if before is not None and before.sha256 == end.document.sha256 and not reading.n_new:
+            return "failed" if reading.n_failed else "unchanged"
+        return "updated" if end.was_known else "added"
 
     def _finish_twins(self, sha256: str) -> None:
         twins = [each for each in self._later if each.sha256 == sha256]

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from index.page_index import PageIndex
 from rag.errors import DocumentError
-from rag.ingest import INTERRUPTED, IngestOptions, IngestReport, Progress, Trouble
+from rag.ingest import (
+    INTERRUPTED,
+    IngestOptions,
+    IngestReport,
+    Progress,
+    StopIngest,
+    Trouble,
+)
 from rag.ocr import OCR_DPI, OCR_MAX_PIXELS, Tesseract
 from rag.office import OfficeConverter
 from rag.reader import PageReader, ReaderPool
@@ -57,7 +64,7 @@ class OcrPass:
         self._tesseract = tesseract
         self._options = options
         self._office = office
-        self._texts: dict[str, list[str]] = defaultdict(list)  # read by OCR
+        self._texts: dict[str, list[str]] = defaultdict(list)  # read by OCR, by the name at hand
 
     def run(self, sources: Iterable[Source], report: IngestReport, progress: Progress) -> None:
         """Read every page in need, adding to the report; Ctrl-C keeps what was read."""
@@ -71,7 +78,7 @@ class OcrPass:
                 jobs += [self._job(name, number, source) for _, number in pages]
         try:
             self._read_all(jobs, report, progress, len(by_name))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StopIngest):
             report.interrupted = INTERRUPTED
         self._tell_languages()
         self._index.commit()
@@ -126,7 +133,7 @@ class OcrPass:
             return
         self._index.set_text(job.document, job.number, done.text, "ocr")
         report.read_by_ocr.append((job.document, job.number))
-        self._texts[job.document].append(done.text)
+        self._texts[job.source.name].append(done.text)
 
 
 def unread_pages(page_index: PageIndex) -> tuple[tuple[str, int], ...]:

@@ -9,6 +9,7 @@ native code that spins cannot be interrupted from within.
 import contextlib
 import io
 import json
+import os
 import signal
 import sys
 import time
@@ -31,7 +32,7 @@ class RenderWorker:
     """Answers requests; keeps the document of the last one open."""
 
     def __init__(self) -> None:
-        self._key: tuple[str, ...] = ()
+        self._key: tuple[object, ...] = ()
         self._document: OpenDocument | None = None
 
     def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
@@ -53,7 +54,7 @@ class RenderWorker:
             return {"error": MEMORY_REASON, "memory": True}, []
 
     def _open(self, path: str, passwords: list[str]) -> OpenDocument:
-        key = (path, *passwords)
+        key = (path, *passwords, *_version(path))
         if self._document is None or self._key != key:
             self._forget()
             self._document = open_document(Path(path), passwords)
@@ -64,6 +65,15 @@ class RenderWorker:
         if self._document is not None:
             self._document.close()
         self._document, self._key = None, ()
+
+
+def _version(path: str) -> tuple[int, ...]:
+    """Tell a file from another one that has taken its place."""
+    try:
+        found = os.stat(path)
+    except OSError:  # opening it will say why
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def limit_resources(memory_bytes: int) -> None:

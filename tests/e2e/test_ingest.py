@@ -70,6 +70,12 @@ def counts(report, **expected):
     assert report["documents"] == zero | expected
 
 
+def test_a_part_that_is_there_already_is_no_update(yomu, corpus):
+    counts(yomu.json("ingest", corpus / "first.pdf", "--pages", "1"), added=1)
+    counts(yomu.json("ingest", corpus / "first.pdf", "--pages", "1"), unchanged=1)
+    counts(yomu.json("ingest", corpus / "first.pdf"), updated=1)
+
+
 def test_ingest_search_and_again(yomu, corpus):
     first = yomu.json("ingest", corpus)
     counts(first, added=4)

@@ -14,7 +14,7 @@ from index.fusion import DEFAULT
 from index.page_index import PageIndex
 from index.records import Filters
 from rag.errors import UsageError
-from rag.ingest import IngestReport
+from rag.ingest import IngestReport, StopIngest
 from rag.intake import IngestRequest
 from rag.ocr_pass import OcrPass
 from rag.pipeline import Pipeline, Query
@@ -78,6 +78,51 @@ def test_scans_are_read_once(make, corpus, tesseract):
     assert tesseract.read_text() == "x\n"
 
 
+def test_a_copy_of_a_scan_is_read_under_the_name_at_hand(make, tmp_path, tesseract):
+    """Only the copy is in this run; the pages go by the first of their names."""
+    for name in ("a/a.png", "b/z.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(odd.png_bytes(odd.picture(200, 260)))
+    ingest(make(ocr="off"), tmp_path / "a")
+    report = ingest(make(ocr="eng"), tmp_path / "b")
+    assert report.read_by_ocr == [("a.png", 1)]
+    assert not report.failures
+    (copy,), _ = make().house.documents("z.png")
+    assert copy.language == "en"
+
+
+def test_an_ingest_that_is_stopped_while_it_reads_by_ocr_still_reports(make, tmp_path, tesseract):
+    class Stopping(Silent):
+        def update(self, *, what, **_):
+            if what.startswith("OCR"):
+                raise StopIngest
+
+    for n in range(2):
+        (tmp_path / f"{n}.png").write_bytes(odd.png_bytes(odd.picture(200, 260 + n)))
+    (tmp_path / "bad.pdf").write_bytes(b"no PDF")
+    pipeline = make(ocr="eng", commit_seconds=0)
+    report = pipeline.ingest(IngestRequest((tmp_path,)), Stopping())
+    assert report.interrupted
+    assert [each.document for each in report.failures] == ["bad.pdf"]
+
+
+def test_a_file_that_was_replaced_is_drawn_and_quoted_anew(make, tmp_path):
+    """By a server that had it open: the page that was found, and not the one before."""
+    file = tmp_path / "a.pdf"
+    odd.text_pdf(file, ["old apples"])
+    serving = make(mode="text")
+    ingest(serving, file)
+    before = serving.page_image("a.pdf", 1, dpi=72, max_pixels=10**6)
+    odd.text_pdf(tmp_path / "new", ["new bananas"]).replace(file)
+    ingest(make(mode="text"), file)
+    (found,) = serving.search([Query("bananas")])
+    assert [hit.document for hit in found.hits] == ["a.pdf"]
+    drawn = serving.page_image("a.pdf", 1, dpi=72, max_pixels=10**6)
+    assert drawn.tobytes() != before.tobytes()
+    with PageIndex.open(tmp_path / "index") as page_index:
+        assert serving.images.rows(page_index, "a.pdf", 1) == ["new bananas"]
+
+
 def test_rows_of_a_read_page_are_its_text_layer_and_what_else_was_read(make, tmp_path, tesseract):
     """Figures stay with their labels, which OCR loses; nothing is said twice."""
     pdf = pymupdf.open()
@@ -109,7 +154,7 @@ def test_a_moved_scan_is_read_under_its_new_name(make, corpus, tesseract):
     report = ingest(make(ocr="eng"), corpus)
     assert len(report.read_by_ocr) == 1
     assert report.gone == ("photo.png",)
-    (moved,), _ = make().documents("new/photo.png")
+    (moved,), _ = make().house.documents("new/photo.png")
     assert moved.same_as == ("photo.png",)
 
 
@@ -119,7 +164,7 @@ def test_another_name_of_known_bytes_has_their_language(make, corpus):
     for name in ("bad?.pdf", "bad1.pdf", "second.pdf"):  # new names, and one that had other bytes
         (corpus / name).write_bytes((corpus / "first.pdf").read_bytes())
     ingest(make(), corpus)
-    languages = {each.name: each.language for each in make().documents("*.pdf")[0]}
+    languages = {each.name: each.language for each in make().house.documents("*.pdf")[0]}
     assert [languages[n] for n in ("first.pdf", "bad?.pdf", "bad1.pdf", "second.pdf")] == ["en"] * 4
 
 
@@ -225,7 +270,7 @@ def test_failing_page_keeps_the_others(make, tmp_path):
         (2, report.failures[0].reason)
     ]
     assert "renders blank" in report.failures[0].reason
-    records, failures = make().documents()
+    records, failures = make().house.documents()
     assert records[0].status == "damaged"
     assert failures[0].page == 2
 
@@ -249,7 +294,7 @@ def test_full_disk_keeps_what_was_committed(make, corpus, monkeypatch, n_good):
         else:
             with pytest.raises(IndexFull):
                 ingest(make(commit_seconds=0), corpus)
-    records, _ = make().documents()
+    records, _ = make().house.documents()
     assert sum(each.n_pages_stored for each in records) == n_good
     assert ingest(make(), corpus).pages["added"] == 7 - n_good
 

@@ -54,7 +54,7 @@ def test_a_lost_database_never_takes_the_vectors_along(tmp_path):
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
-        ({"model": "cd" * 32}, "--model tiny"),
+        ({"model": "cd" * 32, "model_name": "other"}, "--model tiny"),
         ({"dpi": 150}, "--dpi 100"),
         ({"max_visual_tokens": 9}, "--max-visual-tokens 64"),
         ({"pool_factor": 3}, "--pool-factor 1"),
@@ -69,6 +69,17 @@ def test_mixing_settings_is_refused_with_the_way_out(tmp_path, change, advice):
             PageIndex.open(tmp_path, dataclasses.replace(SETTINGS, **change), writable=writable)
         assert "yomu ingest" in str(caught.value)
     PageIndex.open(tmp_path, dataclasses.replace(SETTINGS, model_name="renamed")).close()
+
+
+def test_new_weights_under_the_same_name_are_no_other_model(tmp_path):
+    """To say "use that model" would be no advice: it is in use."""
+    PageIndex.open(tmp_path, SETTINGS, writable=True).close()
+    with pytest.raises(IndexMismatch) as caught:
+        PageIndex.open(tmp_path, dataclasses.replace(SETTINGS, model="b" * 64))
+    assert "--model" not in str(caught.value)
+    other = dataclasses.replace(SETTINGS, model="b" * 64, model_name="other")
+    with pytest.raises(IndexMismatch, match=f"--model {SETTINGS.model_name}"):
+        PageIndex.open(tmp_path, other)
 
 
 def test_another_format_is_refused_by_name(tmp_path):
