@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 
 from index.text_layer import means_something, words
 from rag.rows import FIGURE, joined_lines
@@ -24,6 +25,8 @@ KANJI = re.compile(r"[\u3400-\u9fff]")
 QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
 ANSWER_ROWS = 2  # that follow a question of the page's own
 MOST_FURTHER = 2  # rows in which a sentence goes on
+LEAST_TICKS = 3
+YEARS = re.compile(r"(19|20)\d\d$")
 ENDED = re.compile(r"([.!。！][\"'”’」』]*|、)$")
 CAPTION = re.compile(r"(fig|table|chart|source|note|図|表|出典|資料|注|※)", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
@@ -35,8 +38,8 @@ def quote(question: str, rows: Sequence[str]) -> str:
     Beside them the rows in which a sentence ends or a question of the page is answered.
 
     "" if no row has any of them. Rows left out between two are shown as " … ", lines of one
-    sentence are put in one. A page of few words, such as a slide with a chart, is quoted whole,
-    unless one of its sentences says it.
+    sentence are put in one. A page of few words, such as a slide with a chart, is quoted whole but
+    for the ticks of an axis, unless a sentence or a row of a table says it.
     """
     texts = [" ".join(row.split()) for row in rows if row.strip()]
     found = [_terms(text) for text in texts]
@@ -45,10 +48,9 @@ def quote(question: str, rows: Sequence[str]) -> str:
         word: math.log(1 + len(texts) / count[word]) for word in _terms(question) & set(count)
     }
     chosen: list[int] = []
-    if weight and sum(map(len, texts)) <= MOST_CHARS:
-        said_at = _said_at(texts, found, _terms(question))
-        if said_at is None:
-            return _joined(texts, range(len(texts)))
+    is_small = sum(map(len, texts)) <= MOST_CHARS
+    said_at = _said_at(texts, found, _terms(question)) if is_small else None
+    if said_at is not None:
         chosen.append(said_at)
     missing = set(weight).difference(*(found[at] for at in chosen))
     least = LEAST_SHARE * sum(weight.values())
@@ -63,6 +65,10 @@ def quote(question: str, rows: Sequence[str]) -> str:
             break
         chosen.append(best)
         missing -= found[best]
+    if weight and is_small and said_at is None:
+        has_all = len(weight) == len(_terms(question)) and not missing
+        if not (has_all and any(_is_of_table(texts[at]) for at in chosen)):
+            return _joined(texts, _but_ticks(texts))
     return _joined(texts, sorted(set(chosen) | _continued(texts, chosen)))
 
 
@@ -78,6 +84,22 @@ def _said_at(
         if is_said and row - asked and len(row & asked) >= SAID_SHARE * len(asked):
             return at
     return None
+
+
+def _is_of_table(text: str) -> bool:
+    """Whether a row is a name and its figures, not only years."""
+    return _ends_in_figure(text) and not YEARS.search(text) and any(map(str.isalpha, text))
+
+
+def _but_ticks(texts: Sequence[str]) -> list[int]:
+    """Return the rows but for numbers along an axis: three or more of one figure in a column."""
+    kept: list[int] = []
+    at = range(len(texts))
+    for is_figure, group in groupby(at, lambda n: bool(FIGURE.match(texts[n]))):
+        rows = list(group)
+        if not is_figure or len(rows) < LEAST_TICKS:
+            kept += rows
+    return kept
 
 
 def _terms(text: str) -> frozenset[str]:
