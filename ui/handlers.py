@@ -15,7 +15,7 @@ from rag.settings import Mode
 from rag.words import QUOTED_NOTE
 from ui import markup, markup_ask
 from ui.errors import ExpectedError, public
-from ui.heatmap import answer_words, bytes_uri, data_uri, overlay
+from ui.heatmap import answer_words, bytes_uri, data_uri, overlay, quoted_words
 from ui.japanese import in_japanese
 from ui.markup_ask import Card, Layer, Sheet, Step, Turn
 from ui.requests import (
@@ -334,10 +334,13 @@ def _boxes(
     turn = next((each for each in reversed(turns) if each.question == chosen.query), None)
     if turn is None or turn.abstained or key not in turn.pages:
         return ()
+    quotation = dict(turn.quoted).get(key)
+    if quotation is None:
+        words = answer_words(turn.answer)
+    else:
+        words = quoted_words(quotation, turn.question)
     try:
-        return service.library.text_boxes(
-            *key, answer_words(dict(turn.quoted).get(key, turn.answer))
-        )
+        return service.library.text_boxes(*key, words)
     except ExpectedError:  # no text layer to be had: the heatmap is there
         return ()
 

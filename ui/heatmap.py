@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from index.text_layer import means_something, words
+
 Floats = NDArray[np.float32]
 
 FLOOR = 0.55  # share of the cells that stay clear: a page is mostly not the answer
 STRONGEST = 200  # alpha of the best cell; the print below must stay readable
+SHORT = 3  # letters of a word cut short that are enough to know it by: "Mar" in a chart is March
 COLD, HOT = (255, 196, 61), (214, 40, 57)  # amber to red: told apart from print in both themes
 # Words that stand in answers without being what was asked for.
 COMMON = frozenset(
@@ -61,6 +64,25 @@ def bytes_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def quoted_words(quotation: str, question: str) -> tuple[str, ...]:
+    """Return the words worth framing of the lines of a quotation that speak most of a question.
+
+    A quotation explains itself, by the head of a table for one; the frames are for what answers.
+    """
+    asked = frozenset(filter(means_something, words(question)))
+
+    def speaks(line: str) -> float:
+        own = frozenset(words(line))
+        short = {a for a in asked - own for b in own if len(b) >= SHORT and a.startswith(b)}
+        n_words = len(own & asked) + 0.9 * len(short)
+        return n_words + (1 if any(map(str.isdigit, line)) else 0) if n_words else 0.0
+
+    lines = quotation.splitlines()
+    most = max(map(speaks, lines), default=0.0)
+    best = [line for line in lines if speaks(line) > 0.5 * most]
+    return answer_words("\n".join(best or lines))
+
+
 def answer_words(answer: str, most: int = 12) -> tuple[str, ...]:
     """Return the words of an answer worth framing on its page, in order, each once.
 
@@ -71,6 +93,6 @@ def answer_words(answer: str, most: int = 12) -> tuple[str, ...]:
         r"\d[\d.,:%/-]*[年月日人円泊件]?|[A-Za-zÀ-ɏ][\w'-]{2,}|[\u3400-\u9fff々]{2,}|[\u30a0-\u30ff]{2,}",
         answer,
     )
-    words = (each.rstrip(".,:-/'") for each in found)
-    kept = tuple(dict.fromkeys(each for each in words if each.lower() not in COMMON))
+    bare = (each.rstrip(".,:-/'") for each in found)
+    kept = tuple(dict.fromkeys(each for each in bare if each.lower() not in COMMON))
     return (tuple(each for each in kept if len(each) > 1) or kept)[:most]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ui.heatmap import STRONGEST, answer_words, bytes_uri, data_uri, overlay, strength
+from ui.heatmap import STRONGEST, answer_words, bytes_uri, data_uri, overlay, quoted_words, strength
 
 
 def scores(*rows):
@@ -73,6 +73,23 @@ def test_an_image_travels_as_its_bytes():
 )
 def test_words_of_an_answer_worth_framing(answer, words):
     assert answer_words(answer) == words
+
+
+def test_of_a_quotation_the_lines_that_answer_are_framed():
+    table = "Thousand euros, without tax.\nRegion 2022 2023 …\nTotal 1,300 1,420"
+    found = quoted_words(table, "What were the total sales in 2023?")
+    assert {"Total", "1,420"} <= set(found)
+    assert "Thousand" not in found
+    chart = "Electricity use\nNew windows were fitted.\nJan 64\nMar 47\nMay 28"
+    found = quoted_words(chart, "How much electricity did the library use in March?")
+    assert {"Mar", "47"} <= set(found)
+    assert not {"28", "64", "windows"} & set(found)
+    assert quoted_words("夏の花火大会は8月12日に開かれ、", "花火大会はいつですか") == (
+        "花火大会",
+        "8月",
+        "12日",
+    )
+    assert quoted_words("Nothing in common", "kettle") == ("Nothing", "common")
 
 
 def test_only_so_many_words_are_framed():
