@@ -194,6 +194,9 @@ class AnswerStream(Iterator[str]):
     def result(self) -> Answer:
         """Return the answer as far as it has been read."""
         state, generated = self._state, self._generated
+        stop_reason = generated.stop_reason if generated else state.stop_reason
+        if stop_reason is None and self._cancellation.cancelled:
+            stop_reason = "cancelled"  # before there was anything to stop
         return Answer(
             question=self.evidence.question,
             text="".join(state.pieces).strip(),
@@ -201,7 +204,7 @@ class AnswerStream(Iterator[str]):
             hits=self.evidence.hits,
             pages=state.pages,
             timings=self._timings(),
-            stop_reason=generated.stop_reason if generated else state.stop_reason,
+            stop_reason=stop_reason,
             notes=tuple(state.notes),
             quotations=state.quotations,
         )

@@ -42,6 +42,9 @@ class Library:
         self.folder = index.parent / f"{index.name.lstrip('.') or 'yomu'}-library"
         self._writing = threading.Lock()  # one job or removal at a time
         self._job: IngestJob | None = None
+        self._line = threading.Lock()  # around the two below
+        self._waiting: list[Path] = []  # uploads that the running job is to read as well
+        self._takes_more = False
 
     def close(self) -> None:
         """Stop the ingest."""
@@ -111,6 +114,12 @@ class Library:
             raise DocumentError("is no PDF; look at its pages instead")
         return data
 
+    def _records(self) -> tuple[DocumentRecord, ...]:
+        try:
+            return self._pipeline.house.documents()[0]
+        except IndexMissing:
+            return ()
+
     def _record(self, document: str) -> DocumentRecord:
         for each in self._pipeline.house.documents()[0]:
             if each.name == document:
@@ -127,14 +136,24 @@ class Library:
     def ingest(self, sources: Sequence[Path], *, uploaded: bool) -> str:
         """Read files and folders in the background; returns the id of the job.
 
-        Raises NotAllowed for a path outside the roots (or the library, if uploaded), ServiceBusy
-        while another job runs.
+        Uploads that come while a job runs are read by it, too. Raises NotAllowed for a path outside
+        the roots (or the library, if uploaded), ServiceBusy while another job runs; uploads that
+        are refused are not kept.
         """
         allowed = (self.folder.resolve(),) if uploaded else self.roots
         paths = tuple(_allowed(path, allowed) for path in sources)
         if not paths:
             raise UsageError("nothing to read: name a file or a folder")
-        return self._start(IngestRequest(paths))
+        with self._line:
+            if uploaded and self._takes_more and self._job is not None:
+                self._waiting += paths
+                return self._job.id
+        try:
+            return self._start(IngestRequest(paths))
+        except ServiceBusy:
+            if uploaded:
+                self._discard(paths)
+            raise
 
     def reread(self, document: str) -> str:
         """Read a document again from its file; returns the id of the job.
@@ -155,7 +174,13 @@ class Library:
             with self._writing, Pipeline(self._settings, self._pipeline.encoder) as pipeline:
                 if again:
                     pipeline.house.read_again(again)
-                return pipeline.ingest(request, progress)
+                try:
+                    report = pipeline.ingest(request, progress)
+                    while not report.interrupted and (more := self._next()):
+                        report = _joined(report, pipeline.ingest(IngestRequest(more), progress))
+                    return report
+                finally:
+                    self._take_no_more()
 
         if not self._writing.acquire(blocking=False):
             raise ServiceBusy("documents are being added or removed; wait until that is done")
@@ -163,10 +188,35 @@ class Library:
             if self._job is not None and self._job.is_running:
                 raise ServiceBusy("documents are being added already; wait until that is done")
             self._job = IngestJob(work)
+            with self._line:
+                self._takes_more = True
         finally:
             self._writing.release()
         self._job.start()
         return self._job.id
+
+    def _next(self) -> tuple[Path, ...]:
+        """Return the uploads that wait; where there are none, no more are taken."""
+        with self._line:
+            found = tuple(dict.fromkeys(self._waiting))
+            self._waiting.clear()
+            self._takes_more = bool(found)
+        return found
+
+    def _take_no_more(self) -> None:
+        """End the line; what still waits in it, since the job was stopped, is not kept."""
+        with self._line:
+            left, self._takes_more = tuple(self._waiting), False
+            self._waiting.clear()
+        self._discard(left)
+
+    def _discard(self, paths: Sequence[Path]) -> None:
+        """Delete uploads that no document was read from."""
+        if paths:
+            known = {each.source for each in self._records()}
+            for path in paths:
+                if str(path) not in known:
+                    path.unlink(missing_ok=True)
 
     def job(self) -> IngestProgress | None:
         """Return how far the last ingest is; None before the first."""
@@ -208,3 +258,16 @@ def _allowed(path: Path, roots: tuple[Path, ...]) -> Path:
 
 def _public(message: str | None) -> str | None:
     return None if message is None else public(message)
+
+
+def _joined(first: IngestReport, second: IngestReport) -> IngestReport:
+    """Return the report of two runs as of one."""
+    return replace(
+        second,
+        documents=first.documents + second.documents,
+        pages=first.pages + second.pages,
+        failures=first.failures + second.failures,
+        notes=first.notes + second.notes,
+        read_by_ocr=first.read_by_ocr + second.read_by_ocr,
+        seconds=first.seconds + second.seconds,
+    )

@@ -192,7 +192,11 @@ class Service:
         started = time.monotonic()
         cancellation = cancellation or Cancellation()
         with for_clients():
-            self._require_model()
+            try:
+                self._require_model()
+            except NotReady:
+                yield self._found_by_text(request)
+                raise
             stream = self._stream(request, cancellation)
             evidence = stream.evidence
             yield Found(
@@ -216,6 +220,13 @@ class Service:
             finally:
                 stream.close()
                 self._queue.leave(ticket)
+
+    def _found_by_text(self, request: AskRequest) -> Found:
+        """Return the pages that a model is not needed for."""
+        (found,) = self._pipeline.search(
+            [Query(request.question)], request.filters, top_k=request.top_k, mode="text"
+        )
+        return Found(found.hits, (), abstained=False, seconds=found.seconds)
 
     def _write(
         self, stream: AnswerStream, cancellation: Cancellation, started: float

@@ -164,7 +164,7 @@ def test_searches_go_on_while_documents_are_added_and_it_can_be_stopped(make, tm
     path = service.library.store_upload("big.pdf", big)
     service.library.ingest([path], uploaded=True)
     with pytest.raises(ServiceBusy):
-        service.library.ingest([path], uploaded=True)
+        service.library.reread("kettle-manual.pdf")
     assert service.search(SearchRequest("kettle")).hits
     service.library.cancel_job()
     state = wait_for_job(service)
@@ -173,6 +173,42 @@ def test_searches_go_on_while_documents_are_added_and_it_can_be_stopped(make, tm
     service.library.remove("big.pdf")
     assert not path.exists()
     assert service.search(SearchRequest("walnut", mode="text")).hits == ()
+
+
+def test_uploads_during_a_job_are_read_by_it(make, tmp_path):
+    service = make()
+    first = odd.text_pdf(tmp_path / "a.pdf", [f"walnut {n}" for n in range(20)])
+    second = odd.text_pdf(tmp_path / "b.pdf", ["hazelnut"])
+    library = service.library
+    number = library.ingest([library.store_upload("a.pdf", first)], uploaded=True)
+    assert library.ingest([library.store_upload("b.pdf", second)], uploaded=True) == number
+    state = wait_for_job(service)
+    assert (state.id, state.report.added, state.report.pages_added) == (number, 2, 21)
+    assert service.search(SearchRequest("hazelnut", mode="text")).hits[0].document == "b.pdf"
+    assert library.ingest([library.store_upload("b.pdf", second)], uploaded=True) != number
+    assert wait_for_job(service).report.unchanged == 1
+
+
+def test_uploads_that_are_not_read_are_not_kept(make, tmp_path):
+    service = make()
+    library = service.library
+    kept = library.store_upload("own.pdf", (SAMPLES / "kettle-manual.pdf").read_bytes())
+    library.ingest([kept], uploaded=True)
+    wait_for_job(service)
+    big = odd.text_pdf(tmp_path / "big.pdf", [f"walnut {n} " * 30 for n in range(300)])
+    library.ingest([library.store_upload("big.pdf", big)], uploaded=True)
+    more = library.store_upload("more.pdf", odd.text_pdf(tmp_path / "more.pdf", ["hazelnut"]))
+    library.ingest([more, kept], uploaded=True)
+    library.cancel_job()
+    assert wait_for_job(service).stopped
+    assert not more.exists()
+    assert kept.exists()  # a document was read from it
+    with library._writing:  # as while a document is removed
+        again = library.store_upload("more.pdf", odd.text_pdf(tmp_path / "more.pdf", ["hazelnut"]))
+        with pytest.raises(ServiceBusy):
+            library.ingest([again, kept], uploaded=True)
+    assert not again.exists()
+    assert kept.exists()
 
 
 def test_a_document_that_cannot_be_read_again_is_not_lost(make):
@@ -222,6 +258,10 @@ def test_a_model_that_is_not_there_is_told(make, tmp_path):
     assert service.search(SearchRequest("kettle", mode="text")).hits
     with pytest.raises(NotReady):
         service.search(SearchRequest("kettle"))
+    events = service.ask(AskRequest(KETTLE))
+    assert next(events).hits[0].document == "kettle-manual.pdf"  # by its text, as the page says
+    with pytest.raises(NotReady):
+        next(events)
 
 
 def test_pages_words_and_heat(make):

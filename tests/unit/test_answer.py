@@ -1,5 +1,6 @@
 """From evidence to a streamed answer: what the model is given, what is cited, what is said."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from index.records import PageHit
 from models.errors import ModelFilesError, PromptError
+from models.session import Cancelled
 from rag.answer import (
     QUOTED,
     Answer,
@@ -43,6 +45,14 @@ def finished(made: AnswerStream) -> Answer:
     answer = made.result()
     assert "".join(pieces).strip() == answer.text
     return answer
+
+
+def test_stopped_before_the_first_word_is_stopped(engine):
+    made = stream(engine)
+    made.close()
+    with suppress(Cancelled):
+        list(made)
+    assert made.result().stop_reason == "cancelled"
 
 
 @pytest.fixture
