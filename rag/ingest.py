@@ -176,7 +176,8 @@ class Ingest:
         self._later: list[Prepared] = []
         self._last_commit = time.monotonic()
         self._n_documents = (0, 0)
-        self._n_pages = [0, 0]  # committed, known
+        self._n_pages = [0, 0]  # committed, begun
+        self._n_ahead: dict[str, int] = {}  # pages of documents that have been opened, not begun
 
     def run(self, discovery: Discovery) -> IngestReport:
         """Bring the index up to date with what was discovered; see `report` for how it went.
@@ -234,6 +235,8 @@ class Ingest:
             return Prepared(source, trouble=str(error))
         except OSError as error:
             return Prepared(source, trouble=f"cannot be read: {error.strerror}")
+        if sha256 not in self._pages_of_complete:
+            self._n_ahead[source.name] = len(self._options.pages.of(n_pages))
         return Prepared(source, sha256, state.st_size, state.st_mtime, n_pages, pdf, title=title)
 
     def _read(self, reader: PageReader, job: PageJob | DocumentEnd) -> PageDone | DocumentEnd:
@@ -256,6 +259,7 @@ class Ingest:
 
     def _jobs(self, documents: Iterator[Prepared]) -> Iterator[PageJob | DocumentEnd]:
         for document in documents:
+            self._n_ahead.pop(document.source.name, None)
             if document.trouble:
                 self._fail_document(document)
             elif document.sha256 in self._begun_sha256.values():
@@ -412,7 +416,7 @@ class Ingest:
         self._last_commit = time.monotonic()
         self._progress.update(
             documents=self._n_documents,
-            pages=(self._n_pages[0], self._n_pages[1]),
+            pages=(self._n_pages[0], self._n_pages[1] + sum(list(self._n_ahead.values()))),
             failed=len(self.report.failures),
             what=what,
         )

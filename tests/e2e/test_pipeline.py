@@ -106,6 +106,24 @@ def test_an_ingest_that_is_stopped_while_it_reads_by_ocr_still_reports(make, tmp
     assert [each.document for each in report.failures] == ["bad.pdf"]
 
 
+def test_pages_to_come_are_counted_before_their_turn(make, tmp_path):
+    """Or the time that is left would be that of the documents begun so far."""
+    for n in range(6):
+        odd.text_pdf(tmp_path / f"{n}.pdf", [f"page {n} {m}" for m in range(8)])
+    odd.text_pdf(tmp_path / "0.pdf", ["all that is new"])
+    seen = []
+
+    class Watching(Silent):
+        def update(self, *, documents, pages, **_):
+            seen.append((documents[0], pages))
+
+    pipeline = make(commit_seconds=0)
+    pipeline.ingest(IngestRequest((tmp_path,)), Watching())
+    assert seen[-1] == (6, (41, 41))
+    assert max(total for _, (_, total) in seen) == 41
+    assert any(total == 41 for n_done, (_, total) in seen if n_done < 4)
+
+
 def test_a_file_that_was_replaced_is_drawn_and_quoted_anew(make, tmp_path):
     """By a server that had it open: the page that was found, and not the one before."""
     file = tmp_path / "a.pdf"
