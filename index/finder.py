@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -17,7 +18,14 @@ from index.fusion import Fusion, Signals
 from index.ranking import DECIMALS, Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
-from index.text_layer import is_joint, match_any, means_something, names, words
+from index.text_layer import (
+    is_joint,
+    is_single_letter,
+    match_any,
+    means_something,
+    names,
+    words,
+)
 
 Ints = NDArray[np.int64]
 
@@ -27,6 +35,7 @@ MATTER_POOL = 20  # best text hits of which one has most of what the question is
 LEAST_SHARE = 0.02  # of such a page: where only words that mean nothing are found, they still rank
 TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
 VISUAL_POOL = 200
+MOST_BIGRAMS = 50  # looked up for one letter, those on most pages
 BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms at 128 vectors
 
 
@@ -204,10 +213,21 @@ class Finder:
                 "SELECT doc FROM word_counts WHERE term = ?", (word,)
             ).fetchone()
             counts[word] = row[0] if row else 0
+        if not any(counts.values()):
+            counts |= self._words_with(filter(is_single_letter, counts))
         if n_pages >= FREQUENT_FROM_PAGES:
             rare = {w: c for w, c in counts.items() if c < FREQUENT_SHARE * n_pages}
             counts = rare if any(rare.values()) else counts
         return counts
+
+    def _words_with(self, letters: Iterable[str]) -> dict[str, int]:
+        """Bigrams with any of these letters, and on how many pages each is: 花 is in 花火."""
+        query = "SELECT term, doc FROM word_counts WHERE length(term) = 2 AND instr(term, ?)"
+        found: dict[str, int] = {}
+        for letter in letters:
+            found |= dict(self._database.sql.execute(query, (letter,)).fetchall())
+        most = sorted(found, key=lambda word: -found[word])[:MOST_BIGRAMS]
+        return {word: found[word] for word in most}
 
     # -- images ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from index import catalogue
 from index.database import REBUILD, Database, schema
 from index.errors import IndexCorrupt, IndexMismatch, IndexMissing
 from index.records import FORMAT_VERSION, VectorSettings
+from index.text_layer import WORDS_VERSION
 
 # How a person would say the difference on the command line.
 OPTIONS = {"dpi": "--dpi", "max_visual_tokens": "--max-visual-tokens"}
@@ -35,8 +36,27 @@ def create(database: Database, settings: VectorSettings) -> None:
         for statement in schema().split(";\n"):
             if statement.strip():
                 sql.execute(statement)
-        for key, value in {**asdict(settings), "generation": 0}.items():
+        more = {"generation": 0, "words_version": WORDS_VERSION}
+        for key, value in {**asdict(settings), **more}.items():
             catalogue.insert(sql, "settings", key, json.dumps(value))
+
+
+def has_present_words(database: Database) -> bool:
+    """Tell whether the word index was made by the present `text_layer.words`."""
+    query = "SELECT value FROM settings WHERE key = 'words_version'"
+    with database.view() as sql:
+        row = sql.execute(query).fetchone()
+    return row is not None and json.loads(str(row[0])) == WORDS_VERSION
+
+
+def renew_words(database: Database) -> None:
+    """Make the word index of an earlier version anew from the stored texts: seconds, once."""
+    if has_present_words(database):
+        return
+    with database.transaction() as sql:
+        sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
+        sql.execute("DELETE FROM settings WHERE key = 'words_version'")
+        catalogue.insert(sql, "settings", "words_version", json.dumps(WORDS_VERSION))
 
 
 def load_settings(database: Database) -> VectorSettings:

@@ -146,6 +146,8 @@ class PageIndex:
             stored = opening.load_settings(database)
             if settings is not None:
                 opening.compare(folder, stored, settings)
+            if lock is not None:
+                opening.renew_words(database)
             return cls(folder, database, stored, tuning, lock)
         except BaseException:
             database.close()

@@ -1,8 +1,12 @@
 """Words and bigrams for full-text search."""
 
+import re
+
 import pytest
 
+from index.page_index import PageIndex
 from index.text_layer import fold, is_joint, match_any, names, words
+from tests.unit.index_data import SETTINGS, document, page
 
 
 @pytest.mark.parametrize(
@@ -17,6 +21,10 @@ from index.text_layer import fold, is_joint, match_any, names, words
         ("コーヒー 人々", "コー ーヒ ヒー 人々"),
         ("한국어 中文 №5", "한국 국어 中文 no5"),
         ("snake_case x=1", "snake case x 1"),
+        ("人口と観\n光客数", "人口 口と と観 観光 光客 客数"),
+        ("売\n 上\r\n　高", "売上 上高"),
+        ("one\ntwo 年\nof", "one two 年 of"),
+        ("葛󠄀飾区", "葛飾 飾区"),
         ("", ""),
     ],
 )
@@ -57,3 +65,44 @@ def test_a_pair_over_the_end_of_a_word_is_told_from_a_word():
         "と何",
     ]
     assert not any(map(is_joint, ("宿泊", "です", "トン", "total", "泊")))
+
+
+TEXTS = {1: "夏の花火大会と人口、観\n光客数", 2: "税率の変更", 3: "common"}
+
+
+def put_texts(page_index):
+    page_index.begin_document(document("a.pdf"))
+    for number, text in TEXTS.items():
+        page_index.add_page("a.pdf", page(0, number, text=text))
+    page_index.finish_document("a.pdf")
+
+
+def pages_with(page_index, text):
+    return {hit.page for hit in page_index.search(9, text=text, mode="text")}
+
+
+def test_a_single_letter_is_found_in_its_words(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put_texts(page_index)
+        page_index.commit()
+        assert pages_with(page_index, "花") == {1}
+        assert pages_with(page_index, "率") == {2}
+        assert pages_with(page_index, "花 common") == {3}  # only where nothing else is found
+        assert pages_with(page_index, "鯨") == set()
+
+
+def test_words_of_an_earlier_version_are_made_anew_by_the_next_writer(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("index.text_layer.BROKEN_LINE", re.compile("(?!)"))
+        earlier.setattr("index.opening.WORDS_VERSION", 1)
+        with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+            put_texts(page_index)
+            page_index.commit()
+    with PageIndex.open(tmp_path) as reader:
+        assert pages_with(reader, "観光") == set()
+        assert pages_with(reader, "税率") == {2}
+        assert reader.verify().clean
+    PageIndex.open(tmp_path, SETTINGS, writable=True).close()
+    with PageIndex.open(tmp_path) as reader:
+        assert pages_with(reader, "観光") == {1}
+        assert reader.verify().clean
