@@ -1,5 +1,7 @@
 """Counts and sizes of an index."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from index.database import Database
@@ -36,9 +38,11 @@ def measure(folder: Path, database: Database, settings: VectorSettings) -> Index
 
 def _sizes(folder: Path) -> dict[str, int]:
     sizes = dict.fromkeys(("vectors", "codes", "images", "database"), 0)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            sizes[_part(path.relative_to(folder))] += path.stat().st_size
+    for where, _, names in os.walk(folder):  # which a writer may be changing
+        for name in names:
+            path = Path(where, name)
+            with suppress(FileNotFoundError):
+                sizes[_part(path.relative_to(folder))] += path.stat().st_size
     return sizes
 
 

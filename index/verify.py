@@ -18,6 +18,8 @@ from index.segment import DERIVED, Segment, SegmentInfo
 from index.snapshot import codebook_path
 from index.store import Thumbnails, read_checked, sha256_of
 
+MOST_LOOKS = 20  # at a list of segments that a writer changes all the time
+
 
 @dataclass
 class Findings:
@@ -41,7 +43,10 @@ class Findings:
 
 
 class Verifier:
-    """Reads everything; changes nothing."""
+    """Reads everything; changes nothing.
+
+    A writer may merge and remove meanwhile: what is missing is damage only if it is still recorded.
+    """
 
     def __init__(self, folder: Path, database: Database, codec: StoreCodec) -> None:
         self._folder, self._database, self._codec = folder, database, codec
@@ -53,10 +58,10 @@ class Verifier:
             self._check_database()
             with self._database.view() as sql:
                 self._check_rows(sql)
-                if not self._found.hopeless:
-                    self._check_segments(sql)
-                    self._check_codebooks(sql)
-                    self._check_thumbnails(sql)
+            if not self._found.hopeless:
+                self._check_segments()
+                self._check_codebooks()
+                self._check_thumbnails()
         except IndexCorrupt as error:
             self._found.add("index.db", str(error).removeprefix(f"{self._database.path}: "))
             self._found.hopeless = True
@@ -114,16 +119,25 @@ class Verifier:
 
     # -- files -----------------------------------------------------------------------------
 
-    def _check_segments(self, sql: sqlite3.Connection) -> None:
-        stored: dict[int, int] = {}
-        deleted = {row[0] for row in sql.execute("SELECT content FROM deletions")}
-        for row in self._database.checked("segments"):
-            info = SegmentInfo(*row)  # type: ignore[arg-type]
-            for page, content in self._check_segment(info):
-                if content not in deleted:
-                    stored[page] = content
-        rows = sql.execute("SELECT id, content FROM pages")
-        recorded: dict[int, int] = dict(rows.fetchall())
+    def _check_segments(self) -> None:
+        """Check every segment, and that each page has its vectors in one of them."""
+        held: dict[str, dict[int, int]] = {}  # segment → page → content, where vectors are whole
+        for _ in range(MOST_LOOKS):
+            with self._database.view() as sql:
+                rows = self._database.checked("segments")
+                deleted = {row[0] for row in sql.execute("SELECT content FROM deletions")}
+                recorded = dict(sql.execute("SELECT id, content FROM pages").fetchall())
+            infos = [SegmentInfo(*row) for row in rows]  # type: ignore[arg-type]
+            if all(info.id in held for info in infos):
+                whole = {page: c for info in infos for page, c in held[info.id].items()}
+                self._account(recorded, {p: c for p, c in whole.items() if c not in deleted})
+                return
+            for info in infos:
+                if info.id not in held and (pages := self._look_at(info)) is not None:
+                    held[info.id] = pages
+
+    def _account(self, recorded: dict[int, int], stored: dict[int, int]) -> None:
+        """Compare pages (id → content) with those that have vectors."""
         lost = {content for page, content in recorded.items() if stored.get(page) != content}
         self._found.contents |= lost
         unknown = len(stored.keys() - recorded.keys())
@@ -132,6 +146,35 @@ class Verifier:
             self._found.contents |= {stored[p] for p in stored.keys() - recorded.keys()}
         if lost and not self._found.damage:
             self._found.add("index.db", f"vectors of {len(lost)} documents are missing")
+
+    def _look_at(self, info: SegmentInfo) -> dict[int, int] | None:
+        """Check a segment; returns its whole pages, or None if it has been merged meanwhile."""
+        before, self._found = self._found, Findings()
+        try:
+            pages = dict(self._check_segment(info))
+        except FileNotFoundError as error:
+            self._found.add(self._name(Path(error.filename)), "missing")
+            self._found.unreadable.add(info.id)
+            pages = {}
+        except IndexCorrupt:
+            if self._is_recorded("segments", "id", info.id):
+                raise
+            return None
+        finally:
+            seen, self._found = self._found, before
+        if seen.damage and not self._is_recorded("segments", "id", info.id):
+            return None
+        self._found.damage += seen.damage
+        self._found.n_files += seen.n_files
+        self._found.n_bytes += seen.n_bytes
+        self._found.segments |= seen.segments
+        self._found.unreadable |= seen.unreadable
+        return pages
+
+    def _is_recorded(self, table: str, key: str, value: object) -> bool:
+        with self._database.view() as sql:
+            query = f"SELECT 1 FROM {table} WHERE {key} = ? LIMIT 1"
+            return sql.execute(query, (value,)).fetchone() is not None
 
     def _check_segment(self, info: SegmentInfo) -> Iterator[tuple[int, int]]:
         """Check every file; yields (page, content) of each page whose vectors are whole."""
@@ -182,27 +225,38 @@ class Verifier:
                 continue
             yield int(segment.pages[row]), int(segment.contents[row])
 
-    def _check_codebooks(self, sql: sqlite3.Connection) -> None:
-        for version, sha256 in sql.execute("SELECT version, sha256 FROM codebooks").fetchall():
+    def _check_codebooks(self) -> None:
+        with self._database.view() as sql:
+            rows = sql.execute("SELECT version, sha256 FROM codebooks").fetchall()
+        for version, sha256 in rows:
             path = codebook_path(self._folder, version)
-            try:
-                read_checked(path, sha256)
-                self._count(path)
-            except IndexCorrupt as error:
-                self._found.add(path.name, _reason(error))
+            reason = self._reason_against(path, sha256)
+            if reason and self._is_recorded("codebooks", "version", version):
+                self._found.add(path.name, reason)
                 self._found.codebooks.add(version)
 
-    def _check_thumbnails(self, sql: sqlite3.Connection) -> None:
+    def _check_thumbnails(self) -> None:
         thumbnails = Thumbnails(self._folder)
-        rows = sql.execute("SELECT DISTINCT thumbnail FROM pages WHERE thumbnail IS NOT NULL")
-        for (sha256,) in rows.fetchall():
+        query = "SELECT DISTINCT thumbnail FROM pages WHERE thumbnail IS NOT NULL"
+        with self._database.view() as sql:
+            rows = sql.execute(query).fetchall()
+        for (sha256,) in rows:
             path = thumbnails.path(sha256)
-            try:
-                read_checked(path, sha256)
-                self._count(path)
-            except IndexCorrupt as error:
-                self._found.add(self._name(path), _reason(error))
+            reason = self._reason_against(path, sha256)
+            if reason and self._is_recorded("pages", "thumbnail", sha256):
+                self._found.add(self._name(path), reason)
                 self._found.thumbnails.add(sha256)
+
+    def _reason_against(self, path: Path, sha256: str) -> str:
+        """Say what is wrong with a file, "" if nothing is."""
+        try:
+            read_checked(path, sha256)
+            self._count(path)
+        except IndexCorrupt as error:
+            return _reason(error)
+        except FileNotFoundError:
+            return "missing"
+        return ""
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
