@@ -89,6 +89,10 @@ def unpack_text(data: bytes) -> str:
     return zlib.decompress(data).decode()
 
 
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def _folded(data: bytes, text_class: str) -> str:
     return fold(unpack_text(data)) if text_class in READABLE else ""
 
@@ -115,11 +119,23 @@ class Database:
         connection = self._open(address)
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema")
-        except sqlite3.OperationalError:
-            # WAL needs to write beside the file; on a read-only file system nobody else does.
+        except sqlite3.OperationalError as error:
             connection.close()
+            if _is_busy(error):
+                raise
+            self._refuse_unread_log()
+            # WAL needs to write beside the file; on a read-only file system nobody else does.
             connection = self._open(f"{address}&immutable=1")
         return connection
+
+    def _refuse_unread_log(self) -> None:
+        """Raise IndexReadOnly where a log waits: who takes the file as it is misses all of it."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise IndexReadOnly(
+                f"{self.path.parent}: {log.name} holds changes that cannot be read where nothing "
+                "can be written; run `yomu compact` on the index where it can be, then copy it"
+            )
 
     @staticmethod
     def _open(address: str) -> sqlite3.Connection:
@@ -152,7 +168,7 @@ class Database:
             yield
         except sqlite3.OperationalError as error:
             name = getattr(error, "sqlite_errorname", "")
-            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            if _is_busy(error):
                 raise IndexLocked(f"{self.path}: busy for too long ({error}); try again") from error
             if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
                 raise IndexReadOnly(

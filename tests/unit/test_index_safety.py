@@ -9,12 +9,21 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from index import segment
-from index.errors import IndexCorrupt, IndexFull, IndexLocked, IndexMismatch, IndexMissing
+from index.database import Database
+from index.errors import (
+    IndexCorrupt,
+    IndexFull,
+    IndexLocked,
+    IndexMismatch,
+    IndexMissing,
+    IndexReadOnly,
+)
 from index.page_index import PageIndex
 from index.records import Filters, Tuning
 from tests.unit.index_data import SETTINGS, document, page, put
@@ -130,6 +139,32 @@ def test_a_copied_index_answers_alike_from_a_read_only_folder(built, tmp_path):
         assert reader.verify().clean
     for path in [copy, *copy.rglob("*")]:
         path.chmod(0o755)
+
+
+def test_a_copy_is_never_read_without_its_log(tmp_path, monkeypatch):
+    """As where nothing can be written: SQLite opens the file only if it need not look for a log."""
+    with PageIndex.open(tmp_path / "index", SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+        page_index.commit()
+        shutil.copytree(tmp_path / "index", tmp_path / "copy")  # and its writer is still at work
+    whole = tmp_path / "index"
+    open_as_is = Database._open
+
+    def refusing(address):
+        if "immutable" in address:
+            return open_as_is(address)
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorname = "SQLITE_CANTOPEN"
+        connection = Mock(sqlite3.Connection)
+        connection.execute.side_effect = error
+        return connection
+
+    monkeypatch.setattr(Database, "_open", staticmethod(refusing))
+    with pytest.raises(IndexReadOnly, match=r"index.db-wal holds changes .* `yomu compact`"):
+        PageIndex.open(tmp_path / "copy")
+    (whole / "index.db-wal").touch()
+    with PageIndex.open(whole) as reader:
+        assert reader.stats().pages == 3
 
 
 # -- a disk that refuses -----------------------------------------------------------------------
