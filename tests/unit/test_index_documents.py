@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from index.errors import DocumentUnknown, FilterError, IndexReadOnly, ShapeMisma
 from index.page_index import PageIndex
 from index.records import PatchGrid, Tuning
 from index.segment import SegmentInfo
+from index.verify import Verifier
 from index.writer import insert_segment
 from tests.unit.index_data import SETTINGS, document, page, put, unit
 
@@ -386,6 +388,29 @@ def test_many_commits_leave_few_segments_and_the_same_answers(tmp_path):
         assert [hit.page_id for hit in after] == [hit.page_id for hit in before]
         assert [hit.score for hit in after] == pytest.approx([hit.score for hit in before])
         assert page_index.verify().clean
+
+
+def test_what_is_merged_while_it_is_verified_is_no_damage(tmp_path, monkeypatch):
+    check, writers = Verifier._check_segment, []
+
+    def after_a_merge(self, info):
+        if writers:
+            writers.pop().compact()
+        return check(self, info)
+
+    monkeypatch.setattr(Verifier, "_check_segment", after_a_merge)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as writer:
+        for seed in range(3):
+            put(writer, f"{seed}.pdf", seed=seed, n_pages=2)
+            writer.commit()
+        writer.remove("1.pdf")
+        with PageIndex.open(tmp_path) as reader:
+            writers.append(writer)
+            found = reader.verify()
+            assert found.clean, found.damage
+            assert not writers
+            shutil.rmtree(next((tmp_path / "segments").iterdir()))
+            assert not reader.verify().clean
 
 
 def test_segments_too_large_to_become_one_are_joined_as_far_as_they_fit(tmp_path):
