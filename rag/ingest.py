@@ -270,8 +270,7 @@ class Ingest:
 
     def _pages_of(self, document: Prepared) -> Iterator[PageJob | DocumentEnd]:
         name = document.source.name
-        if not self._options.pages.of(document.n_pages):
-            reason = f"has {document.n_pages} pages, none of them in {self._options.pages}"
+        if reason := none_of(self._options.pages, document.n_pages):
             self.report.failures.append(Trouble(name, None, reason))
             self.report.documents["failed"] += 1
             self._document_done()
@@ -420,6 +419,11 @@ class Ingest:
             failed=len(self.report.failures),
             what=what,
         )
+
+
+def none_of(pages: PageRange, n_pages: int) -> str:
+    """Say that a document has none of the pages that are to be read; "" if it has one."""
+    return "" if pages.of(n_pages) else f"has {n_pages} pages, none of them in {pages}"
 
 
 def text_class(page: ReadPage) -> TextClass:

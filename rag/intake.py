@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from index.errors import IndexFull, IndexMissing
+from index.opening import compare
 from index.page_index import PageIndex
 from index.records import DocumentRecord, VectorSettings
 from rag.encoder import Encoder
@@ -86,7 +87,12 @@ class Intake:
         return run.report
 
     def plan(self, request: IngestRequest) -> IngestPlan:
-        """Say what `ingest` would do, reading files but writing nothing."""
+        """Say what `ingest` would do, reading files but writing nothing.
+
+        Refuses what `run` refuses: other settings than those of the index.
+        """
+        if (stored := self._stored()) is not None:
+            compare(self._settings.index, stored, self._vector_settings())
         discovery = self._discover(request)
         return plan_ingest(discovery, self._known(), self._options(request, DEFAULT_DPI))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from index.records import DocumentRecord
 from rag.errors import DocumentError
-from rag.ingest import IngestOptions, Trouble, documents_gone
+from rag.ingest import IngestOptions, Trouble, documents_gone, none_of
 from rag.reader import PageReader, ReaderPool
 from rag.sources import Discovery, Source, file_sha256
 
@@ -41,6 +41,8 @@ def plan_ingest(
     with ReaderPool(1, options.passwords, options.limits) as pool:
         for source, sha256, n_pages, trouble in pool.map_ahead(look, discovery.sources):
             before = by_name.get(source.name)
+            if not trouble and not source.is_office and sha256 not in stored:
+                trouble = none_of(options.pages, n_pages)
             if trouble:
                 plan.documents["failed"] += 1
                 plan.failures.append(Trouble(source.name, None, trouble))

@@ -70,6 +70,14 @@ def counts(report, **expected):
     assert report["documents"] == zero | expected
 
 
+def test_a_plan_refuses_what_the_run_would(yomu, corpus):
+    yomu.json("ingest", corpus / "first.pdf")
+    done = yomu.run("ingest", corpus, "--dpi", "100", "--dry-run", code=2)
+    assert "--dpi 144" in done.err
+    plan = yomu.json("ingest", corpus / "second.pdf", "--pages", "90-99", "--dry-run", code=1)
+    assert "none of them in" in plan["failures"][0]["reason"]
+
+
 def test_a_part_that_is_there_already_is_no_update(yomu, corpus):
     counts(yomu.json("ingest", corpus / "first.pdf", "--pages", "1"), added=1)
     counts(yomu.json("ingest", corpus / "first.pdf", "--pages", "1"), unchanged=1)
