@@ -51,6 +51,8 @@ CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """
 REBUILD = "delete the index folder and ingest again; the documents themselves are untouched"
 VERIFY = "`yomu verify --mend` reads what is damaged again"
+TIMEOUT_S = 30  # how long a connection waits for others
+LOG_WAIT_MS = 1000
 READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
 COMPLETE = ("healthy", "ocr")  # text that says what the page shows; thin text does not
 
@@ -140,7 +142,7 @@ class Database:
     @staticmethod
     def _open(address: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            address, uri=True, isolation_level=None, check_same_thread=False, timeout=30
+            address, uri=True, isolation_level=None, check_same_thread=False, timeout=TIMEOUT_S
         )
         connection.create_function("row_crc", -1, _row_crc, deterministic=True)
         connection.create_function("folded", 2, _folded, deterministic=True)
@@ -150,6 +152,27 @@ class Database:
     def close(self) -> None:
         """Close the connection; the last writer empties the write-ahead log."""
         self.sql.close()
+
+    def erase_deleted(self) -> None:
+        """Leave no word of deleted pages in the file or its log.
+
+        FTS5 only notes that a page is gone and keeps its words until it merges; and the log holds
+        what the file held before.
+        """
+        with self._lock, self.errors():
+            self.sql.execute("INSERT INTO word_index(word_index) VALUES('optimize')")
+            self.empty_log()
+
+    def empty_log(self) -> None:
+        """Write the log into the file; not while somebody reads, which the next closing makes up.
+
+        To wait for a long reading, `verify` of a large index, would keep a person waiting.
+        """
+        self.sql.execute(f"PRAGMA busy_timeout = {LOG_WAIT_MS}")
+        try:
+            self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self.sql.execute(f"PRAGMA busy_timeout = {1000 * TIMEOUT_S}")
 
     @contextmanager
     def copy_in_memory(self) -> Iterator[sqlite3.Connection]:

@@ -58,7 +58,11 @@ def remove(
     wait: WaitOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove documents from the index: their vectors, text and page images. Files stay."""
+    """Remove documents from the index: their vectors, text and page images. Files stay.
+
+    They are found no longer at once. What they leave in the index's own files goes with
+    `yomu compact`: space, and in an index of more than 100,000 pages also their words.
+    """
     settings = Settings.resolve(index=index)
     names = pipeline_for(settings).house.remove(pattern, wait_s=-1 if wait else 0)
     if not names:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index import database
 from index.database import Database
 from index.errors import DocumentUnknown, FilterError, IndexReadOnly, ShapeMismatch
 from index.page_index import PageIndex
@@ -218,6 +219,42 @@ def test_remove_takes_vectors_words_and_images_along(page_index):
     assert after.bytes["vectors"] == before.bytes["vectors"] * after.vectors // before.vectors
     assert len(list((page_index.folder / "images").rglob("*.webp"))) == 3
     assert b"content1" not in b"".join(p.read_bytes() for p in page_index.folder.rglob("*.*"))
+
+
+@pytest.fixture
+def gossip(page_index):
+    """Two documents, each committed by itself, one of them with a word that no other has."""
+    put(page_index, "kept.pdf", seed=1)
+    page_index.commit()
+    page_index.begin_document(document("secret.pdf", n_pages=1))
+    page_index.add_page("secret.pdf", page(0, 1, text="the qwombatqq was sold"))
+    page_index.finish_document("secret.pdf")
+    page_index.commit()
+    return page_index
+
+
+def says_the_word(page_index):
+    files = page_index.folder.glob("index.db*")  # the log too
+    return any(b"wombatqq" in path.read_bytes() for path in files)
+
+
+def test_no_word_of_a_removed_document_is_left_in_the_files(gossip):
+    assert says_the_word(gossip)
+    with PageIndex.open(gossip.folder) as reader:  # as `yomu serve` has one
+        gossip.remove("secret.pdf")
+        assert not says_the_word(gossip)
+        assert best(reader, 1) == ("kept.pdf", 1)
+        assert reader.search(9, text="content1", mode="text")
+    assert gossip.verify().clean
+
+
+def test_a_removal_does_not_wait_for_a_long_reading(gossip, monkeypatch):
+    monkeypatch.setattr(database, "LOG_WAIT_MS", 1)
+    with PageIndex.open(gossip.folder) as reader, reader._database.view() as sql:
+        sql.execute("SELECT count(*) FROM pages").fetchone()
+        assert gossip.remove("secret.pdf") == ("secret.pdf",)
+    assert gossip.remove("kept.pdf") == ("kept.pdf",)
+    assert not says_the_word(gossip)
 
 
 def test_removing_and_replacing_never_changes_another_pages_id(page_index):
