@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from rag.errors import DocumentError, UsageError
@@ -17,6 +20,9 @@ OFFICE_SUFFIXES = frozenset(
     ".doc .docx .odt .rtf .xls .xlsx .ods .ppt .pptx .odp .odg .vsd .vsdx .pub".split()
 )
 READABLE_SUFFIXES = IMAGE_SUFFIXES | OFFICE_SUFFIXES | {".pdf"}
+NUMBER = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")  # that tells names apart
+HALF_WIDTH = re.compile(r"[\uff61-\uff9f]")
+BAD_BYTE = re.compile(r"[\udc80-\udcff]")  # as "surrogateescape" has it
 
 
 @dataclass(frozen=True)
@@ -97,38 +103,90 @@ class _Names:
     """Gives every file its own name, the same one at every run."""
 
     def __init__(self, known: Mapping[str, str]) -> None:
-        self._path_of = dict(known)
-        self._name_of = {_text(Path(path)): name for name, path in known.items()}
-        self._taken: set[str] = set()
+        self._path_of = {name: Path(path) for name, path in known.items()}
+        self._name_of = {path: name for name, path in self._path_of.items()}
+        self._name_of_text = {_text(path): name for path, name in self._name_of.items()}
+        self._taken: dict[str, Path] = {}
 
     def choose(self, file: Path, base: Path) -> str:
-        """Return the path below `base`; where another file has that name, more of the path."""
-        before = self._name_of.get(_text(file))
+        """Return the path below `base`; where another file has that name, more of the path.
+
+        Where that says the same of both, as of two encodings of one name, a number is added.
+        """
+        free = (
+            name
+            for name in self._candidates(file, base)
+            if name not in self._taken and not self._is_other(name, file)
+        )
+        name = next(free)
+        self._taken[name] = file
+        return name
+
+    def _candidates(self, file: Path, base: Path) -> Iterator[str]:
+        """Yield names for a file without end, the one it has in the index first."""
         names = [_text(file.relative_to(folder)) for folder in (base, *base.parents)]
-        for name in [before, *names] if before in names else names:
-            if name is not None and name not in self._taken and not self._is_other(name, file):
-                self._taken.add(name)
-                return name
-        raise UsageError(f"{file}: given twice")
+        before = self._name_of.get(file) or self._name_of_text.get(_text(file))
+        if before is not None and (before in names or NUMBER.sub("", before) in names):
+            yield before
+        for name in names:
+            yield name
+            holder = self._taken.get(name) or self._path_of.get(name)
+            if holder is not None and holder != file and _text(holder) == _text(file):
+                break
+        stem, suffix = os.path.splitext(names[0])
+        yield from (f"{stem} ({n}){suffix}" for n in count(2))
 
     def _is_other(self, name: str, file: Path) -> bool:
         """Say whether the index knows this name as another file that is still there."""
         known = self._path_of.get(name)
-        if known is None or _text(Path(known)) == _text(file):
+        if known is None or known == file:
             return False
-        return os.path.exists(known)
+        return os.path.exists(known) and not _is_respelt(known, file)
+
+
+def _is_respelt(known: Path, file: Path) -> bool:
+    """Say whether two paths are one file, composed in one and decomposed in the other (macOS)."""
+    try:
+        return _text(known) == _text(file) and known.samefile(file)
+    except OSError:
+        return False
 
 
 def _text(path: Path) -> str:
     """Path with `/` in composed form (macOS decomposes), always printable and encodable."""
-    decoded = os.fsencode(path.as_posix()).decode("utf-8", "replace")
+    decoded = "/".join(map(_decoded, os.fsencode(path.as_posix()).split(b"/")))
     return unicodedata.normalize("NFC", "".join(map(_shown, decoded)))
+
+
+def _decoded(name: bytes) -> str:
+    """Name of a file or folder; what old Japanese archives left is no UTF-8 and read as they meant.
+
+    Shift JIS takes most bytes of EUC-JP for half-width katakana: the reading with fewer is right.
+    Bytes that are no text in either are shown as %XX.
+    """
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    readings = []
+    for encoding in ("cp932", "euc_jp"):
+        with suppress(UnicodeDecodeError):
+            readings.append(name.decode(encoding))
+    printable = [each for each in readings if all(map(_is_printable, each))]
+    if printable:
+        return min(printable, key=lambda each: len(HALF_WIDTH.findall(each)))
+    escaped = name.decode("utf-8", "surrogateescape")
+    return BAD_BYTE.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", escaped)
 
 
 def _shown(char: str) -> str:
     """Return a character of a name, U+FFFD for what steers terminals or writing direction."""
-    is_space = unicodedata.category(char) == "Zs"  # as U+3000, which isprintable() refuses
-    return char if char.isprintable() or is_space else "\ufffd"
+    return char if _is_printable(char) else "\ufffd"
+
+
+def _is_printable(char: str) -> bool:
+    # a space as U+3000 is refused by isprintable()
+    return char.isprintable() or unicodedata.category(char) == "Zs"
 
 
 def is_gone(path: Path) -> bool:

@@ -103,14 +103,54 @@ def test_decomposed_names_are_composed_and_stay(tmp_path, stem):
     assert again == found
 
 
-def test_name_that_is_no_utf8_is_kept_readable(tmp_path):
-    path = os.fsencode(tmp_path) + b"/\x93\xfa\x96{.pdf"  # 日本 in Shift JIS
-    with open(path, "wb") as file:
-        file.write(b"x")
-    (found,) = discover([tmp_path], {}, tmp_path / "index").sources
-    assert found.name.encode("utf-8")
-    assert found.name.endswith(".pdf")
-    assert found.path.exists()
+def write_bytes_named(folder, *names):
+    for name in names:
+        with open(os.fsencode(folder) + b"/" + name, "wb") as file:
+            file.write(name)
+
+
+WORDS = "会議 資料 東京 報告 予算 契約 経費 図面 写真 請求書 議事録 ガイド".split()
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "euc_jp", "utf-8"])
+def test_names_of_old_japanese_archives_are_read(tmp_path, encoding):
+    write_bytes_named(tmp_path, *(f"{word}.pdf".encode(encoding) for word in WORDS), b"good.pdf")
+    found = discover([tmp_path], {}, tmp_path / "index")
+    assert sorted(names(found)) == sorted([*(f"{word}.pdf" for word in WORDS), "good.pdf"])
+    assert all(each.path.exists() for each in found.sources)
+
+
+def test_bytes_that_are_no_text_are_escaped(tmp_path):
+    write_bytes_named(tmp_path, b"\xff\xfe\x81.pdf", b"caf\xe9.pdf")
+    found = discover([tmp_path], {}, tmp_path / "index")
+    assert names(found) == ["caf%E9.pdf", "%FF%FE%81.pdf"]
+
+
+def test_one_name_in_several_encodings_gets_numbers_that_stay(tmp_path):
+    encodings = ("utf-8", "cp932", "euc_jp")
+    write_bytes_named(tmp_path, *("日本.pdf".encode(each) for each in encodings))
+    (tmp_path / "日本 (2).pdf").write_bytes(b"its own name")
+    found = discover([tmp_path], {}, tmp_path / "index")
+    by_path = {each.path: each.name for each in found.sources}
+    assert len(set(by_path.values())) == 4
+    assert "日本.pdf" in by_path.values()
+    assert all(name.startswith(("日本", tmp_path.name)) for name in by_path.values())
+    known = {each.name: str(each.path) for each in found.sources}
+    for given in ([tmp_path], sorted(by_path), sorted(by_path, reverse=True)):
+        again = discover(given, known, tmp_path / "index").sources
+        assert {each.path: each.name for each in again} == by_path
+    # without the one that has the bare name, too
+    first = next(path for path, name in by_path.items() if name == "日本.pdf")
+    first.unlink()
+    again = discover([tmp_path], known, tmp_path / "index").sources
+    assert {each.path: each.name for each in again}.items() < by_path.items()
+
+
+def test_more_names_that_look_alike_than_folders_above_them(tmp_path):
+    write_bytes_named(tmp_path, *(bytes([n]) + b".pdf" for n in range(1, 26) if n != 10))
+    found = discover([tmp_path], {}, tmp_path / "index")
+    assert len(set(names(found))) == len(found.sources) == 24
+    assert "\ufffd (24).pdf" in names(found)
 
 
 def test_terminal_codes_in_names_are_replaced(tmp_path):
