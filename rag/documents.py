@@ -28,6 +28,7 @@ from rag.page_content import (
     printable,
 )
 from rag.rows import PlacedLine, join_rows, most_together
+from rag.sources import is_unicode
 from rag.text_quality import judge
 
 # pymupdf loads an onnxruntime layout model when this module is importable: 0.9 s and 350 MB of
@@ -118,8 +119,8 @@ class PdfDocument:
 
     def __init__(self, path: Path, passwords: Sequence[str]) -> None:
         pymupdf.TOOLS.reset_mupdf_warnings()
-        with _mupdf_errors("cannot be opened as a PDF"):
-            self._pdf = pymupdf.open(path, filetype="pdf")
+        with _mupdf_errors("cannot be opened as a PDF"), _name_for_mupdf(path) as name:
+            self._pdf = pymupdf.open(name, filetype="pdf")
         self._unlock(passwords)
         with _mupdf_errors("has a page tree that cannot be read"):
             self.n_pages = int(self._pdf.page_count)
@@ -198,6 +199,16 @@ class PdfDocument:
     def _form_notes(self) -> list[str]:
         form = self._pdf.xref_get_key(self._pdf.pdf_catalog(), "AcroForm/XFA")
         return ["XFA form: only its static pages are drawn"] if form[0] != "null" else []
+
+
+@contextmanager
+def _name_for_mupdf(path: Path) -> Iterator[str]:
+    """Yield a name to open a file by: MuPDF takes UTF-8 only, a descriptor serves for the rest."""
+    if is_unicode(path):
+        yield str(path)
+        return
+    with path.open("rb") as file:
+        yield f"/dev/fd/{file.fileno()}"
 
 
 def _placed_lines(page: pymupdf.Page) -> list[PlacedLine]:

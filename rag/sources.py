@@ -88,6 +88,15 @@ def discover(paths: Iterable[Path], known: Mapping[str, str], ignore: Path) -> D
     return Discovery(found, dict(skipped), tuple(folders), unlisted, tuple(links))
 
 
+def is_unicode(path: Path) -> bool:
+    """Say whether a path can be given to what takes text alone, rather than any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file; DocumentError says why it cannot be read."""
     try:

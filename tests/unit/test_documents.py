@@ -1,5 +1,7 @@
 """Documents to pages: sizes, rotation, forms, images, and everything that can be wrong."""
 
+import os
+
 import numpy as np
 import pymupdf
 import pytest
@@ -145,6 +147,27 @@ def test_what_cannot_be_opened(tmp_path):
     other.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     with pytest.raises(DocumentError, match="not a PDF or an image of a known kind"):
         open_document(other)
+
+
+@pytest.mark.parametrize("name", [b"\x93\xfa\x96{", b"\xb2\xf1\xb5\xc4"])  # Shift JIS, EUC-JP
+def test_names_that_are_no_utf8_are_opened(tmp_path, name):
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    path = folder / os.fsdecode(name + b".pdf")
+    odd.text_pdf(tmp_path / "plain.pdf", [odd.TEXT, "second page"]).rename(path)
+    document = open_document(path)
+    assert document.n_pages == 2
+    assert document.read(2, SIZE).text.split() == ["second", "page"]
+    assert document.find(2, ["second"])
+    document.close()
+    for suffix in (".png", ".tiff"):
+        Image.new("RGB", (60, 60), "red").save(tmp_path / f"plain{suffix}")
+        picture = (tmp_path / f"plain{suffix}").rename(path.with_suffix(suffix))
+        assert only_page(picture).image.getpixel((5, 5)) == (255, 0, 0)
+    path.write_bytes(b"%PDF-1.7 and no more")
+    with pytest.raises(DocumentError, match="^(cannot be opened as a PDF|has )") as error:
+        open_document(path)
+    assert "/dev/fd" not in str(error.value)
 
 
 def test_truncated_pdf_is_right_or_says_why(tmp_path):
