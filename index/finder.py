@@ -213,7 +213,8 @@ class Finder:
                 "SELECT doc FROM word_counts WHERE term = ?", (word,)
             ).fetchone()
             counts[word] = row[0] if row else 0
-        if not any(counts.values()):
+        # All pages that have the letter, not just those where it stands alone as in a table.
+        if not any(counts.values()) or all(map(is_single_letter, counts)):
             counts |= self._words_with(filter(is_single_letter, counts))
         if n_pages >= FREQUENT_FROM_PAGES:
             rare = {w: c for w, c in counts.items() if c < FREQUENT_SHARE * n_pages}

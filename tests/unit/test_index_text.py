@@ -23,6 +23,13 @@ from tests.unit.index_data import SETTINGS, document, page
         ("snake_case x=1", "snake case x 1"),
         ("人口と観\n光客数", "人口 口と と観 観光 光客 客数"),
         ("売\n 上\r\n　高", "売上 上高"),
+        ("ｺｰﾋ\nｰ", "コー ーヒ ヒー"),
+        ("売 上 高 2023", "売上 上高 2023"),
+        ("売\u3000上\u3000高", "売上 上高"),
+        ("東京 の 人 口", "東京 の人 人口"),
+        ("損 益 計算書", "損 益 計算 算書"),
+        ("男 女", "男 女"),
+        ("売  上  高", "売 上 高"),
         ("one\ntwo 年\nof", "one two 年 of"),
         ("葛󠄀飾区", "葛飾 飾区"),
         ("", ""),
@@ -67,11 +74,17 @@ def test_a_pair_over_the_end_of_a_word_is_told_from_a_word():
     assert not any(map(is_joint, ("宿泊", "です", "トン", "total", "泊")))
 
 
-TEXTS = {1: "夏の花火大会と人口、観\n光客数", 2: "税率の変更", 3: "common"}
+TEXTS = {
+    1: "夏の花火大会と人口、観\n光客数",
+    2: "税率の変更",
+    3: "common",
+    4: "率 2.5",
+    5: "売 上 高",
+}
 
 
 def put_texts(page_index):
-    page_index.begin_document(document("a.pdf"))
+    page_index.begin_document(document("a.pdf", n_pages=len(TEXTS)))
     for number, text in TEXTS.items():
         page_index.add_page("a.pdf", page(0, number, text=text))
     page_index.finish_document("a.pdf")
@@ -86,7 +99,8 @@ def test_a_single_letter_is_found_in_its_words(tmp_path):
         put_texts(page_index)
         page_index.commit()
         assert pages_with(page_index, "花") == {1}
-        assert pages_with(page_index, "率") == {2}
+        assert pages_with(page_index, "率") == {2, 4}  # also where it stands alone
+        assert pages_with(page_index, "売上高") == pages_with(page_index, "売 上 高") == {5}
         assert pages_with(page_index, "花 common") == {3}  # only where nothing else is found
         assert pages_with(page_index, "鯨") == set()
 
