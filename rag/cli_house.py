@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -164,8 +163,9 @@ def _read_again(
 ) -> tuple[dict[str, Any], bool]:
     """Ingest the files of dropped documents that are still there, under the names they had."""
     from rag.intake import IngestRequest
+    from rag.sources import path_of
 
-    sources = {each.name: Path(each.source) for each in dropped}
+    sources = {each.name: path_of(each.source) for each in dropped}
     present = {name: path for name, path in sources.items() if os.path.exists(path)}
     missing = [name for name in sources if name not in present]
     result: dict[str, Any] = {"missing": missing}

@@ -21,7 +21,15 @@ from rag.errors import DocumentError
 from rag.interrupts import interrupts_later
 from rag.office import OfficeConverter
 from rag.reader import Limits, PageReader, ReaderPool, ReadPage
-from rag.sources import Discovery, Source, file_sha256, is_gone
+from rag.sources import (
+    Discovery,
+    Source,
+    file_sha256,
+    is_gone,
+    is_unicode,
+    path_of,
+    storable,
+)
 from rag.text_quality import language_of
 
 COMMIT_PAGES = 32
@@ -229,6 +237,7 @@ class Ingest:
             pdf = source.path
             if n_pages is None:
                 if source.is_office:
+                    _require_name_for_office(source.path)
                     pdf = self._office.to_pdf(source.path, sha256)
                 n_pages, title = reader.about(pdf)
         except DocumentError as error:
@@ -305,7 +314,7 @@ class Ingest:
                 name=document.source.name,
                 sha256=document.sha256,
                 n_pages=document.n_pages,
-                source=_storable(document.source.path),
+                source=storable(document.source.path),
                 size_bytes=document.size_bytes,
                 modified=document.modified,
                 title=document.title,
@@ -393,7 +402,7 @@ class Ingest:
 
     def _fail_document(self, document: Prepared) -> None:
         name = document.source.name
-        self._index.fail_document(name, document.trouble, source=_storable(document.source.path))
+        self._index.fail_document(name, document.trouble, source=storable(document.source.path))
         self.report.failures.append(Trouble(name, None, document.trouble))
         self.report.documents["failed"] += 1
         self._document_done()
@@ -435,6 +444,15 @@ def text_class(page: ReadPage) -> TextClass:
     return "garbage" if page.text_state == "garbage" else "missing"
 
 
+def _require_name_for_office(path: Path) -> None:
+    """Raise DocumentError for what LibreOffice cannot be given."""
+    if not is_unicode(path):
+        raise DocumentError(
+            "is an Office file under a path that is not UTF-8, which LibreOffice cannot open: "
+            "rename it, or save it as PDF"
+        )
+
+
 def documents_gone(known: Iterable[DocumentRecord], discovery: Discovery) -> tuple[str, ...]:
     """Names of the documents that were read from the ingested folders and are no longer there."""
     found = {each.name for each in discovery.sources}
@@ -442,11 +460,6 @@ def documents_gone(known: Iterable[DocumentRecord], discovery: Discovery) -> tup
         each.name
         for each in known
         if each.name not in found
-        and any(Path(each.source).is_relative_to(folder) for folder in discovery.folders)
-        and is_gone(Path(each.source))
+        and any(path_of(each.source).is_relative_to(folder) for folder in discovery.folders)
+        and is_gone(path_of(each.source))
     )
-
-
-def _storable(path: Path) -> str:
-    """Path as SQLite can keep it: a name that is not UTF-8 loses the odd bytes."""
-    return str(path).encode("utf-8", "replace").decode("utf-8")

@@ -16,7 +16,7 @@ from rag.answer import PageImage
 from rag.errors import DocumentError
 from rag.office import OfficeConverter
 from rag.reader import PageReader
-from rag.sources import Source, file_sha256
+from rag.sources import Source, file_sha256, path_of
 
 
 class PageImages:
@@ -84,7 +84,7 @@ class PageImages:
 
     def _file(self, record: DocumentRecord) -> Path:
         _require_unchanged(record)
-        source = Source(record.name, Path(record.source))
+        source = Source(record.name, path_of(record.source))
         if not source.is_office:
             return source.path
         return self._office.to_pdf(source.path, record.sha256 or "")
@@ -93,12 +93,12 @@ class PageImages:
 def _require_unchanged(record: DocumentRecord) -> None:
     """Raise DocumentError if the file is gone or holds something else than what was read."""
     try:
-        state = Path(record.source).stat()
+        state = path_of(record.source).stat()
     except OSError as error:
         raise DocumentError(f"its file cannot be read: {error.strerror}") from None
     if (state.st_size, state.st_mtime) == (record.size_bytes, record.modified):
         return
-    if file_sha256(Path(record.source)) != record.sha256:
+    if file_sha256(path_of(record.source)) != record.sha256:
         raise DocumentError("its file has changed since; `yomu ingest` reads it anew")
 
 
@@ -109,7 +109,7 @@ def _unspaced(text: str) -> str:
 def document_file(record: DocumentRecord) -> bytes:
     """Return the bytes a document was read from. Raises DocumentError if they are gone."""
     try:
-        data = Path(record.source).read_bytes()
+        data = path_of(record.source).read_bytes()
     except OSError as error:
         raise DocumentError(f"its file cannot be read: {error.strerror}") from None
     if hashlib.sha256(data).hexdigest() != record.sha256:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from rag.errors import DocumentError, UsageError
 
@@ -22,6 +23,7 @@ OFFICE_SUFFIXES = frozenset(
 READABLE_SUFFIXES = IMAGE_SUFFIXES | OFFICE_SUFFIXES | {".pdf"}
 NUMBER = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")  # that tells names apart
 HALF_WIDTH = re.compile(r"[\uff61-\uff9f]")
+URI = "file://"
 BAD_BYTE = re.compile(r"[\udc80-\udcff]")  # as "surrogateescape" has it
 
 
@@ -95,6 +97,18 @@ def is_unicode(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def storable(path: Path) -> str:
+    """Return an absolute path as text: as it is, or as a file: URI where it is not Unicode."""
+    return str(path) if is_unicode(path) else path.as_uri()
+
+
+def path_of(stored: str) -> Path:
+    """Return the path that `storable` was given; no absolute path begins as a URI does."""
+    if stored.startswith(URI):
+        return Path(os.fsdecode(unquote_to_bytes(stored.removeprefix(URI))))
+    return Path(stored)
 
 
 def file_sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ from rag.intake import IngestRequest
 from rag.page_images import document_file
 from rag.pipeline import Pipeline
 from rag.records import DocumentRecord, DocumentUnknown, Failure, IndexMissing, PageRecord
+from rag.sources import path_of
 from ui.errors import NotAllowed, ServiceBusy, for_clients, public
 from ui.jobs import IngestJob, IngestProgress
 from ui.uploads import store
@@ -162,7 +163,7 @@ class Library:
         DocumentError where its file is gone or cannot be opened, ServiceBusy.
         """
         with for_clients():
-            path = Path(self._record(document).source)
+            path = path_of(self._record(document).source)
             try:
                 path.open("rb").close()
             except OSError:
@@ -213,9 +214,9 @@ class Library:
     def _discard(self, paths: Sequence[Path]) -> None:
         """Delete uploads that no document was read from."""
         if paths:
-            known = {each.source for each in self._records()}
+            known = {path_of(each.source) for each in self._records()}
             for path in paths:
-                if str(path) not in known:
+                if path not in known:
                     path.unlink(missing_ok=True)
 
     def job(self) -> IngestProgress | None:
@@ -240,7 +241,7 @@ class Library:
                 self._pipeline.house.remove_documents([document])
             finally:
                 self._writing.release()
-        source = Path(record.source)
+        source = path_of(record.source)
         if record.source and source.parent == self.folder.absolute():
             source.unlink(missing_ok=True)
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from index.page_index import PageIndex
 from rag.cli import main
+from rag.page_images import PageImages
+from rag.reader import PageReader
 from tests import odd_files as odd
 
 
@@ -161,6 +164,34 @@ def test_duplicates_are_stored_once_and_shown_under_each_name(yomu, corpus):
     assert yomu.json("stats")["pages"] == 7
     found = yomu.run("search", "orchard", "--mode", "text").out
     assert "first.pdf = 報告/copy.pdf" in found
+
+
+def test_names_that_are_no_utf8_are_read_kept_and_mended(yomu, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for word in ("会議", "資料", "東京"):
+        plain = odd.text_pdf(tmp_path / "plain.pdf", [f"{odd.TEXT} {word}"])
+        plain.rename(folder / os.fsdecode(f"{word}.pdf".encode("euc_jp")))
+    odd.text_pdf(folder / "good.pdf", [odd.TEXT])
+    (folder / os.fsdecode("表.xls".encode("cp932"))).write_bytes(b"a table")
+    report = yomu.json("ingest", folder, code=1)
+    counts(report, added=4, failed=1)
+    (failure,) = report["failures"]
+    assert failure["document"] == "表.xls"
+    assert "path that is not UTF-8, which LibreOffice cannot open" in failure["reason"]
+    counts(yomu.json("ingest", folder, code=1), unchanged=4, failed=1)
+    assert "gone" not in yomu.run("ingest", folder, "--prune", code=1).out
+
+    with PageIndex.open(yomu.index) as page_index, PageReader() as reader:
+        images = PageImages(reader)
+        drawn = images.read(page_index, "会議.pdf", 1, dpi=72, max_pixels=500_000)
+        images.close()
+    assert drawn.note == ""
+
+    for vectors in (yomu.index / "segments").glob("*/vectors.bin"):
+        vectors.write_bytes(b"")
+    assert yomu.json("verify", "--mend")["mended"]["missing"] == []
+    assert yomu.pages() == {"good.pdf": 1, "会議.pdf": 1, "東京.pdf": 1, "表.xls": 0, "資料.pdf": 1}
 
 
 def test_two_folders_with_the_same_names(yomu, tmp_path):

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from rag.errors import DocumentError, UsageError
-from rag.sources import Source, discover, file_sha256, is_gone
+from rag.sources import Source, discover, file_sha256, is_gone, path_of, storable
 
 
 @pytest.fixture
@@ -151,6 +151,18 @@ def test_more_names_that_look_alike_than_folders_above_them(tmp_path):
     found = discover([tmp_path], {}, tmp_path / "index")
     assert len(set(names(found))) == len(found.sources) == 24
     assert "\ufffd (24).pdf" in names(found)
+
+
+@pytest.mark.parametrize(
+    "name", [b"\x93\xfa\x96{.pdf", b"\xb2\xf1 %41.pdf", b"a%93?.pdf", b"file:", "日本.pdf".encode()]
+)
+def test_paths_are_kept_whole(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    stored = storable(path)
+    assert stored.encode("utf-8")
+    assert path_of(stored) == path
+    if name.isascii() or name.startswith("日".encode()):
+        assert stored == str(path)
 
 
 def test_terminal_codes_in_names_are_replaced(tmp_path):
