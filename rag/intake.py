@@ -19,7 +19,7 @@ from rag.office import OfficeConverter
 from rag.plan import IngestPlan, plan_ingest
 from rag.reader import Limits
 from rag.settings import DEFAULT_DPI, Settings
-from rag.sources import Discovery, discover, path_of
+from rag.sources import Discovery, Known, discover, path_of
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,11 @@ class Intake:
         return plan_ingest(discovery, self._known(), self._options(request, DEFAULT_DPI))
 
     def _discover(self, request: IngestRequest) -> Discovery:
-        known = {each.name: str(path_of(each.source)) for each in self._known()}
-        known |= {name: str(path) for name, path in request.names.items()}
+        known = {
+            each.name: Known(path_of(each.source), each.sha256, each.size_bytes)
+            for each in self._known()
+        }
+        known |= {name: Known(path) for name, path in request.names.items()}
         discovery = discover(request.paths, known, self._settings.index)
         if not discovery.sources:
             # also with --prune: an unmounted disk must not empty the index

@@ -41,6 +41,18 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What the index has under a name: the file it was read from and what that held.
+
+    sha256 is None where nothing is stored of it.
+    """
+
+    path: Path
+    sha256: str | None = None
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Discovery:
     """What lies below the given paths.
 
@@ -57,10 +69,10 @@ class Discovery:
     links: tuple[str, ...] = ()
 
 
-def discover(paths: Iterable[Path], known: Mapping[str, str], ignore: Path) -> Discovery:
+def discover(paths: Iterable[Path], known: Mapping[str, Known], ignore: Path) -> Discovery:
     """Find the documents of files and folders, recursively, in a stable order.
 
-    known   document name -> absolute path it was read from, of the index; keeps names stable
+    known   document name -> what the index has of it; keeps names stable
     ignore  folder to leave out (the index itself, should it lie inside)
     Raises UsageError for a path that does not exist.
     """
@@ -125,11 +137,12 @@ def file_sha256(path: Path) -> str:
 class _Names:
     """Gives every file its own name, the same one at every run."""
 
-    def __init__(self, known: Mapping[str, str]) -> None:
-        self._path_of = {name: Path(path) for name, path in known.items()}
-        self._name_of = {path: name for name, path in self._path_of.items()}
+    def __init__(self, known: Mapping[str, Known]) -> None:
+        self._known = known
+        self._name_of = {each.path: name for name, each in known.items()}
         self._name_of_text = {_text(path): name for path, name in self._name_of.items()}
         self._taken: dict[str, Path] = {}
+        self._moved: dict[tuple[Path, Path], tuple[frozenset[Path], int]] = {}
 
     def choose(self, file: Path, base: Path) -> str:
         """Return the path below `base`; where another file has that name, more of the path.
@@ -153,18 +166,66 @@ class _Names:
             yield before
         for name in names:
             yield name
-            holder = self._taken.get(name) or self._path_of.get(name)
+            known = self._known.get(name)
+            holder = self._taken.get(name) or (known.path if known else None)
             if holder is not None and holder != file and _text(holder) == _text(file):
                 break
         stem, suffix = os.path.splitext(names[0])
         yield from (f"{stem} ({n}){suffix}" for n in count(2))
 
     def _is_other(self, name: str, file: Path) -> bool:
-        """Say whether the index knows this name as another file that is still there."""
-        known = self._path_of.get(name)
-        if known is None or known == file:
+        """Say whether the index knows this name as another document.
+
+        Its file may be away for the moment, with the disk it lies on: what is stored of it goes to
+        no file but itself, at another place.
+        """
+        known = self._known.get(name)
+        if known is None or known.path == file:
             return False
-        return os.path.exists(known) and not _is_respelt(known, file)
+        if os.path.exists(known.path):
+            return not _is_respelt(known.path, file)
+        if known.sha256 is None or _text(known.path) == _text(file):
+            return False
+        return not (self._has_moved(known.path, name, file) or _holds(file, known))
+
+    def _has_moved(self, known: Path, name: str, file: Path) -> bool:
+        """Say whether a file came along with the folder that it was read from.
+
+        That is so if most of the others that were read from there are at the new place: as large as
+        they were, since folders that are filled every month alike have the same names, too.
+        """
+        depth = name.count("/")
+        if len(known.parents) <= depth or len(file.parents) <= depth:
+            return False
+        before, now = known.parents[depth], file.parents[depth]
+        if _text(known.relative_to(before)) != _text(file.relative_to(now)):
+            return False
+        if (before, now) not in self._moved:
+            lay_there = {
+                each.path: each
+                for each in self._known.values()
+                if each.sha256 is not None and before in each.path.parents
+            }
+            found = (path for path, each in lay_there.items() if _came_along(each, before, now))
+            self._moved[before, now] = frozenset(found), len(lay_there)
+        there, n_before = self._moved[before, now]
+        return 2 * len(there - {known}) > n_before - 1
+
+
+def _came_along(known: Known, before: Path, now: Path) -> bool:
+    """Say whether a file of one folder is in another, by its size."""
+    try:
+        return (now / known.path.relative_to(before)).stat().st_size == known.size_bytes
+    except OSError:
+        return False
+
+
+def _holds(file: Path, known: Known) -> bool:
+    """Say whether a file has the bytes that the index knows."""
+    try:
+        return file.stat().st_size == known.size_bytes and file_sha256(file) == known.sha256
+    except (OSError, DocumentError):
+        return False
 
 
 def _is_respelt(known: Path, file: Path) -> bool:

@@ -166,6 +166,21 @@ def test_duplicates_are_stored_once_and_shown_under_each_name(yomu, corpus):
     assert "first.pdf = 報告/copy.pdf" in found
 
 
+def test_a_document_whose_file_is_away_is_not_replaced(yomu, tmp_path):
+    for folder in ("A", "B"):
+        (tmp_path / folder).mkdir()
+    odd.text_pdf(tmp_path / "A" / "report.pdf", ["telescopes and comets"])
+    odd.text_pdf(tmp_path / "B" / "report.pdf", ["walnut carpentry"])
+    yomu.json("ingest", tmp_path / "A")
+    (tmp_path / "A").rename(tmp_path / "Aaway")
+    counts(yomu.json("ingest", tmp_path / "B"), added=1)
+    assert yomu.pages() == {"report.pdf": 1, "B/report.pdf": 1}
+    # moved for good, it keeps its name
+    counts(yomu.json("ingest", tmp_path / "Aaway"), unchanged=1)
+    assert yomu.pages() == {"report.pdf": 1, "B/report.pdf": 1}
+    assert yomu.run("search", "comets", "--mode", "text", "--json").json["hits"]
+
+
 def test_names_that_are_no_utf8_are_read_kept_and_mended(yomu, tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from rag.errors import DocumentError, UsageError
-from rag.sources import Source, discover, file_sha256, is_gone, path_of, storable
+from rag.sources import Known, Source, discover, file_sha256, is_gone, path_of, storable
 
 
 @pytest.fixture
@@ -27,6 +27,13 @@ def folder(tmp_path):
 
 def names(discovery):
     return [source.name for source in discovery.sources]
+
+
+def known_of(sources):
+    return {
+        each.name: Known(each.path, file_sha256(each.path), each.path.stat().st_size)
+        for each in sources
+    }
 
 
 def test_documents_below_a_folder(folder):
@@ -98,7 +105,7 @@ def test_decomposed_names_are_composed_and_stay(tmp_path, stem):
     (found,) = discover([tmp_path], {}, tmp_path / "index").sources
     assert found.name == f"{stem}.pdf"
     assert found.path.exists()
-    known = {found.name: str(found.path)}
+    known = known_of([found])
     (again,) = discover([tmp_path], known, tmp_path / "index").sources
     assert again == found
 
@@ -135,7 +142,7 @@ def test_one_name_in_several_encodings_gets_numbers_that_stay(tmp_path):
     assert len(set(by_path.values())) == 4
     assert "日本.pdf" in by_path.values()
     assert all(name.startswith(("日本", tmp_path.name)) for name in by_path.values())
-    known = {each.name: str(each.path) for each in found.sources}
+    known = known_of(found.sources)
     for given in ([tmp_path], sorted(by_path), sorted(by_path, reverse=True)):
         again = discover(given, known, tmp_path / "index").sources
         assert {each.path: each.name for each in again} == by_path
@@ -178,7 +185,7 @@ def test_names_stay_and_never_collide(tmp_path):
         (tmp_path / name / "r.pdf").write_bytes(name.encode())
     both = discover([tmp_path / "a", tmp_path / "b"], {}, tmp_path / "index")
     assert names(both) == ["r.pdf", "b/r.pdf"]
-    known = {source.name: str(source.path) for source in both.sources}
+    known = known_of(both.sources)
     # the other way round, or one at a time: each keeps the name it has in the index
     assert names(discover([tmp_path / "b", tmp_path / "a"], known, tmp_path / "index")) == [
         "b/r.pdf", "r.pdf",
@@ -187,6 +194,39 @@ def test_names_stay_and_never_collide(tmp_path):
     # a folder that moved: the file the index knew is gone, the name is free for its successor
     (tmp_path / "a").rename(tmp_path / "moved")
     assert names(discover([tmp_path / "moved"], known, tmp_path / "index")) == ["r.pdf"]
+
+
+def test_a_document_whose_file_is_away_keeps_its_name(tmp_path):
+    for folder in ("may", "june"):
+        (tmp_path / folder).mkdir()
+        for name in ("report.pdf", "costs.pdf", "notes.pdf"):
+            (tmp_path / folder / name).write_text(f"{name} of {folder}")
+    known = known_of(discover([tmp_path / "may"], {}, tmp_path / "index").sources)
+    (tmp_path / "may").rename(tmp_path / "away")  # as a disk that is not mounted
+    found = discover([tmp_path / "june"], known, tmp_path / "index")
+    assert names(found) == ["june/costs.pdf", "june/notes.pdf", "june/report.pdf"]
+    again = discover([tmp_path / "june"], known | known_of(found.sources), tmp_path / "index")
+    assert again == found
+    # one file alone is the same only if its bytes are: the same size says nothing
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "report.pdf").write_text("report.pdf in may")
+    one = {"report.pdf": known["report.pdf"]}
+    assert names(discover([tmp_path / "x"], one, tmp_path / "index")) == ["x/report.pdf"]
+    # nothing is stored of a file that could not be read
+    unread = {"report.pdf": Known(tmp_path / "may" / "report.pdf")}
+    assert names(discover([tmp_path / "x"], unread, tmp_path / "index")) == ["report.pdf"]
+
+
+def test_a_folder_that_moved_keeps_its_names_though_a_file_has_changed(tmp_path):
+    for name in ("a/one.pdf", "a/two.pdf", "three.pdf"):
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / name).write_text(name)
+    before = discover([tmp_path / "docs"], {}, tmp_path / "index")
+    known = known_of(before.sources)
+    (tmp_path / "docs").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "three.pdf").write_text("edited since")
+    found = discover([tmp_path / "elsewhere"], known, tmp_path / "index")
+    assert names(found) == names(before) == ["three.pdf", "a/one.pdf", "a/two.pdf"]
 
 
 def test_sha256_and_unreadable_file(tmp_path):
