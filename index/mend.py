@@ -2,55 +2,155 @@
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
+import numpy as np
+
 from index import catalogue
+from index.codebook import Codebook
+from index.codec import StoreCodec
 from index.database import REBUILD, Database
 from index.errors import IndexCorrupt
+from index.segment import Segment, SegmentInfo, SegmentWriter
 from index.snapshot import codebook_path
-from index.store import Thumbnails
-from index.verify import Findings
+from index.store import Thumbnails, disk_errors
+from index.text_layer import fold
+from index.upkeep import READ_PAGES
+from index.verify import Findings, contents_of
+from index.writer import insert_segment
 
-READ_AGAIN = "its stored pages were damaged; the next ingest reads it again"
+PAGE_AGAIN = "what was stored of it was damaged; the next ingest reads it again"
+DOCUMENT_AGAIN = "its record was damaged; the next ingest renews it, its pages are kept"
 
 
-def forget_damaged(folder: Path, database: Database, found: Findings) -> tuple[str, ...]:
-    """Take damaged contents, segments, codebooks and images out of the index.
+def forget_damaged(
+    folder: Path,
+    database: Database,
+    codec: StoreCodec,
+    codebook: Codebook | None,
+    found: Findings,
+) -> tuple[str, ...]:
+    """Take damaged pages, segments, codebooks and images out of the index, in one transaction.
 
-    Returns the documents to be read again. Segments that are damaged in part stay recorded and are
-    to be rewritten by the caller without the contents that are deleted here.
+    Every page that can be trusted stays, for its file may be gone; the others become failed pages
+    of their documents. Returns the documents to be read again. Segments that are damaged in part
+    are rewritten with what is whole, their centroid sets looked up in `codebook`.
     """
     if found.hopeless:
         raise IndexCorrupt(f"{database.path}: damaged beyond mending: {REBUILD}")
+    if codebook is not None and codebook.version in found.codebooks:
+        codebook = None
+    with disk_errors(folder):
+        rewritten = _rewrite(folder, database, codec, codebook, found.segments)
+    dropped = found.unreadable | found.segments.keys()
     with database.transaction() as sql:
-        names = found.documents | catalogue.names_of(sql, found.contents)
-        images = catalogue.remove(sql, found.documents)
-        images += catalogue.empty(sql, names - found.documents, READ_AGAIN)
-        # Rows may have gone with the document; the vectors of it remain.
-        gone = [(content,) for content in found.contents]
-        sql.executemany("INSERT OR IGNORE INTO deletions(content) VALUES (?)", gone)
-        sql.executemany("DELETE FROM segments WHERE id = ?", [(s,) for s in found.unreadable])
+        contents = contents_of(sql, found.pages) | found.contents | found.strays
+        names = found.documents | catalogue.names_of(sql, contents)
+        images = _fail_pages(sql, found)
+        _renew_contents(sql, found.contents)
+        _renew_documents(sql, found.documents)
+        for segment in rewritten:
+            insert_segment(database, segment)
+        sql.executemany("DELETE FROM segments WHERE id = ?", [(s,) for s in dropped])
         sql.executemany("DELETE FROM codebooks WHERE version = ?", [(v,) for v in found.codebooks])
-        # The vectors of such a page are good: it stays, and is drawn again if its file is there.
-        blurred = catalogue.names_drawn(sql, found.thumbnails) - names
-        of_name = "SELECT source FROM documents WHERE name = ?"
-        for name in blurred:
-            if os.path.exists(sql.execute(of_name, (name,)).fetchone()[0]):
-                catalogue.read_again(sql, name)
-        lost = [(image,) for image in found.thumbnails]
-        sql.executemany("UPDATE pages SET thumbnail = NULL WHERE thumbnail = ?", lost)
+        names |= _forget_images(sql, found.thumbnails)
         if found.words:
             sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
         catalogue.bump(sql)
-    _delete_files(folder, found, images)
-    return tuple(sorted(names | blurred))
-
-
-def _delete_files(folder: Path, found: Findings, images: list[str]) -> None:
     thumbnails = Thumbnails(folder)
-    for image in [*images, *found.thumbnails]:
+    for image in images | found.thumbnails:
         thumbnails.remove(image)
-    for segment in found.unreadable:
-        shutil.rmtree(folder / "segments" / segment, ignore_errors=True)
+    for name in dropped:
+        shutil.rmtree(folder / "segments" / name, ignore_errors=True)
     for version in found.codebooks:
         codebook_path(folder, version).unlink(missing_ok=True)
+    return tuple(sorted(names))
+
+
+def _rewrite(
+    folder: Path,
+    database: Database,
+    codec: StoreCodec,
+    codebook: Codebook | None,
+    wanted: dict[str, set[int]],
+) -> list[SegmentInfo]:
+    """Write the wanted pages of segments into new ones, which count once they are recorded."""
+    with database.view():
+        rows = database.checked("segments")
+    infos = [SegmentInfo(*row) for row in rows]  # type: ignore[arg-type]
+    return [
+        _copy(Segment(folder, info, codec), sorted(wanted[info.id]), folder, codec, codebook)
+        for info in infos
+        if wanted.get(info.id)
+    ]
+
+
+def _copy(
+    segment: Segment,
+    pages: list[int],
+    folder: Path,
+    codec: StoreCodec,
+    codebook: Codebook | None,
+) -> SegmentInfo:
+    rows = np.searchsorted(segment.pages, pages)
+    with SegmentWriter(folder, codec, codebook) as writer:
+        for part in np.split(rows, range(READ_PAGES, len(rows), READ_PAGES)):
+            records, starts = segment.records(part)
+            ends = starts + segment.lengths(part)
+            for row, start, end in zip(part.tolist(), starts, ends, strict=True):
+                page, content = int(segment.pages[row]), int(segment.contents[row])
+                writer.add(page, content, records[start:end])
+        return writer.finish()
+
+
+def _fail_pages(sql: sqlite3.Connection, found: Findings) -> set[str]:
+    """Turn damaged pages into failed ones; returns images that nobody refers to any more."""
+    images = set()
+    for page in found.pages:
+        query = "SELECT content, number, thumbnail FROM pages WHERE id = ?"
+        content, number, image = sql.execute(query, (page,)).fetchone()
+        if not found.words:  # otherwise they may be others than those of the row
+            catalogue.forget_words(sql, "id = ?", page)
+        sql.execute("DELETE FROM pages WHERE id = ?", (page,))
+        sql.execute("DELETE FROM failures WHERE content = ? AND page = ?", (content, number))
+        catalogue.insert(sql, "failures", content, number, PAGE_AGAIN)
+        images.add(image)
+    used = "SELECT 1 FROM pages WHERE thumbnail = ?"
+    return {image for image in images if image and not sql.execute(used, (image,)).fetchone()}
+
+
+def _renew_contents(sql: sqlite3.Connection, contents: set[int]) -> None:
+    """Replace damaged rows by what pages and names say, until their files are read again."""
+    last = "SELECT max(number) FROM pages WHERE content = contents.id"
+    for content in contents:
+        names = sorted(catalogue.names_of(sql, [content]))
+        heading = fold(" ".join(dict.fromkeys(map(catalogue.name_words, names))))
+        sql.execute(
+            f"UPDATE contents SET n_pages = coalesce(({last}), 1), title = '', heading = ?"
+            " WHERE id = ?",
+            (heading, content),
+        )
+        for name in names:
+            catalogue.read_again(sql, name)
+
+
+def _renew_documents(sql: sqlite3.Connection, names: set[str]) -> None:
+    """Leave of damaged rows what the database's own indexes vouch for, and where the file was."""
+    sql.executemany(
+        "UPDATE documents SET size = 0, modified = 0, date = NULL, language = NULL, reason = ?"
+        " WHERE name = ?",
+        [(DOCUMENT_AGAIN, name) for name in names],
+    )
+
+
+def _forget_images(sql: sqlite3.Connection, images: set[str]) -> set[str]:
+    """Have pages drawn again whose files are there; the others stay without their image."""
+    names = catalogue.names_drawn(sql, images)
+    for name in names:
+        of_name = "SELECT source FROM documents WHERE name = ?"
+        if os.path.exists(sql.execute(of_name, (name,)).fetchone()[0]):
+            catalogue.read_again(sql, name)
+    lost = [(image,) for image in images]
+    sql.executemany("UPDATE pages SET thumbnail = NULL WHERE thumbnail = ?", lost)
+    return names

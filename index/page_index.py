@@ -328,17 +328,16 @@ class PageIndex:
     def mend(self) -> tuple[str, ...]:
         """Verify, and drop what is damaged; returns the documents the next ingest must read.
 
-        Derived files (centroid sets, postings, codebook, word index) are made again from vectors
-        and texts. Raises IndexCorrupt when the database itself cannot be trusted.
+        Pages that are whole stay; the damaged ones become failed pages of their documents, which
+        the next ingest reads again. Derived files (centroid sets, postings, codebook, word index)
+        are made again from vectors and texts. Raises IndexCorrupt when the database itself cannot
+        be trusted.
         """
         self.commit()
         found = Verifier(self.folder, self._database, self._codec).run()
-        names = forget_damaged(self.folder, self._database, found)
+        codebook = self._upkeep.codebook
+        names = forget_damaged(self.folder, self._database, self._codec, codebook, found)
         self._reopen()
-        snapshot = self._finder.snapshot()
-        for segment in snapshot.segments:
-            if segment.info.id in found.segments:
-                self._upkeep.merge(snapshot, [segment], derive=True)
         self.maintain()
         return names
 

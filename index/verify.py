@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +15,8 @@ from index.errors import IndexCorrupt
 from index.opening import has_present_words
 from index.records import Damage, VerifyReport
 from index.segment import DERIVED, Segment, SegmentInfo
-from index.snapshot import codebook_path
+from index.snapshot import codebook_path, generation_of
 from index.store import Thumbnails, read_checked, sha256_of
-
-MOST_LOOKS = 20  # at a list of segments that a writer changes all the time
 
 
 @dataclass
@@ -28,12 +26,14 @@ class Findings:
     damage: list[Damage] = field(default_factory=list)
     n_files: int = 0
     n_bytes: int = 0
-    contents: set[int] = field(default_factory=set)  # to be read again
-    segments: set[str] = field(default_factory=set)  # to be rewritten without those contents
-    unreadable: set[str] = field(default_factory=set)  # to be given up
+    pages: set[int] = field(default_factory=set)  # whose row or vectors are not what was written
+    strays: set[int] = field(default_factory=set)  # contents with vectors of pages without a row
+    contents: set[int] = field(default_factory=set)  # whose row is damaged
+    documents: set[str] = field(default_factory=set)  # whose row is damaged
+    segments: dict[str, set[int]] = field(default_factory=dict)  # to be rewritten with these pages
+    unreadable: set[str] = field(default_factory=set)  # segments to be given up
     codebooks: set[int] = field(default_factory=set)
     thumbnails: set[str] = field(default_factory=set)
-    documents: set[str] = field(default_factory=set)  # rows to be dropped
     words: bool = False  # the word index is to be built again
     hopeless: bool = False  # nothing but a new index helps
 
@@ -73,7 +73,8 @@ class Verifier:
         names = set(found.documents)
         if not found.hopeless:
             with self._database.view() as sql:
-                names |= catalogue.names_of(sql, found.contents)
+                contents = contents_of(sql, found.pages) | found.contents | found.strays
+                names |= catalogue.names_of(sql, contents)
                 names |= catalogue.names_drawn(sql, found.thumbnails)
         return VerifyReport(
             found.n_files, found.n_bytes, tuple(found.damage), tuple(sorted(names)), found.hopeless
@@ -101,7 +102,7 @@ class Verifier:
 
     def _check_rows(self, sql: sqlite3.Connection) -> None:
         for table in TABLES:
-            key = {"pages": "content", "documents": "name", "contents": "id"}.get(table, "NULL")
+            key = {"pages": "id", "documents": "name", "contents": "id"}.get(table, "NULL")
             rows = sql.execute(
                 f"SELECT {key} FROM {table} WHERE crc IS NOT {crc_expression(table)}"
             ).fetchall()
@@ -110,8 +111,12 @@ class Verifier:
                 self._note_row(table, value)
 
     def _note_row(self, table: str, value: object) -> None:
-        if table in ("pages", "contents") and isinstance(value, int):
+        if table == "pages" and isinstance(value, int):
+            self._found.pages.add(value)
+            self._found.words = True  # made from a text that is not what was written
+        elif table == "contents" and isinstance(value, int):
             self._found.contents.add(value)
+            self._found.words = True  # and from the heading
         elif table == "documents":
             self._found.documents.add(str(value))
         else:
@@ -122,47 +127,54 @@ class Verifier:
     def _check_segments(self) -> None:
         """Check every segment, and that each page has its vectors in one of them."""
         held: dict[str, dict[int, int]] = {}  # segment → page → content, where vectors are whole
-        for _ in range(MOST_LOOKS):
+        while True:
             with self._database.view() as sql:
                 rows = self._database.checked("segments")
                 deleted = {row[0] for row in sql.execute("SELECT content FROM deletions")}
                 recorded = dict(sql.execute("SELECT id, content FROM pages").fetchall())
             infos = [SegmentInfo(*row) for row in rows]  # type: ignore[arg-type]
-            if all(info.id in held for info in infos):
-                whole = {page: c for info in infos for page, c in held[info.id].items()}
-                self._account(recorded, {p: c for p, c in whole.items() if c not in deleted})
-                return
             for info in infos:
                 if info.id not in held and (pages := self._look_at(info)) is not None:
                     held[info.id] = pages
+            if all(info.id in held for info in infos):
+                break  # otherwise some were merged while we read them: look at what they became
+        stored = {
+            info.id: {p: c for p, c in held[info.id].items() if c not in deleted} for info in infos
+        }
+        self._account(recorded, stored)
 
-    def _account(self, recorded: dict[int, int], stored: dict[int, int]) -> None:
-        """Compare pages (id → content) with those that have vectors."""
-        lost = {content for page, content in recorded.items() if stored.get(page) != content}
-        self._found.contents |= lost
-        unknown = len(stored.keys() - recorded.keys())
-        if unknown:
-            self._found.add("index.db", f"{unknown} pages with vectors are not recorded")
-            self._found.contents |= {stored[p] for p in stored.keys() - recorded.keys()}
-        if lost and not self._found.damage:
-            self._found.add("index.db", f"vectors of {len(lost)} documents are missing")
+    def _account(self, recorded: dict[int, int], held: dict[str, dict[int, int]]) -> None:
+        """Compare pages (id → content) with those that have vectors, by segment."""
+        found = self._found
+        stored = {page: content for pages in held.values() for page, content in pages.items()}
+        lost = {page for page, content in recorded.items() if stored.get(page) != content}
+        strays = stored.keys() - recorded.keys()
+        if strays:
+            found.add("index.db", f"{len(strays)} pages with vectors are not recorded")
+        if lost and not found.damage:
+            found.add("index.db", f"vectors of {len(lost)} pages are missing")
+        found.pages |= lost
+        found.strays |= {stored[page] for page in strays}
+        gone = found.pages | strays
+        for segment, pages in held.items():
+            is_readable = segment not in found.unreadable
+            if is_readable and (segment in found.segments or not gone.isdisjoint(pages)):
+                found.segments[segment] = pages.keys() - gone
 
     def _look_at(self, info: SegmentInfo) -> dict[int, int] | None:
         """Check a segment; returns its whole pages, or None if it has been merged meanwhile."""
         before, self._found = self._found, Findings()
         try:
             pages = dict(self._check_segment(info))
-        except FileNotFoundError as error:
-            self._found.add(self._name(Path(error.filename)), "missing")
+        except (FileNotFoundError, IndexCorrupt) as error:
+            missing = isinstance(error, FileNotFoundError)
+            reason = "missing" if missing else _reason(error)
+            self._found.add(self._name(self._folder / "segments" / info.id), reason)
             self._found.unreadable.add(info.id)
             pages = {}
-        except IndexCorrupt:
-            if self._is_recorded("segments", "id", info.id):
-                raise
-            return None
         finally:
             seen, self._found = self._found, before
-        if seen.damage and not self._is_recorded("segments", "id", info.id):
+        if seen.damage and not self._is_recorded(info):
             return None
         self._found.damage += seen.damage
         self._found.n_files += seen.n_files
@@ -171,10 +183,10 @@ class Verifier:
         self._found.unreadable |= seen.unreadable
         return pages
 
-    def _is_recorded(self, table: str, key: str, value: object) -> bool:
+    def _is_recorded(self, info: SegmentInfo) -> bool:
         with self._database.view() as sql:
-            query = f"SELECT 1 FROM {table} WHERE {key} = ? LIMIT 1"
-            return sql.execute(query, (value,)).fetchone() is not None
+            query = "SELECT 1 FROM segments WHERE id = ?"
+            return sql.execute(query, (info.id,)).fetchone() is not None
 
     def _check_segment(self, info: SegmentInfo) -> Iterator[tuple[int, int]]:
         """Check every file; yields (page, content) of each page whose vectors are whole."""
@@ -183,10 +195,10 @@ class Verifier:
         if not bad - DERIVED:
             segment = Segment(self._folder, info, self._codec)
             if bad:
-                self._found.segments.add(info.id)
+                self._found.segments[info.id] = set()
             yield from zip(segment.pages.tolist(), segment.contents.tolist(), strict=True)
         elif bad - DERIVED == {"vectors.bin"} and self._same_size(path):
-            self._found.segments.add(info.id)
+            self._found.segments[info.id] = set()
             yield from self._whole_pages(Segment(self._folder, info, self._codec))
         else:
             self._found.unreadable.add(info.id)
@@ -230,9 +242,7 @@ class Verifier:
             rows = sql.execute("SELECT version, sha256 FROM codebooks").fetchall()
         for version, sha256 in rows:
             path = codebook_path(self._folder, version)
-            reason = self._reason_against(path, sha256)
-            if reason and self._is_recorded("codebooks", "version", version):
-                self._found.add(path.name, reason)
+            if self._is_damaged(path, sha256, "SELECT 1 FROM codebooks WHERE sha256 = ?"):
                 self._found.codebooks.add(version)
 
     def _check_thumbnails(self) -> None:
@@ -242,27 +252,42 @@ class Verifier:
             rows = sql.execute(query).fetchall()
         for (sha256,) in rows:
             path = thumbnails.path(sha256)
-            reason = self._reason_against(path, sha256)
-            if reason and self._is_recorded("pages", "thumbnail", sha256):
-                self._found.add(self._name(path), reason)
+            if self._is_damaged(path, sha256, "SELECT 1 FROM pages WHERE thumbnail = ? LIMIT 1"):
                 self._found.thumbnails.add(sha256)
 
-    def _reason_against(self, path: Path, sha256: str) -> str:
-        """Say what is wrong with a file, "" if nothing is."""
-        try:
-            read_checked(path, sha256)
-            self._count(path)
-        except IndexCorrupt as error:
-            return _reason(error)
-        except FileNotFoundError:
-            return "missing"
-        return ""
+    def _is_damaged(self, path: Path, sha256: str, who_needs_it: str) -> bool:
+        """Check a file, and note damage if it is still needed in the state that it was read in."""
+        before = None
+        while True:
+            try:
+                read_checked(path, sha256)
+                self._count(path)
+                return False
+            except FileNotFoundError:
+                reason = "missing"
+            except IndexCorrupt as error:
+                reason = _reason(error)
+            with self._database.view() as sql:
+                is_needed = sql.execute(who_needs_it, (sha256,)).fetchone() is not None
+                generation = generation_of(sql)
+            if not is_needed:
+                return False
+            if generation == before:
+                self._found.add(self._name(path), reason)
+                return True
+            before = generation  # it may have gone and come back: read it again
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
 
 
-def _reason(error: IndexCorrupt) -> str:
+def contents_of(sql: sqlite3.Connection, pages: Iterable[int]) -> set[int]:
+    """Collect the contents that pages belong to."""
+    query = "SELECT content FROM pages WHERE id = ?"
+    return {row[0] for page in pages for row in sql.execute(query, (page,))}
+
+
+def _reason(error: Exception) -> str:
     return str(error).split(": ", 1)[-1].split(";", 1)[0]
 
 

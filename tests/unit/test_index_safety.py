@@ -14,8 +14,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from index import segment
-from index.database import Database
+from index import segment, statistics, verify
+from index.database import Database, pack_text
 from index.errors import (
     IndexCorrupt,
     IndexFull,
@@ -434,6 +434,92 @@ def test_mending_reads_again_only_what_must_be(built, tmp_path, pattern, read_ag
         ]
 
 
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def shown(page_index, name="a.pdf"):
+    """Pages of a document that are found by their vectors and by their text."""
+    filters = Filters(document=name)
+    vectors = page(1, 1).vectors
+    found = [
+        page_index.search(9, vectors=vectors, text="common", mode=mode, filters=filters)
+        for mode in ("visual", "text")
+    ]
+    seen, read = ({hit.page for hit in hits} for hits in found)
+    assert seen == read
+    return seen
+
+
+def damaged_vectors(folder):
+    """Flip a byte of the second page's vectors, in whichever segment they are."""
+    with PageIndex.open(folder) as reader:
+        row = reader.search(1, vectors=page(1, 2).vectors, mode="visual")[0].page_id
+        place = reader._finder.snapshot().place(row)
+        first = int(place.segment._offsets[place.row]) * (SETTINGS.dim + 2)
+    flip(place.segment.path / "vectors.bin", first)
+
+
+@pytest.mark.parametrize("each_alone", [True, False])
+def test_mending_keeps_every_page_that_is_whole(tmp_path, each_alone):
+    """The file of the document may be gone: what is dropped then is lost for good."""
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        page_index.begin_document(document("a.pdf", 1, 4))
+        for number in range(1, 5):
+            page_index.add_page("a.pdf", page(1, number))
+            if each_alone:
+                page_index.commit()
+        page_index.finish_document("a.pdf")
+        put(page_index, "b.pdf", seed=2)
+    damaged_vectors(tmp_path)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        assert page_index.mend() == ("a.pdf",)
+        assert page_index.verify().clean
+        assert shown(page_index) == {1, 3, 4}
+        (failure,) = page_index.failures()
+        assert (failure.document, failure.page) == ("a.pdf", 2)
+        assert [each.status for each in page_index.documents()] == ["damaged", "complete"]
+        assert page_index.begin_document(document("a.pdf", 1, 4)).done == {1, 3, 4}
+        page_index.add_page("a.pdf", page(1, 2))
+        assert page_index.finish_document("a.pdf") == "complete"
+        page_index.commit()
+        assert page_index.failures() == ()
+        assert shown(page_index) == {1, 2, 3, 4}
+        assert len(list((tmp_path / "images").rglob("*.webp"))) == 7
+        assert page_index.verify().clean
+
+
+@pytest.mark.parametrize(
+    ("needle", "status", "pages"),
+    [
+        (pack_text("content1 page2 common"), "damaged", {1, 3}),
+        (b"/in/a.pdf", "failed", {1, 2, 3}),
+        (b"Annual Review", "partial", {1, 2, 3}),
+    ],
+    ids=["page", "document", "content"],
+)
+def test_a_damaged_row_costs_no_page_but_its_own(tmp_path, needle, status, pages):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf", seed=1, title="Annual Review of the Orchard")
+        put(page_index, "b.pdf", seed=2)
+    data = (tmp_path / "index.db").read_bytes()
+    flip(tmp_path / "index.db", data.rindex(needle) + 8)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        assert page_index.verify().documents == ("a.pdf",)
+        assert page_index.mend() == ("a.pdf",)
+        assert page_index.verify().clean
+        assert [each.status for each in page_index.documents()] == [status, "complete"]
+        assert shown(page_index) == pages
+        assert put(page_index, "a.pdf", seed=1) == "complete"
+        page_index.commit()
+        assert page_index.documents()[0].status == "complete"
+        assert page_index.failures() == ()
+        assert shown(page_index) == {1, 2, 3}
+        assert page_index.verify().clean
+
+
 def test_damaged_words_are_made_again(built, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
@@ -444,6 +530,81 @@ def test_damaged_words_are_made_again(built, tmp_path):
         assert "word index" in page_index.verify().damage[0].reason
         assert page_index.mend() == ()
         assert page_index.verify().clean
+
+
+# -- beside a writer ---------------------------------------------------------------------------
+
+
+def just_before(monkeypatch, module, name, change, matches=""):
+    """Have a writer change the index once, just before a function looks at a file."""
+    real, todo = getattr(module, name), [change]
+
+    def late(path, *rest):
+        if todo and matches in str(path):
+            todo.pop()()
+        return real(path, *rest)
+
+    monkeypatch.setattr(module, name, late)
+    return todo
+
+
+@pytest.fixture
+def busy(tmp_path):
+    """A writer of an index of six segments, and a reader of it."""
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as writer:
+        for seed in range(6):
+            put(writer, f"{seed}.pdf", seed=seed)
+            writer.commit()
+        with PageIndex.open(tmp_path) as reader:
+            yield writer, reader
+
+
+@pytest.mark.parametrize(
+    ("name", "matches"),
+    [("read_checked", "manifest"), ("sha256_of", "offsets.npy"), ("read_checked", ".webp")],
+)
+@pytest.mark.parametrize("how", ["compact", "remove"])
+def test_what_a_writer_takes_away_meanwhile_is_no_damage(busy, monkeypatch, name, matches, how):
+    writer, reader = busy
+    change = writer.compact if how == "compact" else lambda: writer.remove("[0-4].pdf")
+    todo = just_before(monkeypatch, verify, name, change, matches)
+    report = reader.verify()
+    assert not todo
+    assert report.damage == ()
+    assert reader.verify().n_files == report.n_files or how == "remove" or ".webp" in matches
+
+
+def test_what_a_writer_brings_back_meanwhile_is_no_damage(busy, monkeypatch):
+    writer, reader = busy
+    writer.remove("[1-5].pdf")
+
+    def gone_and_back():
+        writer.remove("0.pdf")
+
+        def back():
+            put(writer, "0.pdf", seed=0)
+            writer.commit()
+
+        just_before(monkeypatch, verify, "generation_of", back)
+
+    just_before(monkeypatch, verify, "read_checked", gone_and_back, ".webp")
+    assert reader.verify().damage == ()
+    assert reader.stats().pages == 3
+
+
+def test_damage_beside_a_writer_is_still_found(busy, monkeypatch):
+    writer, reader = busy
+    flip(sorted(writer.folder.glob("segments/*/crc.npy"))[0], -1)
+    just_before(monkeypatch, verify, "sha256_of", lambda: writer.remove("5.pdf"), "offsets.npy")
+    (found,) = reader.verify().damage
+    assert found.path.endswith("crc.npy")
+
+
+def test_sizes_are_taken_of_what_is_there(busy, monkeypatch):
+    writer, reader = busy
+    todo = just_before(monkeypatch, statistics, "_part", writer.compact, "segments")
+    assert reader.stats().pages == 18
+    assert not todo
 
 
 def test_manifest_numbers_are_those_of_the_files(built):
