@@ -6,9 +6,10 @@ Functions over an open connection, called inside a transaction (changes) or a vi
 import json
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 from index.database import Database, columns
@@ -18,6 +19,8 @@ from index.text_layer import fold
 
 # A content that is to be read again keeps its pages, but no file has this sha256 any more.
 AGAIN = "again "
+HERE = re.compile(r"^(?:\./+)+")  # as a shell completes it
+NAMED = "(d.name IN (?, ?) OR d.name GLOB ?)"  # values: those of named()
 SUFFIX = re.compile(r"\.[A-Za-z]{2,5}$")
 NOBODY = "NOT EXISTS (SELECT 1 FROM documents WHERE content = ?1 OR pending = ?1)"
 
@@ -123,10 +126,10 @@ def source_of(document: DocumentInput) -> str:
 
 
 def date_of(document: DocumentInput) -> str:
-    """ISO date of a document: its own, or that of its last change."""
+    """ISO date of a document: its own, or that of its last change, as it was here then."""
     if document.date is not None:
         return checked_date(document.date)
-    return datetime.fromtimestamp(document.modified, UTC).date().isoformat()
+    return date.fromtimestamp(document.modified).isoformat()
 
 
 def is_current(sql: sqlite3.Connection, document: DocumentInput) -> int | None:
@@ -302,10 +305,29 @@ def learn_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
 # -- many documents ----------------------------------------------------------------------------
 
 
+def as_named(typed: str) -> str:
+    """Spell a name, pattern or folder as names are: composed (macOS does not), without ./ before.
+
+    Raises FilterError for one that no name can be.
+    """
+    try:
+        typed.encode()
+    except UnicodeEncodeError:
+        message = f"{typed!r} is not valid Unicode; `yomu list` shows how names are written"
+        raise FilterError(message) from None
+    return unicodedata.normalize("NFC", HERE.sub("", typed))
+
+
+def named(pattern: str) -> list[object]:
+    """Values for documents that have exactly this name, or match it as a glob."""
+    spelled = as_named(pattern)
+    return [pattern, spelled, spelled]
+
+
 def names_like(sql: sqlite3.Connection, pattern: str) -> list[str]:
     """Names that are the pattern or match it as a glob, sorted."""
     rows = sql.execute(
-        "SELECT name FROM documents WHERE name = ?1 OR name GLOB ?1 ORDER BY name", (pattern,)
+        f"SELECT d.name FROM documents d WHERE {NAMED} ORDER BY d.name", named(pattern)
     )
     return [name for (name,) in rows]
 
@@ -332,8 +354,8 @@ def records(sql: sqlite3.Connection, pattern: str) -> tuple[DocumentRecord, ...]
         " (SELECT json_group_array(o.name) FROM documents o"
         "  WHERE o.content = d.content AND o.name <> d.name)"
         " FROM documents d LEFT JOIN contents c ON c.id = coalesce(d.content, d.pending)"
-        " WHERE d.name = ?1 OR d.name GLOB ?1 ORDER BY d.name",
-        (pattern,),
+        f" WHERE {NAMED} ORDER BY d.name",
+        named(pattern),
     )
     return tuple(_record(row) for row in rows)
 
@@ -387,17 +409,21 @@ def where(filters: Filters) -> tuple[str, list[object]]:
     """Write an SQL condition over documents (as `d`) and its values."""
     parts: list[tuple[str, list[object]]] = [("d.content IS NOT NULL", [])]
     if filters.document is not None:
-        parts.append(("(d.name = ? OR d.name GLOB ?)", [filters.document] * 2))
+        parts.append((NAMED, named(filters.document)))
     if filters.folder is not None:
-        folder = filters.folder.strip("/")
-        parts.append(("substr(d.name, 1, ?) = ?", [len(folder) + 1, f"{folder}/"]))
-    if filters.date_from and filters.date_to and filters.date_from > filters.date_to:
-        raise FilterError(f"{filters.date_from} is after {filters.date_to}: no day is in between")
-    if filters.date_from is not None:
-        parts.append(("d.date >= ?", [checked_date(filters.date_from)]))
-    if filters.date_to is not None:
-        parts.append(("d.date <= ?", [checked_date(filters.date_to)]))
+        folder = as_named(filters.folder).strip("/")
+        if folder not in ("", "."):  # all that there is
+            parts.append(("substr(d.name, 1, ?) = ?", [len(folder) + 1, f"{folder}/"]))
+    first, last = (
+        None if day is None else checked_date(day) for day in (filters.date_from, filters.date_to)
+    )
+    if first is not None and last is not None and first > last:
+        raise FilterError(f"{first} is after {last}: no day is in between")
+    if first is not None:
+        parts.append(("d.date >= ?", [first]))
+    if last is not None:
+        parts.append(("d.date <= ?", [last]))
     if filters.language is not None:
-        parts.append(("d.language = ?", [filters.language]))
+        parts.append(("d.language = ?", [as_named(filters.language).lower()]))
     condition = " AND ".join(part for part, _ in parts)
     return condition, [value for _, values in parts for value in values]

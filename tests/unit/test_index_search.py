@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,11 @@ def found(page_index, filters, mode="visual", k=99):
         (Filters(date_from="2024-02-01"), "b"),
         (Filters(date_to="2024-01-31"), "ac"),
         (Filters(date_from="2021-01-01", date_to="2024-01-31"), "a"),
+        (Filters(date_from="20240131", date_to="2024-01-31"), "a"),
+        (Filters(document="./ja/*"), "bc"),
+        (Filters(folder="./ja/old"), "c"),
+        (Filters(folder="./"), "abc"),
+        (Filters(language="JA"), "bc"),
         (Filters(language="ja", document="*c.pdf"), "c"),
         (Filters(language="fr"), ""),
     ],
@@ -80,6 +86,50 @@ def test_filters_are_applied_before_ranking(page_index):
 def test_a_date_that_is_none_is_refused(page_index, day):
     with pytest.raises(FilterError, match="YYYY-MM-DD"):
         found(page_index, Filters(date_from=day))
+
+
+def test_days_the_wrong_way_round_are_refused(page_index):
+    with pytest.raises(FilterError, match="2024-04-01 is after 2024-03-31"):
+        found(page_index, Filters(date_from="2024-04-01", date_to="20240331"))
+    with pytest.raises(FilterError, match="'' is no date"):
+        found(page_index, Filters(date_from=""))
+
+
+def test_the_date_of_a_document_is_that_of_its_last_change_where_it_is_read(
+    page_index, monkeypatch
+):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        put(page_index, "d.pdf", seed=4, modified=1711839600.0)  # 2024-03-31 08:00 in Tokyo
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    page_index.commit()
+    assert found(page_index, Filters(date_from="2024-03-31", date_to="2024-03-31")) == {"d.pdf"}
+
+
+def test_names_are_matched_however_their_letters_are_composed(page_index):
+    composed, decomposed = "caf\u00e9/\u30d7.pdf", "cafe\u0301/\u30d5\u309a.pdf"
+    put(page_index, composed, seed=4)
+    page_index.commit()
+    assert found(page_index, Filters(document=decomposed)) == {composed}
+    assert found(page_index, Filters(folder="cafe\u0301")) == {composed}
+    assert [each.name for each in page_index.documents("*\u30d5\u309a*")] == [composed]
+    assert page_index.remove("./cafe\u0301/*") == (composed,)
+    put(page_index, decomposed, seed=5)  # no name that ingest gives
+    page_index.commit()
+    assert page_index.document(decomposed).name == decomposed
+
+
+@pytest.mark.parametrize("name", ["document", "folder", "language"])
+def test_a_filter_of_bytes_that_are_no_text_is_refused(page_index, name):
+    with pytest.raises(FilterError, match=r"'\\udcff\*' is not valid Unicode"):
+        found(page_index, Filters(**{name: "\udcff*"}))
+    with pytest.raises(FilterError, match="not valid Unicode"):
+        page_index.documents("\udcff*")
+    with pytest.raises(FilterError, match="not valid Unicode"):
+        page_index.remove("\udcff*")
 
 
 def test_a_search_that_cannot_be_meant_is_refused(page_index):
@@ -248,29 +298,35 @@ def test_patch_scores_of_an_overview_cover_what_its_cells_cover(page_index):
 
 
 def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tmp_path):
-    a, b, c = np.eye(DIM, dtype=np.float32)[:3]
-    shown = {"full.pdf": [a], "halves.pdf": [(a + b) / np.sqrt(np.float32(2))], "other.pdf": [c]}
+    """Full matches side by side before many faint ones, and before full ones far from another."""
+    query, none = np.eye(DIM, dtype=np.float32)[:5], np.eye(DIM, dtype=np.float32)[7]
+    a, b = query[:2]
+    faint = query.sum(0) / np.sqrt(np.float32(5))
+    shown = {"faint.pdf": [faint], "apart.pdf": [b, none, a], "beside.pdf": [a, b]}
+    shown["other.pdf"] = [none]
     sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
-    query = np.stack([a, b])
-    with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
-        assert made.search(3, vectors=query, text="?", mode="visual", fusion=sharp) == ()
-        for seed, (name, vectors) in enumerate(shown.items()):
-            made.begin_document(document(name, seed, n_pages=1))
-            grid = PatchGrid.full(1, 1)
-            given = dataclasses.replace(page(seed, 1), vectors=np.stack(vectors), grid=grid)
-            made.add_page(name, given)
-            made.finish_document(name)
-        made.commit()
-        plain = made.search(3, vectors=query, text="?", mode="visual")
-        found = made.search(3, vectors=query, text="?", mode="visual", fusion=sharp)
-        image = made.search(3, vectors=query, mode="visual", fusion=sharp)
-    assert [hit.document for hit in plain] == ["halves.pdf", "full.pdf", "other.pdf"]
-    assert [hit.document for hit in found] == ["full.pdf", "halves.pdf", "other.pdf"]
-    assert (
-        found[0].score == pytest.approx(np.sqrt(0.5), abs=0.01)
-        and found[0].visual == plain[1].score
-    )
-    assert image == plain, "an image has no words to weigh"
+    for factor in (1, 2):
+        settings = dataclasses.replace(SETTINGS, pool_factor=factor)
+        with PageIndex.open(tmp_path / str(factor), settings, writable=True) as made:
+            assert made.search(3, vectors=query, text="?", mode="visual", fusion=sharp) == ()
+            for seed, (name, vectors) in enumerate(shown.items()):
+                made.begin_document(document(name, seed, n_pages=1))
+                grid = PatchGrid.full(1, len(vectors))
+                given = dataclasses.replace(page(seed, 1), vectors=np.stack(vectors), grid=grid)
+                made.add_page(name, given)
+                made.finish_document(name)
+            made.commit()
+            plain = made.search(4, vectors=query, text="?", mode="visual")
+            found = made.search(4, vectors=query, text="?", mode="visual", fusion=sharp)
+            image = made.search(4, vectors=query, mode="visual", fusion=sharp)
+            alone = made.search(1, vectors=query[:1], text="?", mode="visual", fusion=sharp)
+        assert image == plain, "an image has no words to weigh"
+        assert alone[0].document in ("apart.pdf", "beside.pdf")
+        if factor == 1:
+            assert [hit.document for hit in plain] == [*shown]
+            assert [hit.document for hit in found][0] == "beside.pdf"
+            assert found[0].score > 2 * found[1].score
+            assert found[0].visual == plain[2].score
 
 
 def test_pages_that_sharpening_does_not_tell_apart_stand_as_maxsim_has_them(tmp_path):
