@@ -24,6 +24,10 @@ READABLE_SUFFIXES = IMAGE_SUFFIXES | OFFICE_SUFFIXES | {".pdf"}
 NUMBER = re.compile(r" \(\d+\)(?=(\.[^./]*)?$)")  # that tells names apart
 HALF_WIDTH = re.compile(r"[\uff61-\uff9f]")
 URI = "file://"
+OF_INDEX = re.compile(
+    r"index\.db(-\w+)?|codebook-\d+\.faiss|writer\.lock|segments/[0-9a-f]{24}/[^/]+"
+    r"|images/[0-9a-f]{2}/[0-9a-f]{64}\.webp"
+)
 BAD_BYTE = re.compile(r"[\udc80-\udcff]")  # as "surrogateescape" has it
 
 
@@ -73,7 +77,8 @@ def discover(paths: Iterable[Path], known: Mapping[str, Known], ignore: Path) ->
     """Find the documents of files and folders, recursively, in a stable order.
 
     known   document name -> what the index has of it; keeps names stable
-    ignore  folder to leave out (the index itself, should it lie inside)
+    ignore  the index: left out as a whole where it lies inside, its own files where it is the
+            folder that is read or one above
     Raises UsageError for a path that does not exist.
     """
     names = _Names(known)
@@ -299,6 +304,7 @@ def _files(root: Path, ignore: Path, unlisted: dict[str, str], links: list[str])
             name = _text(Path(error.filename))
         unlisted[name] = f"folder cannot be looked into: {error.strerror}"
 
+    is_in_index = root.is_relative_to(ignore)
     for folder, folders, files in os.walk(root, onerror=cannot_list):
         folders[:] = sorted(
             each
@@ -307,9 +313,15 @@ def _files(root: Path, ignore: Path, unlisted: dict[str, str], links: list[str])
         )
         links += [below(Path(folder, each)) for each in folders if Path(folder, each).is_symlink()]
         # Dot files and Office's lock files (~$name.docx) are nobody's documents.
-        yield from (
-            Path(folder, each) for each in sorted(files) if not each.startswith((".", "~$"))
-        )
+        for name in sorted(each for each in files if not each.startswith((".", "~$"))):
+            file = Path(folder, name)
+            if not (is_in_index and _is_of_index(file, ignore)):
+                yield file
+
+
+def _is_of_index(file: Path, index: Path) -> bool:
+    """Say whether a file is one of the index's own (index/store.py), and no document beside it."""
+    return OF_INDEX.fullmatch(file.relative_to(index).as_posix()) is not None
 
 
 def _is_document(file: Path) -> bool:

@@ -166,6 +166,14 @@ def test_duplicates_are_stored_once_and_shown_under_each_name(yomu, corpus):
     assert "first.pdf = 報告/copy.pdf" in found
 
 
+def test_an_index_in_the_folder_that_is_read(yomu, corpus):
+    first = yomu.json("ingest", corpus, "--index", corpus)
+    counts(first, added=4)
+    again = yomu.json("ingest", corpus, "--index", corpus)
+    counts(again, unchanged=4)
+    assert again["skipped"] == first["skipped"] == {".txt": 1}
+
+
 def test_a_document_whose_file_is_away_is_not_replaced(yomu, tmp_path):
     for folder in ("A", "B"):
         (tmp_path / folder).mkdir()

@@ -43,6 +43,28 @@ def test_documents_below_a_folder(folder):
     assert found.folders == (folder,)
 
 
+def test_an_index_among_the_documents_is_none(folder):
+    digest = "ab" * 32
+    for name in (
+        "index.db", "index.db-wal", "codebook-1.faiss", "writer.lock", f"images/ab/{digest}.webp",
+        f"segments/{digest[:24]}/vectors.bin",
+        "images/own.png", "images/ab/own.webp", "segments/own.pdf", "own/index.db",
+    ):  # fmt: skip
+        path = folder / "a" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    found = discover([folder / "a"], {}, folder / "a")
+    assert names(found) == [
+        "deck.pptx", "photo.jpeg", "日本語.PDF", "images/own.png", "images/ab/own.webp",
+        "segments/own.pdf",
+    ]  # fmt: skip
+    assert found.skipped == {".txt": 1, ".db": 1}
+    assert names(discover([folder / "a" / "images"], {}, folder / "a")) == [
+        "own.png",
+        "ab/own.webp",
+    ]
+
+
 def test_folders_that_are_not_read_are_named(folder, monkeypatch):
     (folder / "linked").symlink_to(folder.parent, target_is_directory=True)
     (folder / "locked").mkdir()
