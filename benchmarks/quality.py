@@ -33,6 +33,7 @@ import models
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25, anls, answered
 from index.fusion import sharpen
+from index.maxsim import pair_up
 from rag.answer import Question
 from rag.documents import open_document
 from rag.manner import AnswerOptions
@@ -134,8 +135,13 @@ def rank_by_images(
     encoded = models.load(model).retriever.encode_queries([query.text for query in queries])
     ranks = {}
     for query, asked in zip(queries, encoded, strict=True):
-        matches = np.stack([(asked @ page.T).max(1) for page in vectors], axis=1)  # (Q, n)
-        scores = matches.sum(0) if sharpness == 1 else sharpen(matches, matches, sharpness)
+        similar = [asked @ page.T for page in vectors]
+        if sharpness == 1:
+            scores = np.array([each.max(1).sum() for each in similar])
+        else:  # as the product ranks: words that are asked for side by side, side by side
+            start = np.zeros(1, np.int64)
+            matches = np.stack([pair_up(each, start).max(1) for each in similar], axis=1)
+            scores = sharpen(matches, matches, sharpness)
         ranks[query.qid] = [pages[i] for i in np.argsort(scores)[::-1]]
     return ranks
 

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -246,18 +247,30 @@ class Finder:
             seen = self._ranker.rank(snapshot, query, k, allowed, exact=exact)
             return seen, seen
         seen = self._ranker.rank(snapshot, query, max(k, VISUAL_POOL), allowed, exact=exact)
-        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES)
-        scores = self._sharpened(snapshot, query, seen.pages, others, sharpness)
+        scores = self._sharpened(snapshot, query, seen.pages, sharpness)
         order = np.argsort(-np.round(scores, DECIMALS), kind="stable")  # ties as MaxSim has them
         return Ranked(seen.pages[order], scores[order]).top(k), seen
 
     def _sharpened(
-        self, snapshot: Snapshot, query: Floats, pages: Ints, others: Floats, sharpness: float
+        self, snapshot: Snapshot, query: Floats, pages: Ints, sharpness: float
     ) -> NDArray[np.float64]:
-        """Score pages (n,) by sharpened matches, in the order given."""
-        _, matches = self._ranker.matches(query, snapshot.group(pages.tolist()))
+        """Score pages (n,) by sharpened matches of neighbouring query vectors, in the order given.
+
+        By those of single ones where the question has one, or pooling has lost what stands where.
+        """
+        in_pairs = len(query) > 1 and not self._is_pooled
+        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES, in_pairs=in_pairs)
+        rows = snapshot.group(pages.tolist())
+        _, matches = self._ranker.matches(query, rows, in_pairs=in_pairs)
         by_page = fusion.sharpen(matches, others, sharpness)
         return by_page[np.argsort(np.argsort(pages))]
+
+    @cached_property
+    def _is_pooled(self) -> bool:
+        with self._database.view() as sql:
+            query = "SELECT value FROM settings WHERE key = 'pool_factor'"
+            (factor,) = sql.execute(query).fetchone()
+        return int(factor) > 1
 
     # -- both ------------------------------------------------------------------------------
 
@@ -286,7 +299,7 @@ class Finder:
         if incomplete.any():
             images = visual.scores
             if weights.sharpness != 1:
-                images = self._sharpened(snapshot, query, visual.pages, others, weights.sharpness)
+                images = self._sharpened(snapshot, query, visual.pages, weights.sharpness)
             own = fusion.stand_in(own, images, incomplete)
         middle, spread = fusion.background(others.mean(0, dtype=np.float64))
         signals = Signals((visual.scores / len(query) - middle) / spread, own)

@@ -45,6 +45,22 @@ def best_ragged(similarities: Floats, starts: NDArray[np.int64]) -> Floats:
     return best
 
 
+def pair_up(similarities: Floats, starts: NDArray[np.int64]) -> Floats:
+    """Similarities of two neighbouring query vectors to one vector of a page and the one after it.
+
+    similarities  (Q, N) float32, starts as in maxsim_ragged, Q at least 2
+    Returns (Q - 1, N): of a query vector and the next one the mean, the next one by the same or by
+    the following vector of the page, whichever is nearer. Words that are asked for side by side
+    then count where they stand side by side: the vectors of a page lie in reading order.
+    """
+    nearer = similarities[1:].copy()
+    np.maximum(similarities[1:, :-1], similarities[1:, 1:], out=nearer[:, :-1])
+    last = np.append(starts[1:], similarities.shape[1]) - 1
+    nearer[:, last] = similarities[1:, last]  # what follows is another page
+    pairs: Floats = np.float32(0.5) * (similarities[:-1] + nearer)
+    return pairs
+
+
 def maxsim_pages(query: Floats, pages: list[Floats]) -> NDArray[np.float64]:
     """Scores of one query against ragged pages: (n,) float64; (0,) for no pages."""
     if not pages:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.candidates import Probe
 from index.codec import StoreCodec
-from index.maxsim import best_ragged
+from index.maxsim import best_ragged, pair_up
 from index.records import DocumentHit, Floats, PageHit, Tuning
 from index.segment import Segment
 from index.snapshot import Snapshot
@@ -62,15 +62,23 @@ def score_rows(
     return scores
 
 
-def match_rows(segment: Segment, rows: Ints, query: Floats, codec: StoreCodec) -> Floats:
-    """Best similarity (Q, n) of every query vector in some pages of a segment; rows ascending."""
-    best = np.empty((len(query), len(rows)), np.float32)
+def match_rows(
+    segment: Segment, rows: Ints, query: Floats, codec: StoreCodec, *, in_pairs: bool = False
+) -> Floats:
+    """Best similarity (Q, n) of every query vector in some pages of a segment; rows ascending.
+
+    in_pairs  of every two neighbouring query vectors instead, (Q - 1, n); see pair_up()
+    """
+    best = np.empty((len(query) - in_pairs, len(rows)), np.float32)
     lengths = segment.lengths(rows)
     records, starts = segment.records(rows)
     for block in _split(lengths, BLOCK_VECTORS):
         first, last = starts[block.start], starts[block.stop - 1] + lengths[block.stop - 1]
         similarities = codec.similarities(query, records[first:last])  # (Q, N)
-        best[:, block] = best_ragged(similarities, starts[block] - first)
+        own = starts[block] - first
+        if in_pairs:
+            similarities = pair_up(similarities, own)
+        best[:, block] = best_ragged(similarities, own)
     return best
 
 
@@ -119,20 +127,31 @@ class Ranker:
             np.concatenate([*pages, np.zeros(0, np.int64)]), np.concatenate([*scores, np.zeros(0)])
         )
 
-    def matches(self, query: Floats, rows: list[tuple[Segment, Ints]]) -> tuple[Ints, Floats]:
-        """Return these pages (n,), ascending, and each query vector's best match there (Q, n)."""
+    def matches(
+        self, query: Floats, rows: list[tuple[Segment, Ints]], *, in_pairs: bool = False
+    ) -> tuple[Ints, Floats]:
+        """Return these pages (n,), ascending, and each query vector's best match there (Q, n).
+
+        in_pairs  the matches of neighbouring query vectors, (Q - 1, n), as match_rows() has them
+        """
         parts = _tasks(rows)
         pages = np.concatenate([np.zeros(0, np.int64), *(s.pages[part] for s, part in parts)])
-        found = workers().map(lambda at: match_rows(at[0], at[1], query, self._codec), parts)
-        best = np.concatenate([np.zeros((len(query), 0), np.float32), *found], axis=1)
+        found = workers().map(
+            lambda at: match_rows(at[0], at[1], query, self._codec, in_pairs=in_pairs), parts
+        )
+        none = np.zeros((len(query) - in_pairs, 0), np.float32)
+        best = np.concatenate([none, *found], axis=1)
         order = np.argsort(pages)
         return pages[order], best[:, order]
 
-    def sample(self, snapshot: Snapshot, query: Floats, n_pages: int) -> Floats:
+    def sample(
+        self, snapshot: Snapshot, query: Floats, n_pages: int, *, in_pairs: bool = False
+    ) -> Floats:
         """Return the matches (Q, n) in pages from all over the index, the same for all queries."""
         shown = [(segment, snapshot.rows(segment, None)) for segment in snapshot.segments]
         step = max(1, sum(len(rows) for _, rows in shown) // n_pages)
-        return self.matches(query, [(s, rows[::step]) for s, rows in shown if len(rows)])[1]
+        rows = [(s, own[::step]) for s, own in shown if len(own)]
+        return self.matches(query, rows, in_pairs=in_pairs)[1]
 
     def _candidates(
         self, snapshot: Snapshot, query: Floats, rows: list[tuple[Segment, Ints]], n_best: int

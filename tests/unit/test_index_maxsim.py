@@ -12,7 +12,7 @@ from index.candidates import PageCodes, Postings, invert, write_postings
 from index.codebook import Codebook, suitable_centroids
 from index.codec import FilterCodec, Fp16, Int8
 from index.errors import ShapeMismatch
-from index.maxsim import maxsim, maxsim_pages
+from index.maxsim import best_ragged, maxsim, maxsim_pages, pair_up
 from index.pooling import pool
 from tests.unit.index_data import unit
 
@@ -49,6 +49,26 @@ def test_one_page_or_many_ragged_ones_equal_float64(lengths, n_query, dim, negat
     wanted = [brute_force(query, page) for page in pages]
     np.testing.assert_allclose([maxsim(query, page) for page in pages], wanted, atol=1e-5)
     np.testing.assert_allclose(maxsim_pages(query, pages), wanted, atol=1e-5)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.integers(2, 9),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_pairs_match_where_they_stand_together_and_never_over_the_end_of_a_page(
+    lengths, n_query, seed
+):
+    generator = np.random.default_rng(seed)
+    similarities = generator.uniform(-1, 1, (n_query, sum(lengths))).astype(np.float32)
+    starts = np.concatenate([[0], np.cumsum(lengths[:-1])]).astype(np.int64)
+    found = best_ragged(pair_up(similarities, starts), starts)
+    for n, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        page = similarities[:, start : start + length]
+        for q in range(n_query - 1):
+            wanted = max((page[q, at] + max(page[q + 1, at : at + 2])) / 2 for at in range(length))
+            assert found[q, n] == pytest.approx(wanted, abs=1e-6)
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
