@@ -13,6 +13,8 @@ Mode = Literal["hybrid", "visual", "text"]
 ENVIRONMENT_PREFIX = "YOMU_"
 DEFAULT_DPI = 144
 DEFAULT_MODEL = "embedded"
+LARGEST = 1_000_000_000  # of any number: as bytes or rows, the system can still count to it
+MOST_SECONDS = 1_000_000  # 11 days; the system waits for at most 2**31 milliseconds
 
 
 def _setting(default: Any, help_text: str) -> Any:  # noqa: ANN401 - as dataclasses.field is typed
@@ -90,9 +92,14 @@ class Settings:
         }  # fmt: skip
         for name, smallest in least.items():
             value = getattr(self, name)
-            if value is not None and value < smallest:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} is {value}, it must be at least {smallest:g}")
+            if value is None:
+                continue
+            shown = f"--{name.replace('_', '-')} is {value}"
+            if not value >= smallest:  # as nan is not, either
+                raise UsageError(f"{shown}, it must be at least {smallest:g}")
+            most = MOST_SECONDS if name.endswith("_seconds") else LARGEST
+            if value > most:
+                raise UsageError(f"{shown}, it must be at most {most}")
         if self.mode not in typing.get_args(Mode):
             raise UsageError(f"--mode is {self.mode!r}; choose hybrid, visual or text")
 

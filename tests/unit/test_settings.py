@@ -1,5 +1,6 @@
 """Flags beat variables beat defaults, and nonsense is named."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ def test_flags_beat_environment_beats_defaults(monkeypatch):
         ({"dpi": 3}, "--dpi is 3, it must be at least 10"),
         ({"top_k": 0}, "--top-k is 0"),
         ({"pool_factor": 0}, "--pool-factor is 0"),
+        ({"page_seconds": math.nan}, "--page-seconds is nan, it must be at least 0.01"),
+        ({"page_seconds": math.inf}, "--page-seconds is inf, it must be at most 1000000"),
+        ({"commit_seconds": math.inf}, "--commit-seconds is inf, it must be at most 1000000"),
+        ({"page_megabytes": 99999999999999}, "it must be at most 1000000000"),
+        ({"top_k": 10**400}, "it must be at most 1000000000"),
         ({"mode": "magic"}, "choose hybrid, visual or text"),
     ],
 )
