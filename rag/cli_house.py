@@ -1,7 +1,11 @@
 """`yomu list`, `remove`, `verify`, `stats`, `compact`: the index and its upkeep."""
 
 import os
-from dataclasses import asdict
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +23,7 @@ from rag.cli_common import (
     out,
     pipeline_for,
     print_json,
+    read_lines,
 )
 from rag.cli_ingest import progress_for, report_json
 from rag.errors import UsageError
@@ -26,6 +31,9 @@ from rag.settings import Settings
 
 if TYPE_CHECKING:
     from index.records import DocumentRecord, Failure, IndexStats
+    from rag.house import Dropped
+    from rag.ingest import IngestReport
+    from rag.intake import IngestRequest
     from rag.pipeline import Pipeline
 
 
@@ -77,12 +85,23 @@ def verify(
         bool,
         typer.Option("--mend", help="Drop what is damaged and read it again from its file."),
     ] = False,
+    password: Annotated[
+        list[str] | None,
+        typer.Option(help="Password of encrypted PDFs to mend; may be given several times."),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="File with one password a line; all are tried on encrypted PDFs."),
+    ] = None,
     index: IndexOption = None,
     model: ModelOption = None,
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check every checksum of the index.
+
+    With --mend, damaged pages are dropped and read again as they were read before, by OCR only
+    where that had been so; all other pages stay, also if a file is gone.
 
     Exit code 0: nothing is damaged, or all of it was mended. 1: damage, listed.
     """
@@ -98,7 +117,9 @@ def verify(
     }
     is_well = report.clean
     if mend and report.mendable:
-        result["mended"], is_well = _read_again(pipeline, settings, pipeline.house.mend())
+        passwords = (*(password or ()), *(read_lines(password_file) if password_file else ()))
+        dropped = pipeline.house.mend()
+        result["mended"], is_well = _read_again(pipeline, dropped, passwords)
     if as_json:
         print_json(result)
     else:
@@ -159,23 +180,74 @@ def stats_json(numbers: "IndexStats") -> dict[str, Any]:
 
 
 def _read_again(
-    pipeline: "Pipeline", settings: Settings, dropped: "tuple[DocumentRecord, ...]"
+    pipeline: "Pipeline", dropped: "Sequence[Dropped]", passwords: tuple[str, ...]
 ) -> tuple[dict[str, Any], bool]:
     """Ingest the files of dropped documents that are still there, under the names they had."""
-    from rag.intake import IngestRequest
+    from rag.ingest import IngestReport
+    from rag.pipeline import Pipeline
     from rag.sources import path_of
 
-    sources = {each.name: path_of(each.source) for each in dropped}
-    present = {name: path for name, path in sources.items() if os.path.exists(path)}
-    missing = [name for name in sources if name not in present]
+    settings = pipeline.settings
+    sources = {each.record.name: path_of(each.record.source) for each in dropped}
+    missing = [name for name, path in sources.items() if not os.path.exists(path)]
+    present = [each for each in dropped if each.record.name not in missing]
     result: dict[str, Any] = {"missing": missing}
     if not present:
         return result, not missing
+    whole = IngestReport()
     with progress_for(Console(stderr=True)) as progress:
-        request = IngestRequest(tuple(present.values()), names=present)
-        report = pipeline.ingest(request, progress)
-    is_well = not (missing or report.failures or report.interrupted)
-    return report_json(report, settings) | result, is_well
+        for ocr, request in _requests(present, settings.ocr):
+            with Pipeline(replace(settings, ocr=ocr), pipeline.encoder) as reading:
+                report = reading.ingest(replace(request, passwords=passwords), progress)
+            _add(whole, report)
+            if report.interrupted:
+                break
+    is_well = not (missing or whole.failures or whole.interrupted)
+    return report_json(whole, settings) | result, is_well
+
+
+def _requests(dropped: "Sequence[Dropped]", ocr: str) -> "Iterator[tuple[str, IngestRequest]]":
+    """Yield what to ingest and whether by OCR: each document as it had been ingested.
+
+    All that were read whole go together; ranges of pages are each of one document.
+    """
+    from rag.intake import IngestRequest
+    from rag.sources import path_of
+
+    together: dict[str, dict[str, Path]] = {}
+    for each in dropped:
+        name, path = each.record.name, path_of(each.record.source)
+        own_ocr = ocr if each.by_ocr else "off"
+        if each.pages and _is_the_file(path, each.record.sha256):
+            for pages in each.pages:
+                yield own_ocr, IngestRequest((path,), names={name: path}, pages=pages)
+        else:
+            together.setdefault(own_ocr, {})[name] = path
+    for own_ocr, names in together.items():
+        yield own_ocr, IngestRequest(tuple(names.values()), names=names)
+
+
+def _is_the_file(path: Path, sha256: str | None) -> bool:
+    """Say whether a file is still what was read: of another, other pages may be wanted."""
+    from rag.errors import DocumentError
+    from rag.sources import file_sha256
+
+    try:
+        return file_sha256(path) == sha256
+    except DocumentError:  # ingest says what is wrong with it
+        return False
+
+
+def _add(whole: "IngestReport", part: "IngestReport") -> None:
+    """Add the report of one ingest to that of all."""
+    whole.documents = Counter(whole.documents + part.documents)
+    whole.pages = Counter(whole.pages + part.pages)
+    whole.failures += part.failures
+    whole.notes += part.notes
+    whole.read_by_ocr += part.read_by_ocr
+    whole.unread_pages = part.unread_pages  # of the whole index
+    whole.seconds += part.seconds
+    whole.interrupted = part.interrupted
 
 
 def _print_verify(result: dict[str, Any], is_mendable: bool) -> None:
@@ -186,14 +258,24 @@ def _print_verify(result: dict[str, Any], is_mendable: bool) -> None:
     if result["clean"]:
         console.print("Nothing is damaged.")
     elif "mended" in result:
-        missing = result["mended"]["missing"]
-        counts = result["mended"].get("documents", {})
-        n_read = counts.get("added", 0) + counts.get("updated", 0)
-        console.print(f"Dropped what was damaged; read again: {n_read} documents.")
-        for name in missing:
-            console.print(f"cannot be read again, its file is gone: {name}", markup=False)
+        _print_mended(result["mended"])
     elif is_mendable:
         console.print("`yomu verify --mend` reads what is damaged again.")
+
+
+def _print_mended(mended: dict[str, Any]) -> None:
+    console = out()
+    n_pages = mended.get("pages", {}).get("added", 0)
+    console.print(f"Dropped what was damaged; read again: {n_pages} pages.")
+    for name in mended["missing"]:
+        line = f"cannot be read again, its file is gone: {name} (its other pages stay)"
+        console.print(line, markup=False)
+    for each in mended.get("failures", ()):
+        page = f", page {each['page']}" if each["page"] else ""
+        line = f"could not be read again: {each['document']}{page}: {each['reason']}"
+        console.print(line, markup=False)
+    if mended.get("interrupted"):
+        sys.stderr.write(f"yomu: {mended['interrupted']}\n")
 
 
 def _document_json(record: "DocumentRecord") -> dict[str, Any]:

@@ -1,10 +1,25 @@
 """Keeping house: what an index holds, what of it is damaged, what can go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from index.page_index import PageIndex
 from index.records import DocumentRecord, Failure, IndexStats, VerifyReport
+from rag.ingest import PageRange
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A document that is to be read again, and how it had been read.
+
+    pages   the pages it was read for; none: all of them, as usual
+    by_ocr  some of its pages were read by OCR
+    """
+
+    record: DocumentRecord
+    pages: tuple[PageRange, ...]
+    by_ocr: bool
 
 
 class House:
@@ -44,11 +59,16 @@ class House:
         with PageIndex.open(self.index) as page_index:
             return page_index.verify()
 
-    def mend(self) -> tuple[DocumentRecord, ...]:
+    def mend(self) -> tuple[Dropped, ...]:
         """Drop what is damaged; returns the documents to be read again (`ingest` their source)."""
         with PageIndex.open(self.index, writable=True) as page_index:
-            known = {each.name: each for each in page_index.documents()}
-            return tuple(known[name] for name in page_index.mend() if name in known)
+            by_ocr = {name for name, _ in page_index.pages_by_text_class("ocr")}
+            dropped = []
+            for name in page_index.mend():
+                record = page_index.document(name)
+                is_ocr = not by_ocr.isdisjoint((name, *record.same_as))
+                dropped.append(Dropped(record, _asked_for(page_index, record), is_ocr))
+            return tuple(dropped)
 
     def stats(self) -> IndexStats:
         """Return counts and sizes."""
@@ -60,3 +80,25 @@ class House:
         with PageIndex.open(self.index, writable=True, wait_s=wait_s) as page_index:
             before = page_index.stats()
             return before, page_index.compact()
+
+
+def _asked_for(page_index: PageIndex, record: DocumentRecord) -> tuple[PageRange, ...]:
+    """Pages a document was read for, or nothing if none was left out."""
+    if not record.n_pages_stored:
+        numbers = set()
+    else:
+        numbers = {page.number for page in page_index.pages(record.name)}
+    failed = (each for each in page_index.failures() if each.document == record.name)
+    numbers |= {each.page for each in failed if each.page is not None}
+    return runs_of(numbers) if len(numbers) < record.n_pages else ()
+
+
+def runs_of(numbers: Iterable[int]) -> tuple[PageRange, ...]:
+    """Write page numbers as ranges, as few as may be."""
+    runs: list[PageRange] = []
+    for number in sorted(numbers):
+        if runs and runs[-1].last == number - 1:
+            runs[-1] = PageRange(runs[-1].first, number)
+        else:
+            runs.append(PageRange(number, number))
+    return tuple(runs)
