@@ -1,5 +1,8 @@
 """The `yomu` command: flags in, tables or JSON out."""
 
+import codecs
+import io
+import json
 import logging
 import os
 import sys
@@ -64,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit 0 all done, 1 some of it failed and is listed, 2 nothing done."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        _show_any_character()
         _start_log(os.environ.get("YOMU_LOG", "WARNING"))
         terminate_like_ctrl_c()
         # Not standalone: typer would write usage errors over six lines, a person needs one.
@@ -82,6 +86,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ExpectedError as error:
         sys.stderr.write(f"yomu: {error}\n")
         sys.exit(2)
+
+
+def _show_any_character() -> None:
+    r"""Write what a terminal's encoding lacks as \u00e9: lost to nobody, and the same in JSON."""
+    codecs.register_error("yomu", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="yomu")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _start_log(level: str) -> None:

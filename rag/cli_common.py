@@ -60,9 +60,13 @@ def human_bytes(number: float) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file. Raises UsageError."""
+    """Return the lines of a text file, "" for those of nothing but spaces. Raises UsageError.
+
+    Lines end as editors end them; the other ends that Unicode knows may stand in JSON.
+    """
     try:
-        return path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").removesuffix("\n").split("\n")
+        return [line if line.strip() else "" for line in lines]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PAGES_A_DOCUMENT = 10  # looked at for each document asked for
 QUERIES_AT_ONCE = 32
+OF_DAY = "whose file was last changed on this day"
 
 
 def search(
@@ -51,10 +52,10 @@ def search(
         str | None, typer.Option(help="Only documents in this folder and below.")
     ] = None,
     date_from: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help="Only documents of this day or later.")
+        str | None, typer.Option(metavar="YYYY-MM-DD", help=f"Only documents {OF_DAY} or later.")
     ] = None,
     date_to: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help="Only documents up to this day.")
+        str | None, typer.Option(metavar="YYYY-MM-DD", help=f"Only documents {OF_DAY} or earlier.")
     ] = None,
     language: Annotated[
         str | None, typer.Option(metavar="CODE", help="Only documents in this language: en, ja.")
@@ -136,7 +137,7 @@ def _queries(question: str | None, image: Path | None, file: Path | None) -> "li
     if file is None:
         if question is None and image is None:
             raise UsageError("nothing to look for: give a QUESTION, --image or --queries")
-        return [Query(question or "", image)]
+        return [Query(_checked(question or "", "QUESTION"), image)]
     if question is not None or image is not None:
         raise UsageError("--queries brings its own questions; leave out QUESTION and --image")
     return [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
@@ -152,7 +153,19 @@ def _parse(line: str, where: str) -> "Query":
         raise UsageError(f'{where}: wanted {{"id": …, "query": "…"}}, found {line[:60]}') from None
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{where}: the query is empty or not text")
-    return Query(text, id=None if name is None else str(name))
+    return Query(_checked(text, where), id=None if name is None else str(name))
+
+
+def _checked(text: str, where: str) -> str:
+    """Return a question that is Unicode; half a letter would be looked for as if it were not there.
+
+    Raises UsageError.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{where}: {text[:60]!r} is not valid Unicode") from None
+    return text
 
 
 def _print_hits(result: "SearchResult", most_documents: int | None, filters: "Filters") -> None:
