@@ -99,8 +99,8 @@ class Finder:
         if k < 1:
             raise FilterError(f"{k} hits cannot be found; ask for one or more")
         query = self._query(vectors) if mode != "text" else None
-        if mode != "visual" and text is None:
-            raise FilterError(f"mode {mode} needs the question as text")
+        if mode != "visual":
+            _check_text(text, mode)
         while True:
             snapshot = self.snapshot()
             try:
@@ -374,6 +374,16 @@ class Finder:
         query = self._query(vectors)
         products: Floats = query @ self.vectors(page).T
         return products
+
+
+def _check_text(text: str | None, mode: Mode) -> None:
+    if text is None:
+        raise FilterError(f"mode {mode} needs the question as text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = "the question holds half of a surrogate pair: not valid Unicode"
+        raise FilterError(message) from None
 
 
 def _join(a: Ranked, b: Ranked) -> Ranked:

@@ -140,6 +140,8 @@ def test_a_search_that_cannot_be_meant_is_refused(page_index):
         page_index.search(1, text="x")
     with pytest.raises(FilterError, match="as text"):
         page_index.search(1, vectors=query)
+    with pytest.raises(FilterError, match="not valid Unicode"):
+        page_index.search(1, text="half \ud800", mode="text")
     with pytest.raises(FilterError, match="mode 'both'"):
         page_index.search(1, vectors=query, mode="both")
     for wrong in (np.zeros((2, 3), np.float32), query[:0], np.full((1, DIM), np.inf, np.float32)):
