@@ -42,14 +42,14 @@ def quote(question: str, rows: Sequence[str]) -> str:
     for the ticks of an axis, unless a sentence or a row of a table says it.
     """
     texts = [" ".join(row.split()) for row in rows if row.strip()]
-    found = [_terms(text) for text in texts]
+    found = [terms(text) for text in texts]
     count = Counter(word for row in found for word in row)
     weight = {
-        word: math.log(1 + len(texts) / count[word]) for word in _terms(question) & set(count)
+        word: math.log(1 + len(texts) / count[word]) for word in terms(question) & set(count)
     }
     chosen: list[int] = []
     is_small = sum(map(len, texts)) <= MOST_CHARS
-    said_at = _said_at(texts, found, _terms(question)) if is_small else None
+    said_at = _said_at(texts, found, terms(question)) if is_small else None
     if said_at is not None:
         chosen.append(said_at)
     missing = set(weight).difference(*(found[at] for at in chosen))
@@ -66,7 +66,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
         chosen.append(best)
         missing -= found[best]
     if weight and is_small and said_at is None:
-        has_all = len(weight) == len(_terms(question)) and not missing
+        has_all = len(weight) == len(terms(question)) and not missing
         if not (has_all and any(_is_of_table(texts[at]) for at in chosen)):
             return _joined(texts, _but_ticks(texts))
     return _joined(texts, sorted(set(chosen) | _continued(texts, chosen)))
@@ -102,8 +102,8 @@ def _but_ticks(texts: Sequence[str]) -> list[int]:
     return kept
 
 
-def _terms(text: str) -> frozenset[str]:
-    """Words and bigrams that mean something, and single kanji: in tables they stand alone."""
+def terms(text: str) -> frozenset[str]:
+    """Return what a text speaks of: words, bigrams, and single kanji, as they stand in tables."""
     return frozenset(filter(means_something, (*words(text), *KANJI.findall(text))))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from index.text_layer import means_something, words
+from rag.quote import terms
 
 Floats = NDArray[np.float32]
 
@@ -69,10 +69,10 @@ def quoted_words(quotation: str, question: str) -> tuple[str, ...]:
 
     A quotation explains itself, by the head of a table for one; the frames are for what answers.
     """
-    asked = frozenset(filter(means_something, words(question)))
+    asked = terms(question)
 
     def speaks(line: str) -> float:
-        own = frozenset(words(line))
+        own = terms(line)
         short = {a for a in asked - own for b in own if len(b) >= SHORT and a.startswith(b)}
         n_words = len(own & asked) + 0.9 * len(short)
         return n_words + (1 if any(map(str.isdigit, line)) else 0) if n_words else 0.0
