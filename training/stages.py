@@ -62,6 +62,7 @@ STAGES = {
                 degraded=0.1,
                 plain=0.3,
                 fresh=0.3,
+                english=0.65,
             ),
             see=0.0,
             match=1.0,
