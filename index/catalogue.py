@@ -239,18 +239,6 @@ def remove(sql: sqlite3.Connection, names: Iterable[str]) -> list[str]:
     return collect(sql, held)
 
 
-def empty(sql: sqlite3.Connection, names: Iterable[str], reason: str) -> list[str]:
-    """Take the contents of documents away but keep their names, so that they are read again."""
-    held = []
-    for name in names:
-        held += _held(sql, name)
-        sql.execute(
-            "UPDATE documents SET content = NULL, pending = NULL, reason = ? WHERE name = ?",
-            (reason, name),
-        )
-    return collect(sql, held)
-
-
 def _held(sql: sqlite3.Connection, name: str) -> list[int]:
     row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,)).fetchone()
     return [content for content in row or () if content is not None]

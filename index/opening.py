@@ -1,6 +1,7 @@
 """Make an index, or refuse one that was made otherwise than the caller means."""
 
 import json
+import logging
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from index.database import REBUILD, Database, schema
 from index.errors import IndexCorrupt, IndexMismatch, IndexMissing
 from index.records import FORMAT_VERSION, VectorSettings
 from index.text_layer import WORDS_VERSION
+
+log = logging.getLogger(__name__)
 
 # How a person would say the difference on the command line.
 OPTIONS = {"dpi": "--dpi", "max_visual_tokens": "--max-visual-tokens"}
@@ -50,13 +53,19 @@ def has_present_words(database: Database) -> bool:
 
 
 def renew_words(database: Database) -> None:
-    """Make the word index of an earlier version anew from the stored texts: seconds, once."""
+    """Make the word index of an earlier version anew from the stored texts: seconds, once.
+
+    A damaged text puts it off until `verify --mend` has dropped its page.
+    """
     if has_present_words(database):
         return
-    with database.transaction() as sql:
-        sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
-        sql.execute("DELETE FROM settings WHERE key = 'words_version'")
-        catalogue.insert(sql, "settings", "words_version", json.dumps(WORDS_VERSION))
+    try:
+        with database.transaction() as sql:
+            sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
+            sql.execute("DELETE FROM settings WHERE key = 'words_version'")
+            catalogue.insert(sql, "settings", "words_version", json.dumps(WORDS_VERSION))
+    except IndexCorrupt as error:
+        log.warning("the word index stays as it was: %s", error)
 
 
 def load_settings(database: Database) -> VectorSettings:

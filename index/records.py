@@ -64,7 +64,7 @@ class DocumentInput:
     source: str  # absolute path it was read from, so that it can be read again to mend
     size_bytes: int
     modified: float  # seconds since the epoch, as in os.stat
-    date: str | None = None  # ISO "YYYY-MM-DD"; None: taken from `modified` (UTC)
+    date: str | None = None  # ISO "YYYY-MM-DD"; None: the local day of `modified`
     language: str | None = None  # "en", "ja", …; may be set later by finish_document
     title: str = ""  # its own; found as words of its name are, with every page
 

@@ -120,3 +120,14 @@ def test_words_of_an_earlier_version_are_made_anew_by_the_next_writer(tmp_path, 
     with PageIndex.open(tmp_path) as reader:
         assert pages_with(reader, "観光") == {1}
         assert reader.verify().clean
+
+
+def test_a_damaged_text_does_not_keep_an_earlier_index_from_being_opened(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("index.opening.WORDS_VERSION", 1)
+        with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+            put_texts(page_index)
+            page_index.commit()
+            page_index._database.sql.execute("UPDATE pages SET text = x'00' WHERE number = 2")
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        assert pages_with(page_index, "人口") == {1}
