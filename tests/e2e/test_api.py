@@ -65,6 +65,10 @@ def test_what_is_not_accepted_is_said_in_one_line(api):
     wrong = api.get("/api/search", params={"query": "x", "top_k": 0})
     assert wrong.status_code == 422
     assert wrong.json()["error"].startswith("top_k: ")
+    half = b'{"query": "\\ud800", "top_k": "\\ud800", "\\ud800": 1}'
+    wrong = api.post("/api/search", content=half, headers={"content-type": "application/json"})
+    assert wrong.status_code == 422
+    assert wrong.json()["error"]
     assert api.head("/documents/kettle-manual.pdf").status_code == 200
     part = {"type": "image_url", "image_url": {"url": "data:,"}}
     asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, part]}]}
