@@ -183,10 +183,13 @@ def as_markdown(language: str, turn: Turn) -> str:
          for name, page in turn.pages), 1)]  # fmt: skip
     body = "\n".join(f"    {line}" for line in lines)
     asked = "\n".join(f"    {line}" for line in turn.question.splitlines())
-    return "\n".join(
-        [f"# {word(language, 'question')}", "", asked, "", f"# {word(language, 'answer')}", "",
-         body, "", f"# {word(language, 'read_from')}", "", *cited, ""]
-    )  # fmt: skip
+    notes = [f"    {line}" for each in turn.notes for line in each.splitlines()]
+    parts = [(word(language, "question"), [asked]), (word(language, "answer"), [body])]
+    if notes:  # they say, for one, that these are words of the pages and no answer
+        parts.append((word(language, "notes"), notes))
+    if cited and not turn.abstained:
+        parts.append((word(language, "read_from"), cited))
+    return "\n".join(line for head, lines in parts for line in (f"# {head}", "", *lines, ""))
 
 
 def as_json(turn: Turn) -> str:
@@ -198,6 +201,7 @@ def as_json(turn: Turn) -> str:
         "citations": [{"document": name, "page": page} for name, page in turn.pages],
         "hits": [{"document": name, "page": n, "score": score} for name, n, score in turn.hits],
         "seconds": round(turn.seconds, 3),
+        "notes": list(turn.notes),
     }
     return json.dumps(found, ensure_ascii=False, indent=2)
 
@@ -213,6 +217,14 @@ def earlier(language: str, turns: Sequence[Turn]) -> str:
         for turn in reversed(turns)
     ]  # fmt: skip
     return section("earlier", word(language, "earlier"), items(rows, "yomu-turns"))
+
+
+def pdf_link(label: str, document: str, page: int, kind: str | None = None) -> str:
+    """Return a link to a document at a page, or "" for one that was no PDF: no viewer opens it."""
+    if not document.lower().endswith(".pdf"):
+        return ""
+    return tag("a", esc(label), href=pdf_url(document, page), target="_blank",
+               rel="noopener noreferrer", class_=kind)  # fmt: skip
 
 
 def viewer(language: str, sheet: Sheet | None, query: str = "") -> str:
@@ -261,8 +273,7 @@ def _viewer_bar(language: str, sheet: Sheet, query: str) -> str:
     place = word(language, "page_of", page=sheet.page, total=sheet.n_pages)
     name = tag("p", tag("strong", esc(sheet.document)), " ", tag("span", esc(place)),
                class_="yomu-place")  # fmt: skip
-    link = tag("a", esc(word(language, "open_pdf")), href=pdf_url(sheet.document, sheet.page),
-               target="_blank", rel="noopener noreferrer", class_="yomu-tool")  # fmt: skip
+    link = pdf_link(word(language, "open_pdf"), sheet.document, sheet.page, "yomu-tool")
     tools = tag(
         "div",
         turn_to(sheet.page - 1, "‹", "previous"), turn_to(sheet.page + 1, "›", "next"),

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ui.markup import button, esc, items, note, page_name, pairs, pdf_url, section, tag
+from ui.markup import button, esc, items, note, page_name, pairs, section, tag
+from ui.markup_ask import pdf_link
 from ui.texts import size_text, time_text, word
 
 
@@ -98,14 +99,14 @@ def documents(language: str, rows: Sequence[Row]) -> str:
 
 def _row(language: str, row: Row) -> str:
     pages = f"{row.n_stored} / {row.n_pages}" if row.n_stored != row.n_pages else str(row.n_pages)
-    link = tag("a", esc(row.name), href=pdf_url(row.name, 1), target="_blank",
-               rel="noopener noreferrer")  # fmt: skip
+    link = pdf_link(row.name, row.name, 1) if row.n_stored else ""  # unread: may be no PDF at all
+    name = link or esc(row.name)
     status = row.status if row.n_stored or row.status != "damaged" else "failed"
     state = tag("span", esc(word(language, f"status_{status}")),
                 class_=f"yomu-state is-{row.status}")  # fmt: skip
     reasons = "".join(_reason(language, page, reason) for page, reason in row.problems)
     cells = (
-        ("name", link), ("page_count", esc(pages)), ("size", esc(size_text(row.n_bytes))),
+        ("name", name), ("page_count", esc(pages)), ("size", esc(size_text(row.n_bytes))),
         ("date", esc(row.date)), ("state", state + reasons), ("actions", _actions(language, row)),
     )  # fmt: skip
     return tag(
@@ -134,19 +135,17 @@ def _actions(language: str, row: Row) -> str:
 
 
 def usage(language: str, sizes: Mapping[str, int]) -> str:
-    """Return the space used, part by part."""
+    """Return the space used, part by part, and what it comes to."""
     known = [
-        (word(language, f"usage_{part}"), size_text(n))
-        for part, n in sizes.items()
-        if f"usage_{part}" in _PARTS
+        (word(language, f"usage_{part}"), size_text(sizes[part]))
+        for part in _PARTS
+        if part in sizes
     ]
     return section("usage", word(language, "usage"), pairs(known))
 
 
-_PARTS = frozenset(
-    f"usage_{part}"
-    for part in ("total", "vectors", "codes", "images", "database", "uploads", "per_page")
-)
+# As they are shown: the parts stand right above their sum, and what is no part of it before them.
+_PARTS = ("per_page", "vectors", "codes", "images", "database", "uploads", "total")
 
 
 def status(
