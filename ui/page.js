@@ -77,6 +77,27 @@ function mark(document_, page) {
     else each.removeAttribute("aria-current");
 }
 
+// The page that is open, or where it will be, on the tab that is seen.
+const viewer = (root) =>
+  [...root.querySelectorAll(".yomu-viewer")].find((each) => each.offsetParent !== null);
+
+// On a phone the page is far below what was tapped: without this a tap seems to do nothing.
+function reveal(node) {
+  const page = node.querySelector(".yomu-scroll") || node; // below its tools
+  const seen = window.innerHeight - page.getBoundingClientRect().top;
+  if (node.getBoundingClientRect().top >= 0 && seen > 0.2 * window.innerHeight) return;
+  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  node.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+}
+
+// Scrolls at once, and once more when the page has come: until then there may be no room for it.
+function follow() {
+  const now = viewer(document);
+  if (now && element.contains(now)) return;
+  document.documentElement.dataset.chosen = "";
+  if (now) reveal(now);
+}
+
 element.addEventListener("click", (event) => {
   const node = event.target.closest("button");
   if (!node || !element.contains(node) || node.disabled) return;
@@ -85,8 +106,10 @@ element.addEventListener("click", (event) => {
   else if (node.hasAttribute("data-show")) show(node);
   else if (node.hasAttribute("data-zoom")) zoom(node);
   else if (node.hasAttribute("data-event") && confirmed(node)) {
-    if (node.hasAttribute("data-page")) mark(read(node, "document"), read(node, "page"));
     send(node);
+    if (!node.hasAttribute("data-page")) return;
+    mark(read(node, "document"), read(node, "page"));
+    follow();
   }
 });
 
@@ -124,11 +147,19 @@ function settle() {
   const head = element.querySelector("[data-lang]");
   if (head) document.documentElement.lang = read(head, "lang");
   frame();
+  const sheet = viewer(element);
+  if (sheet && "chosen" in document.documentElement.dataset) {
+    delete document.documentElement.dataset.chosen;
+    reveal(sheet);
+  }
   const first = element.querySelector("[data-first]");
   const wanted = first && read(first, "first");
-  if (wanted === (element.dataset.opened ?? null)) return;
   if (!wanted) { delete element.dataset.opened; return; }
+  // The same question again: what came between may have gone by unseen, but no page is open.
+  const isOpen = document.querySelector("#viewer .yomu-bar") !== null;
+  if (wanted === element.dataset.opened && isOpen) return;
   element.dataset.opened = wanted;
+  delete document.documentElement.dataset.chosen; // nobody chose this one
   const [document_, page, ...query] = wanted.split("\n");
   mark(document_, page);
   trigger("select", { document: document_, page, query: query.join("\n") });

@@ -47,10 +47,11 @@ def build(service: Service) -> AskTab:
             sheet = panel("viewer")
     turns = gr.State(())
 
+    showing = [show_in(service, each, sheet, turns) for each in (evidence, answer, earlier, sheet)]
     ask, halt = _asking(service)
     gr.on(
-        [go.click, question.submit], lambda: _buttons(is_running=True), None, [go, stop],
-        queue=False, **QUIET,
+        [go.click, question.submit], _begin, question, [go, stop, sheet], queue=False,
+        cancels=showing, **QUIET,
     ).then(
         ask, [turns, question, *options], [progress, evidence, answer, earlier, turns],
         concurrency_limit=None, **QUIET,
@@ -61,8 +62,6 @@ def build(service: Service) -> AskTab:
     examples.select(_example, None, question, queue=False, **QUIET).then(
         None, None, None, js="() => document.querySelector('#ask').click()", **QUIET
     )
-    for place in (evidence, answer, earlier, sheet):
-        show_in(service, place, sheet, turns)
     gr.on(None, _welcome, None, [answer, sheet], queue=False, **QUIET)
     return AskTab(examples, options[0])
 
@@ -90,17 +89,29 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return ask, halt
 
 
-def show_in(service: Service, place: gr.HTML, sheet: gr.HTML, turns: gr.State | None) -> None:
-    """Have a page that is chosen in `place` shown in `sheet`."""
+def show_in(service: Service, place: gr.HTML, sheet: gr.HTML, turns: gr.State | None) -> Any:  # noqa: ANN401
+    """Have a page that is chosen in `place` shown in `sheet`; return the event.
+
+    What begins anew cancels it: a page that is still being drawn would come back into the viewer.
+    """
 
     def show(request: gr.Request, past: Any, event: gr.EventData) -> Iterator[Any]:  # noqa: ANN401
         if chosen := Selection.read(event._data):
             yield from handlers.show_page(service, chosen, past or (), language(request))
 
-    place.select(
+    return place.select(
         show, turns or gr.State(()), sheet, concurrency_limit=None, trigger_mode="always_last",
         **QUIET,
     )  # fmt: skip
+
+
+def no_page(request: gr.Request, question: str) -> Any:  # noqa: ANN401
+    """Return the viewer as it is before a page is chosen; a blank question leaves it as it is."""
+    return handlers.welcome(language(request))[1] if question.strip() else gr.skip()
+
+
+def _begin(request: gr.Request, question: str) -> tuple[gr.Button, gr.Button, Any]:
+    return *_buttons(is_running=True), no_page(request, question)
 
 
 def _buttons(*, is_running: bool) -> tuple[gr.Button, gr.Button]:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ui import handlers
 from ui.look import I18N, language, panel
-from ui.page_ask import QUIET, show_in
+from ui.page_ask import QUIET, no_page, show_in
 from ui.service import Service
 from ui.upload_folder import discard
 
@@ -34,18 +34,23 @@ def build(service: Service) -> None:
     sheet = panel("test-viewer")
 
     def compare(request: gr.Request, text: str, n: float) -> Iterator[Any]:
-        yield from handlers.compare(service, text, n, language(request))
+        yield gr.skip(), no_page(request, text)
+        for shown in handlers.compare(service, text, n, language(request)):
+            yield shown, gr.skip()
 
-    def alike(request: gr.Request, given: str, n: float) -> tuple[str, None]:
+    def alike(request: gr.Request, given: str, n: float) -> Iterator[Any]:
+        yield gr.skip(), gr.skip(), no_page(request, given)
         name = getattr(given, "orig_name", None) or str(given)
         found = handlers.alike(service, name, str(given), n, language(request))
         discard(str(given))
-        return found, None
+        yield found, None, gr.skip()
 
+    showing = [show_in(service, each, sheet, None) for each in (columns, sheet)]
     gr.on(
-        [run.click, question.submit], compare, [question, top_k], columns,
-        concurrency_limit=None, **QUIET,
+        [run.click, question.submit], compare, [question, top_k], [columns, sheet],
+        concurrency_limit=None, cancels=showing, **QUIET,
     )  # fmt: skip
-    picture.upload(alike, [picture, top_k], [columns, picture], concurrency_limit=None, **QUIET)
-    for place in (columns, sheet):
-        show_in(service, place, sheet, None)
+    picture.upload(
+        alike, [picture, top_k], [columns, picture, sheet], concurrency_limit=None,
+        cancels=showing, **QUIET,
+    )  # fmt: skip

@@ -206,3 +206,34 @@ def test_two_browsers_at_once_get_their_own_answers(english, japanese):
     for here, document in ((one, "annual-report.pdf"), (two, "tourism-ja.pdf")):
         here.wait_for_answer()
         assert here.find("#answer .yomu-cite").first.get_attribute("data-document") == document
+
+
+def test_a_new_question_closes_the_page_of_the_one_before(english):
+    here = english
+    here.answered(SALES)
+    field = here.find("#options input[role=listbox], #options input[role=combobox]").first
+    here.open_options()
+    field.fill("nothing-has-this-name*")
+    field.press("Enter")
+    here.ask("How many shops are there?")
+    here.find("#progress .yomu-error").wait_for()
+    here.wait_for("#viewer >> text=Choose a page")
+    assert here.find("#viewer img").count() == 0
+    field.fill("")
+    field.press("Enter")
+    for _ in range(2):  # the same one again opens its page again
+        here.find("#ask:not([disabled])").wait_for()
+        here.ask(SALES)
+        here.wait_for_answer()
+        here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
+        here.wait_for("#viewer .yomu-heat")
+
+
+def test_a_blank_question_leaves_the_page_open(english):
+    here = english
+    here.answered(SALES)
+    here.find("#question textarea, #question input").first.fill("  ")
+    here.find("#ask:not([disabled])").click()
+    here.find("#progress .yomu-error", has_text="empty").wait_for()
+    here.find("#ask:not([disabled])").wait_for()
+    assert here.find("#viewer .yomu-page").count() == 1
