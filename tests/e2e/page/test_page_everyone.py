@@ -2,6 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from tests.e2e.page.conftest import FIREWORKS, JAPANESE, SALES
 
@@ -40,3 +41,44 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(visit, indexed):
         here.tab(number)
         here.page.wait_for_timeout(300)
         assert here.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_on_a_phone_a_chosen_page_comes_into_view(visit, indexed):
+    here = visit(JAPANESE, 390, 844, has_touch=True, is_mobile=True, reduced_motion="reduce")
+    here.answered(FIREWORKS)
+    assert here.page.evaluate("scrollY") == 0  # nobody chose the page that opened by itself
+    for chosen in ("#evidence .yomu-card", "#answer .yomu-cite"):
+        here.page.evaluate("window.scrollTo(0, 0)")
+        here.find(chosen).first.tap()
+        expect(here.find("#viewer .yomu-page")).to_be_in_viewport(ratio=0.4)
+    here.tab(2)
+    here.find("#test-question textarea, #test-question input").first.fill(FIREWORKS)
+    here.find("#test-run").tap()
+    here.wait_for("#columns .yomu-column:nth-child(3) .yomu-card")
+    here.find("#columns .yomu-card").first.tap()
+    expect(here.find("#test-viewer .yomu-page")).to_be_in_viewport(ratio=0.4)
+    here.find("#test-run").tap()
+    here.wait_for("#test-viewer >> text=ページを選ぶと")
+
+
+def test_on_a_phone_the_options_have_room(visit, indexed):
+    here = visit(JAPANESE, 390, 844, has_touch=True, is_mobile=True)
+    here.open_options()
+    whole = here.find("#options .form").last.bounding_box()["width"]
+    for kind in ("range", "checkbox"):
+        for each in here.find(f"#options .form > .block:has([type={kind}])").all():
+            assert each.bounding_box()["width"] > 0.9 * whole
+    here.tab(2)
+    label = here.find("#test-image label").first.bounding_box()
+    icon = here.find("#test-image [data-testid=upload-icon]").bounding_box()
+    assert label["y"] + label["height"] <= icon["y"]
+
+
+def test_rings_of_fields_lie_where_nothing_cuts_them_off(visit, indexed):
+    here = visit()
+    ring = "getComputedStyle(document.activeElement)"
+    for place in ("#question textarea, #question input", "[role=tab] >> nth=1"):
+        here.find(place).first.focus()
+        here.page.keyboard.press("Shift")  # as by keyboard: a ring is shown
+        shown = here.page.evaluate(f"[{ring}.outlineStyle, {ring}.outlineOffset]")
+        assert shown == ["solid", "-2px"]
