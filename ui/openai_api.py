@@ -20,7 +20,7 @@ from rag.errors import UsageError
 from rag.words import QUOTED_HINT, QUOTED_NOTE, in_language_of
 from ui.api import ERRORS, begun, client_of
 from ui.errors import ExpectedError, public
-from ui.requests import AskRequest, Event, Finished, Piece
+from ui.requests import AskRequest, Event, Finished, Piece, ServiceLimits
 from ui.service import Service
 from ui.streaming import events
 from ui.wire import status_of
@@ -39,19 +39,19 @@ class TextPart(BaseModel):
 class Message(BaseModel):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] = Field(max_length=8000)
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[TextPart] | None = None
 
     @property
     def has_more(self) -> bool:
         """Whether it has a part that is no text."""
-        return not isinstance(self.content, str) and any(p.type != "text" for p in self.content)
+        return isinstance(self.content, list) and any(p.type != "text" for p in self.content)
 
     @property
     def text(self) -> str:
         """What it says."""
-        if isinstance(self.content, str):
-            return self.content
+        if not isinstance(self.content, list):
+            return self.content or ""
         return "\n".join(part.text for part in self.content)
 
 
@@ -60,23 +60,28 @@ class ChatBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    messages: list[Message] = Field(min_length=1, max_length=100)
+    messages: list[Message] = Field(min_length=1)
     model: str = ""
     stream: bool = False
-    max_tokens: int | None = Field(default=None, ge=1, le=2048)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=2048)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
 
-    def request(self, client: str) -> AskRequest:
-        """Return the question and its history. Raises UsageError."""
+    def request(self, client: str, limits: ServiceLimits) -> AskRequest:
+        """Return the question and its history. Raises UsageError.
+
+        Programs ask for more than this server gives, and send all that was ever said: they get the
+        longest answer there is, and the latest turns count.
+        """
         spoken = [each for each in self.messages if each.role in ("user", "assistant")]
         if any(each.has_more for each in self.messages):
             raise UsageError("only text is read: images and other parts are refused")
         if not spoken or spoken[-1].role != "user" or not spoken[-1].text.strip():
             raise UsageError("the last message is to be the user's question")
         longest = self.max_completion_tokens or self.max_tokens
-        return AskRequest(
-            spoken[-1].text, _turns(spoken[:-1]), max_new_tokens=longest, client=client
-        )
+        if longest is not None:
+            longest = min(longest, limits.new_tokens)
+        turns = _turns(spoken[:-1])[-limits.turns :]
+        return AskRequest(spoken[-1].text, turns, max_new_tokens=longest, client=client)
 
 
 def _turns(messages: list[Message]) -> tuple[Turn, ...]:
@@ -104,7 +109,7 @@ def install(app: FastAPI, service: Service) -> None:
     @router.post("/chat/completions", response_model=None)
     async def chat(body: ChatBody, request: Request) -> Response:
         """Answer the last message from the indexed pages."""
-        asked = body.request(client_of(request))
+        asked = body.request(client_of(request), service.limits)
         made = _Completion(body.model or service.status().model, str(request.base_url))
         stream = events(service, asked, request.is_disconnected)
         if body.stream:

@@ -235,6 +235,23 @@ def test_openai_client_stream(client):
     assert last.delta.annotations[0]["url_citation"]["title"] == "kettle-manual.pdf, p. 1"
 
 
+def test_openai_clients_ask_for_more_and_send_more_than_is_used(client):
+    history = [{"role": "system", "content": "x" * 20_000}]
+    for n in range(45):
+        history += [
+            {"role": "user", "content": f"kettle {n}?"},
+            {"role": "assistant", "content": None, "tool_calls": []},
+            {"role": "tool", "content": "{}", "tool_call_id": "1"},
+            {"role": "assistant", "content": "A kettle."},
+        ]
+    stream = client.chat.completions.create(
+        model="x", messages=[*history, {"role": "user", "content": KETTLE}], max_tokens=100_000,
+        stream=True,
+    )  # fmt: skip
+    assert next(iter(stream)).choices[0].delta.role == "assistant"
+    stream.close()
+
+
 def test_openai_client_errors(client):
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(
