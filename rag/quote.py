@@ -44,9 +44,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
     texts = [" ".join(row.split()) for row in rows if row.strip()]
     found = [terms(text) for text in texts]
     count = Counter(word for row in found for word in row)
-    weight = {
-        word: math.log(1 + len(texts) / count[word]) for word in terms(question) & set(count)
-    }
+    weight = {word: math.log(1 + len(texts) / count[word]) for word in terms(question) & set(count)}
     chosen: list[int] = []
     is_small = sum(map(len, texts)) <= MOST_CHARS
     said_at = _said_at(texts, found, terms(question)) if is_small else None
