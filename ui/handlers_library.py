@@ -11,7 +11,7 @@ from ui.jobs import IngestProgress
 from ui.markup_library import Job, Row
 from ui.requests import ServiceStatus
 from ui.service import Service
-from ui.texts import examples, size_text, word
+from ui.texts import examples, sentences, size_text, word
 
 MAX_PROBLEMS = 50  # of one run, in the browser; the rest is in the log and in `yomu list`
 
@@ -72,7 +72,7 @@ def banner(status: ServiceStatus, language: str) -> str:
         key = "indexing" if total else "indexing_start"
         notes.append(("wait", word(language, key, done=done, total=total)))
     elif not status.n_documents:
-        text = f"{word(language, 'empty_title')}. {word(language, 'empty_text')}"
+        text = sentences(language, "empty_title", "empty_text")
         notes.append(("info", text))
     if status.state == "loading":
         notes.append(("wait", word(language, "model_loading")))

@@ -125,7 +125,7 @@ ENGLISH: dict[str, str] = {
     "test_none": "nothing found",
     "test_image": "Or pages that look like an image or a PDF's first page",
     # states
-    "empty_title": "Nothing is indexed yet",
+    "empty_title": "Nothing is indexed yet.",
     "empty_text": "Add documents under Library, or run: uv run ingest.py samples/",
     "model_loading": "The model is being opened; text search works already.",
     "model_failed": "The model is not available: {reason}",
@@ -187,9 +187,9 @@ JAPANESE: dict[str, str] = {
     "mode_visual": "ページ画像",
     "mode_text": "文字",
     "top_k": "探すページ数",
-    "pages": "読むページ数(0:モデルに任せる)",
+    "pages": "読むページ数（0：モデルに任せる）",
     "neighbours": "前後のページ数",
-    "follow_up": "続けて質問する(会話とそのページを引き継ぐ)",
+    "follow_up": "続けて質問する（会話とそのページを引き継ぐ）",
     "examples": "質問例",
     "example_generic": "合計金額はいくらですか。",
     "evidence": "見つかったページ",
@@ -281,13 +281,13 @@ JAPANESE: dict[str, str] = {
     "test_run": "比べる",
     "test_none": "見つかりません",
     "test_image": "または、画像やPDFの1ページ目に似たページ",
-    "empty_title": "まだ文書がありません",
-    "empty_text": "「文書」タブで追加するか、次を実行してください:uv run ingest.py samples/",
+    "empty_title": "まだ文書がありません。",
+    "empty_text": "「文書」タブで追加するか、次を実行してください：uv run ingest.py samples/",
     "model_loading": "モデルを準備しています。文字の検索はもう使えます。",
-    "model_failed": "モデルを使えません:{reason}",
-    "indexing": "読み込み中:{done} / {total} ページ。済んだ分にはもう質問できます。",
+    "model_failed": "モデルを使えません：{reason}",
+    "indexing": "読み込み中：{done} / {total} ページ。済んだ分にはもう質問できます。",
     "indexing_start": "読み込み中です。済んだ分にはもう質問できます。",
-    "error": "うまくいきませんでした:{reason}",
+    "error": "うまくいきませんでした：{reason}",
     "lost": "サーバーとの接続が切れました。もう一度質問してください。",
     "status_model": "モデル",
     "status_state": "状態",
@@ -307,7 +307,7 @@ JAPANESE: dict[str, str] = {
         "すぐにオフラインで使えるよう Yomu に同梱された小さなモデルです。文字と"
         "ページの画像の両方からページを探し、質問に関係する行を引用します。自分の言葉で答えることはまだできず、グラフは"
         "読み取れません。本格的な利用には ColQwen2 と "
-        "Qwen2-VL を選んでください:uv run yomu models pull colqwen2-v1.0"
+        "Qwen2-VL を選んでください：uv run yomu models pull colqwen2-v1.0"
     ),
     "about_real": (
         "ColQwen2 アダプターを備えた Qwen2-VL です。ページ画像から文字・表・グラフを、英語と"
@@ -329,7 +329,11 @@ EXAMPLES: dict[str, tuple[str, str]] = {
 
 
 def language_of(accept_language: str | None) -> str:
-    """Return "ja" or "en": the first of the two that an Accept-Language header wants."""
+    """Return "ja" or "en", as the first language that an Accept-Language header wants.
+
+    The first alone, English if it is another: Gradio chooses the labels so, and what is written
+    while the page is in use is to be in the same language.
+    """
     ranked = []
     for n, part in enumerate((accept_language or "").split(",")):
         tag, _, weight = part.strip().partition(";q=")
@@ -337,12 +341,18 @@ def language_of(accept_language: str | None) -> str:
             ranked.append((-float(weight or 1), n, tag.strip().lower().split("-")[0]))
         except ValueError:
             continue
-    return next((tag for _, _, tag in sorted(ranked) if tag in TEXTS), "en")
+    first = min(ranked, default=(0, 0, "en"))[2]
+    return first if first in TEXTS else "en"
 
 
 def word(language: str, key: str, **values: object) -> str:
     """Return one text with its values filled in; a value is never read as a template."""
     return TEXTS[language][key].format(**values)
+
+
+def sentences(language: str, *keys: str) -> str:
+    """Return texts that are sentences one after the other, spaced as the language wants."""
+    return ("" if language == "ja" else " ").join(word(language, key) for key in keys)
 
 
 def counted(language: str, key: str, n: int) -> str:

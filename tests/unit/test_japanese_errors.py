@@ -51,6 +51,28 @@ def test_names_and_numbers_are_kept():
     assert in_japanese("something nobody translated") == "something nobody translated"
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("'2023/1/1' is no date; write YYYY-MM-DD, as in 2024-03-31", "'2023/1/1'"),
+        ("2024-05-01 is after 2024-04-01: no day is in between", "2024-05-01"),
+        ("no document matches 'x*'; `yomu list` shows all, `yomu ingest` adds some", "'x*'"),
+        ("no model 'colqwen2': it is neither a folder nor in /models; pull it", "'colqwen2'"),
+        ("nosuch: no such file or folder", "nosuch"),
+        ("a.pdf: cannot be opened as a PDF: syntax error", "a.pdf"),
+        ("a.pdf, p. 3 is left out: the model's context of 4096 tokens is full", "a.pdf"),
+        ("the earliest 2 of 9 turns are left out: the model's context of 4096 tokens is full", "9"),
+        ("page 3 of 'a.pdf' is not in the index", "'a.pdf'"),
+        ("an error of the server; its log has the cause", ""),
+    ],
+)
+def test_lines_from_below_are_known_as_well(line, kept):
+    said = in_japanese(line)
+    assert said != line
+    assert kept in said
+    assert "yomu" not in said
+
+
 def test_the_page_asks_for_its_own_language():
     line = "a.pdf is larger than 200 MB"
     assert reason(line, "ja") == "a.pdfは200 MBを超えています"

@@ -4,7 +4,7 @@ from string import Formatter
 
 import pytest
 
-from ui.texts import ENGLISH, JAPANESE, examples, language_of, size_text, time_text
+from ui.texts import ENGLISH, JAPANESE, examples, language_of, sentences, size_text, time_text
 
 
 def fields(text):
@@ -21,12 +21,17 @@ def test_every_text_is_there_in_both_languages_with_the_same_values():
     ("header", "language"),
     [
         ("ja-JP,ja;q=0.9,en;q=0.8", "ja"), ("en-US,en;q=0.9,ja;q=0.8", "en"), ("JA", "ja"),
-        ("fr-FR,ja;q=0.5,en;q=0.4", "ja"), ("fr", "en"), (None, "en"), ("", "en"),
+        ("fr-FR,ja;q=0.5,en;q=0.4", "en"), ("fr", "en"), (None, "en"), ("", "en"),
         ("en;q=0.2, ja;q=0.7", "ja"), ("x;q=nonsense,ja", "ja"),
     ],
 )  # fmt: skip
 def test_the_language_is_the_first_wanted_one(header, language):
     assert language_of(header) == language
+
+
+def test_sentences_follow_each_other_as_the_language_wants():
+    assert ". Add" in sentences("en", "empty_title", "empty_text")
+    assert "。「" in sentences("ja", "empty_title", "empty_text")
 
 
 def test_examples_are_about_what_is_indexed():
