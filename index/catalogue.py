@@ -15,7 +15,7 @@ from typing import Any
 from index.database import Database, columns
 from index.errors import DocumentUnknown, FilterError
 from index.records import DocumentInput, DocumentRecord, Failure, Filters, Resume, Status, TextClass
-from index.text_layer import fold
+from index.text_layer import fold, is_unicode
 
 # A content that is to be read again keeps its pages, but no file has this sha256 any more.
 AGAIN = "again "
@@ -298,11 +298,9 @@ def as_named(typed: str) -> str:
 
     Raises FilterError for one that no name can be.
     """
-    try:
-        typed.encode()
-    except UnicodeEncodeError:
+    if not is_unicode(typed):
         message = f"{typed!r} is not valid Unicode; `yomu list` shows how names are written"
-        raise FilterError(message) from None
+        raise FilterError(message)
     return unicodedata.normalize("NFC", HERE.sub("", typed))
 
 

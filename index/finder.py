@@ -22,6 +22,7 @@ from index.snapshot import HIDDEN, Snapshot, generation_of, take
 from index.text_layer import (
     is_joint,
     is_single_letter,
+    is_unicode,
     match_any,
     means_something,
     names,
@@ -379,11 +380,8 @@ class Finder:
 def _check_text(text: str | None, mode: Mode) -> None:
     if text is None:
         raise FilterError(f"mode {mode} needs the question as text")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        message = "the question holds half of a surrogate pair: not valid Unicode"
-        raise FilterError(message) from None
+    if not is_unicode(text):
+        raise FilterError("the question holds half of a surrogate pair: not valid Unicode")
 
 
 def _join(a: Ranked, b: Ranked) -> Ranked:

@@ -54,6 +54,15 @@ def _without_spaces(match: re.Match[str]) -> str:
     return match.group().replace(" ", "")
 
 
+def is_unicode(text: str) -> bool:
+    """Tell text from what has half of a letter in it, such as a name of other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_single_letter(word: str) -> bool:
     """Tell a letter of Chinese, Japanese or Korean that stands alone, as bigrams never do."""
     return len(word) == 1 and CJK_FIRST.match(word) is not None

@@ -13,7 +13,7 @@ from rag.rows import FIGURE, PlacedLine, is_right_under, joined_lines
 
 LEAST_COLUMNS = 2
 OFF_CENTRE = 0.125  # of the distance of two labels: how far the figures' middle may be from theirs
-FLAT = 1.5  # how much higher than wide a line may be: letters of one word are not, turned ones are
+TURNED = 1.5  # times as high as wide is no line of upright letters, but for one or two of them
 YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F)?$")
 NO_VALUE = re.compile(r"^(n/?a|[-–—―]|…)$", re.IGNORECASE)
 
@@ -111,10 +111,15 @@ def _is_value(line: PlacedLine) -> bool:
 
 
 def _is_label(line: PlacedLine) -> bool:
-    """Whether a line may name a column: a year, or a few words in upright letters."""
-    is_flat = line.bottom - line.top < FLAT * max(line.right - line.left, len(line.text))
+    """Whether a line may name a column: a year, or a few words."""
     has_letters = any(char.isalpha() for char in line.text)
-    return is_flat and bool(YEAR.match(line.text) or (has_letters and not _is_value(line)))
+    return not _is_turned(line) and bool(
+        YEAR.match(line.text) or (has_letters and not _is_value(line))
+    )
+
+
+def _is_turned(line: PlacedLine) -> bool:
+    return line.bottom - line.top >= TURNED * (line.right - line.left) and len(line.text) > 2
 
 
 def _middle(line: PlacedLine) -> float:
@@ -131,8 +136,7 @@ def _is_beside(line: PlacedLine, figure: PlacedLine, labels: Sequence[PlacedLine
     """Whether words stand at the height of a figure, within the chart or at its left."""
     middle = (line.top + line.bottom) / 2
     is_level = abs(middle - (figure.top + figure.bottom) / 2) < 0.5 * (line.bottom - line.top)
-    is_upright = line.bottom - line.top < line.right - line.left
-    return is_level and is_upright and line.left < labels[-1].right
+    return is_level and not _is_turned(line) and line.left < labels[-1].right
 
 
 def _whole_label(label: PlacedLine, lines: Sequence[PlacedLine]) -> list[PlacedLine]:

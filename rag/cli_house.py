@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,7 +31,6 @@ from rag.settings import Settings
 if TYPE_CHECKING:
     from index.records import DocumentRecord, Failure, IndexStats
     from rag.house import Dropped
-    from rag.ingest import IngestReport
     from rag.intake import IngestRequest
     from rag.pipeline import Pipeline
 
@@ -199,7 +197,7 @@ def _read_again(
         for ocr, request in _requests(present, settings.ocr):
             with Pipeline(replace(settings, ocr=ocr), pipeline.encoder) as reading:
                 report = reading.ingest(replace(request, passwords=passwords), progress)
-            _add(whole, report)
+            whole.add(report)
             if report.interrupted:
                 break
     is_well = not (missing or whole.failures or whole.interrupted)
@@ -236,18 +234,6 @@ def _is_the_file(path: Path, sha256: str | None) -> bool:
         return file_sha256(path) == sha256
     except DocumentError:  # ingest says what is wrong with it
         return False
-
-
-def _add(whole: "IngestReport", part: "IngestReport") -> None:
-    """Add the report of one ingest to that of all."""
-    whole.documents = Counter(whole.documents + part.documents)
-    whole.pages = Counter(whole.pages + part.pages)
-    whole.failures += part.failures
-    whole.notes += part.notes
-    whole.read_by_ocr += part.read_by_ocr
-    whole.unread_pages = part.unread_pages  # of the whole index
-    whole.seconds += part.seconds
-    whole.interrupted = part.interrupted
 
 
 def _print_verify(result: dict[str, Any], is_mendable: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from index.text_layer import is_unicode
 from rag.cli_common import (
     DeviceOption,
     IndexOption,
@@ -161,10 +162,8 @@ def _checked(text: str, where: str) -> str:
 
     Raises UsageError.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{where}: {text[:60]!r} is not valid Unicode") from None
+    if not is_unicode(text):
+        raise UsageError(f"{where}: {text[:60]!r} is not valid Unicode")
     return text
 
 

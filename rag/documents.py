@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from index.text_layer import is_unicode
 from rag.chart_columns import chart_columns
 from rag.errors import DocumentError
 from rag.image_document import ImageDocument
@@ -28,7 +29,6 @@ from rag.page_content import (
     printable,
 )
 from rag.rows import PlacedLine, join_rows, most_together
-from rag.sources import is_unicode
 from rag.text_quality import judge
 
 # pymupdf loads an onnxruntime layout model when this module is importable: 0.9 s and 350 MB of
@@ -204,7 +204,7 @@ class PdfDocument:
 @contextmanager
 def _name_for_mupdf(path: Path) -> Iterator[str]:
     """Yield a name to open a file by: MuPDF takes UTF-8 only, a descriptor serves for the rest."""
-    if is_unicode(path):
+    if is_unicode(str(path)):
         yield str(path)
         return
     with path.open("rb") as file:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from index.page_index import PageIndex
 from index.records import DocumentInput, DocumentRecord, PageInput, Resume, TextClass
+from index.text_layer import is_unicode
 from rag.encoder import PIXELS_PER_TOKEN, Encoder
 from rag.errors import DocumentError
 from rag.interrupts import interrupts_later
@@ -26,7 +27,6 @@ from rag.sources import (
     Source,
     file_sha256,
     is_gone,
-    is_unicode,
     path_of,
     storable,
 )
@@ -95,6 +95,17 @@ class IngestReport:
     gone: tuple[str, ...] = ()  # documents whose files are no longer there, and which stay
     seconds: float = 0.0
     interrupted: str = ""
+
+    def add(self, later: "IngestReport") -> None:
+        """Take in the report of a run that came after this one."""
+        self.documents = Counter(self.documents + later.documents)
+        self.pages = Counter(self.pages + later.pages)
+        self.failures += later.failures
+        self.notes += later.notes
+        self.read_by_ocr += later.read_by_ocr
+        self.unread_pages = later.unread_pages  # of the whole index
+        self.seconds += later.seconds
+        self.interrupted = later.interrupted
 
 
 class Progress(Protocol):
@@ -424,6 +435,7 @@ class Ingest:
         self._last_commit = time.monotonic()
         self._progress.update(
             documents=self._n_documents,
+            # a list first, all at once: other threads add to it
             pages=(self._n_pages[0], self._n_pages[1] + sum(list(self._n_ahead.values()))),
             failed=len(self.report.failures),
             what=what,
@@ -446,7 +458,7 @@ def text_class(page: ReadPage) -> TextClass:
 
 def _require_name_for_office(path: Path) -> None:
     """Raise DocumentError for what LibreOffice cannot be given."""
-    if not is_unicode(path):
+    if not is_unicode(str(path)):
         raise DocumentError(
             "is an Office file under a path that is not UTF-8, which LibreOffice cannot open: "
             "rename it, or save it as PDF"

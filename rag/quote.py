@@ -42,12 +42,12 @@ def quote(question: str, rows: Sequence[str]) -> str:
     for the ticks of an axis, unless a sentence or a row of a table says it.
     """
     texts = [" ".join(row.split()) for row in rows if row.strip()]
-    found = [terms(text) for text in texts]
+    asked, found = terms(question), [terms(text) for text in texts]
     count = Counter(word for row in found for word in row)
-    weight = {word: math.log(1 + len(texts) / count[word]) for word in terms(question) & set(count)}
+    weight = {word: math.log(1 + len(texts) / count[word]) for word in asked & set(count)}
     chosen: list[int] = []
     is_small = sum(map(len, texts)) <= MOST_CHARS
-    said_at = _said_at(texts, found, terms(question)) if is_small else None
+    said_at = _said_at(texts, found, asked) if is_small else None
     if said_at is not None:
         chosen.append(said_at)
     missing = set(weight).difference(*(found[at] for at in chosen))
@@ -64,7 +64,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
         chosen.append(best)
         missing -= found[best]
     if weight and is_small and said_at is None:
-        has_all = len(weight) == len(terms(question)) and not missing
+        has_all = len(weight) == len(asked) and not missing
         if not (has_all and any(_is_of_table(texts[at]) for at in chosen)):
             return _joined(texts, _but_ticks(texts))
     return _joined(texts, sorted(set(chosen) | _continued(texts, chosen)))

@@ -88,9 +88,14 @@ def _is_alone(line: PlacedLine, lines: Sequence[PlacedLine]) -> bool:
 
 def is_right_under(lower: PlacedLine, upper: PlacedLine) -> bool:
     """Whether a line stands centred right below another."""
+    is_centred = abs(upper.left + upper.right - lower.left - lower.right) < upper.bottom - upper.top
+    return is_centred and _is_next(lower, upper)
+
+
+def _is_next(lower: PlacedLine, upper: PlacedLine) -> bool:
+    """Whether a line begins where another ends, from top to bottom."""
     height = upper.bottom - upper.top
-    is_centred = abs(upper.left + upper.right - lower.left - lower.right) < height
-    return is_centred and -0.3 * height < lower.top - upper.bottom < 0.6 * height
+    return -0.3 * height < lower.top - upper.bottom < 0.6 * height
 
 
 def _joined(upper: PlacedLine, lower: PlacedLine) -> PlacedLine:
@@ -137,9 +142,8 @@ def _with_whole_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
 def _is_one_label(upper: PlacedLine, lower: PlacedLine, figures: Sequence[PlacedLine]) -> bool:
     height = upper.bottom - upper.top
     edges = (upper.left - lower.left, upper.right - lower.right)
-    is_under = -0.3 * height < lower.top - upper.bottom < 0.6 * height
     is_words = all(each.is_cell and not FIGURE.match(each.text) for each in (upper, lower))
-    if not (is_words and is_under and min(map(abs, edges)) < height):
+    if not (is_words and _is_next(lower, upper) and min(map(abs, edges)) < height):
         return False
     right = max(upper.right, lower.right) - height
     beside = [(each.top + each.bottom) / 2 for each in figures if each.left >= right]

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from index.text_layer import is_unicode
 from rag.errors import DocumentError, UsageError
 
 IMAGE_SUFFIXES = frozenset(
@@ -107,18 +108,9 @@ def discover(paths: Iterable[Path], known: Mapping[str, Known], ignore: Path) ->
     return Discovery(found, dict(skipped), tuple(folders), unlisted, tuple(links))
 
 
-def is_unicode(path: Path) -> bool:
-    """Say whether a path can be given to what takes text alone, rather than any bytes."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def storable(path: Path) -> str:
     """Return an absolute path as text: as it is, or as a file: URI where it is not Unicode."""
-    return str(path) if is_unicode(path) else path.as_uri()
+    return str(path) if is_unicode(str(path)) else path.as_uri()
 
 
 def path_of(stored: str) -> Path:

@@ -57,7 +57,7 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
         examples=markup_ask.example_row(language, shown) if shown else "",
         job=markup_library.job(language, job_of(progress, language)),
         documents=markup_library.documents(language, rows),
-        usage=markup_library.usage(language, service.library.sizes()[2]) if names else "",
+        usage=markup_library.usage(language, status.bytes) if names else "",
         names=names,
         seen=mark,
     )

@@ -173,12 +173,12 @@ class Library:
     def _start(self, request: IngestRequest, again: str = "") -> str:
         def work(progress: Progress) -> IngestReport:
             with self._writing, Pipeline(self._settings, self._pipeline.encoder) as pipeline:
-                if again:
-                    pipeline.house.read_again(again)
                 try:
+                    if again:
+                        pipeline.house.read_again(again)
                     report = pipeline.ingest(request, progress)
                     while not report.interrupted and (more := self._next()):
-                        report = _joined(report, pipeline.ingest(IngestRequest(more), progress))
+                        report.add(pipeline.ingest(IngestRequest(more), progress))
                     return report
                 finally:
                     self._take_no_more()
@@ -259,16 +259,3 @@ def _allowed(path: Path, roots: tuple[Path, ...]) -> Path:
 
 def _public(message: str | None) -> str | None:
     return None if message is None else public(message)
-
-
-def _joined(first: IngestReport, second: IngestReport) -> IngestReport:
-    """Return the report of two runs as of one."""
-    return replace(
-        second,
-        documents=first.documents + second.documents,
-        pages=first.pages + second.pages,
-        failures=first.failures + second.failures,
-        notes=first.notes + second.notes,
-        read_by_ocr=first.read_by_ocr + second.read_by_ocr,
-        seconds=first.seconds + second.seconds,
-    )

@@ -72,7 +72,12 @@ class ChatBody(BaseModel):
         Programs ask for more than this server gives, and send all that was ever said: they get the
         longest answer there is, and the latest turns count.
         """
-        spoken = [each for each in self.messages if each.role in ("user", "assistant")]
+        spoken = [
+            each
+            for each in self.messages
+            if each.role == "user"
+            or (each.role == "assistant" and each.text.strip())  # not a call of a tool
+        ]
         if any(each.has_more for each in self.messages):
             raise UsageError("only text is read: images and other parts are refused")
         if not spoken or spoken[-1].role != "user" or not spoken[-1].text.strip():

@@ -20,13 +20,7 @@ from rag.manner import AnswerOptions
 from rag.pipeline import Pipeline, Query, SearchResult
 from rag.records import Cancellation
 from rag.settings import DEFAULT_MODEL, Settings
-from ui.errors import (
-    ExpectedError,
-    NotReady,
-    RequestTimeout,
-    for_clients,
-    public,
-)
+from ui.errors import ExpectedError, NotReady, RequestTimeout, for_clients, public
 from ui.heat import QueryHeat, query_heat
 from ui.library import Library
 from ui.queue import AnswerQueue

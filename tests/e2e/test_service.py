@@ -211,6 +211,22 @@ def test_uploads_that_are_not_read_are_not_kept(make, tmp_path):
     assert kept.exists()
 
 
+def test_uploads_after_a_job_that_could_not_begin_are_read(make, monkeypatch):
+    service = make()
+    library = service.library
+
+    def refused(self, document):
+        raise DocumentUnknown(f"{document!r} went away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("rag.house.House.read_again", refused)
+        library.reread("kettle-manual.pdf")
+        assert "went away" in wait_for_job(service).error
+    own = library.store_upload("own.pdf", (SAMPLES / "kettle-manual.pdf").read_bytes())
+    library.ingest([own], uploaded=True)
+    assert wait_for_job(service).report.added == 1
+
+
 def test_a_document_that_cannot_be_read_again_is_not_lost(make):
     service = make()
     path = service.library.store_upload("own.pdf", (SAMPLES / "kettle-manual.pdf").read_bytes())
