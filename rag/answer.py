@@ -17,7 +17,14 @@ from rag.encoder import PIXELS_PER_TOKEN
 from rag.errors import DocumentError
 from rag.manner import AnswerOptions, Manner
 from rag.page_choice import PageRef, fitting, in_reading_order
-from rag.words import NOTHING_TO_QUOTE, QUOTED_NOTE, in_language_of, not_found, page_named
+from rag.words import (
+    NOTHING_TO_QUOTE,
+    QUOTED_NOTE,
+    UNREAD,
+    in_language_of,
+    not_found,
+    page_named,
+)
 
 if TYPE_CHECKING:
     from models.engine import Engine
@@ -335,15 +342,13 @@ def worth_quoting(hits: Sequence[PageHit]) -> tuple[PageHit, ...]:
     return (*hits[:1], *further)
 
 
-def unread_note(documents: Sequence[DocumentRecord]) -> tuple[str, ...]:
+def unread_note(question: str, documents: Sequence[DocumentRecord]) -> tuple[str, ...]:
     """Say that "not found" was said without all pages having been read, if so."""
     n_unread = sum(each.status != "complete" for each in documents)
     if not n_unread:
         return ()
-    return (
-        f"{n_unread} of {len(documents)} documents are not read to the end, so the answer may be "
-        "there; `yomu list` says why",
-    )
+    note = in_language_of(question, UNREAD).format(unread=n_unread, all=len(documents))
+    return (note,)
 
 
 def image_budget(engine: "Engine", question: Question, manner: Manner, max_new_tokens: int) -> int:

@@ -344,7 +344,7 @@ class Pipeline:
         encode_s = found.encode_s
         below = f"{filters.folder.strip('/')}/" if filters.folder else ""
         within = [each for each in documents if each.name.startswith(below)]
-        notes = () if pages else unread_note(within)
+        notes = () if pages else unread_note(question.text, within)
         evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s, notes)
         return AnswerStream(
             evidence,

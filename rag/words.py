@@ -19,6 +19,12 @@ NOT_FOUND: Words = {
 }
 # Of the command line; the page has its own (ui/texts.py).
 READING: Words = {"en": "Reading {pages} …", "ja": "{pages}を読んでいます…"}
+UNREAD: Words = {
+    "en": "{unread} of {all} documents are not read to the end, so the answer may be there; "
+    "`yomu list` says why",
+    "ja": "{all}件の文書のうち{unread}件は最後まで読めていないため、"
+    "答えはそこにあるかもしれません。理由は`yomu list`で分かります",
+}
 READ_FROM: Words = {"en": "Read from: {pages}", "ja": "参照したページ: {pages}"}
 NEAREST: Words = {"en": "The nearest pages: {pages}", "ja": "近いページ: {pages}"}
 NEAREST_ONLY: Words = {
@@ -34,7 +40,7 @@ QUOTED_HINT: Words = {
 
 def in_language_of(question: str, texts: Words) -> str:
     """Choose the text that goes with a question."""
-    has_japanese = re.search(r"[\u3040-\u30ff\u3400-\u9fff]", question)
+    has_japanese = re.search(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]", question)
     return texts["ja" if has_japanese else "en"]
 
 

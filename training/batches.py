@@ -66,6 +66,7 @@ class Batch:
     query_ignored: Tensor  # (Q, B) True where another row holds the query's text too
     token_places: Tensor  # (T, 2) query and place of each token that carries ink
     token_cells: Tensor  # (T, B, C) int8: 1 the cells it stands on, -1 cells with the same text
+    points: Tensor | None = None  # (P, 3) row, place of a target, place of a cell that shows it
     named: Tensor | None = None  # (N, 2) number of a real cell, id of a token that ends in it
     features: Tensor | None = None  # (n, hidden) visual tokens, where they are known already
     again: bool = False  # shown before
@@ -184,7 +185,7 @@ class Sampler:
             if len(found.positions) > 0.6 * rows * columns:
                 break
         assert best is not None
-        return best, ask(best, rng, r.questions, whole=False)
+        return best, ask(best, rng, r.questions, False, self.tools.corpus.asked)
 
     def _lines(self) -> tuple[Window, list[Asked]]:
         rng, page = self.rng, self._page()
@@ -200,8 +201,7 @@ class Sampler:
             min(48, max(1, int((x1 - x0 + 2 * margin) / CELL_PX) + 1)),
         )
         found = window(part, self.tools.classes)
-        text = "".join(line.text for line in found.lines[:1])
-        return found, read_line(text, rng) if len(found.lines) == 1 else []
+        return found, read_line(found.lines[0], rng) if len(found.lines) == 1 else []
 
     def _pages(self) -> tuple[Window, list[Asked]]:
         r, tools = self.recipe, self.tools
@@ -212,7 +212,7 @@ class Sampler:
             page = self._draw(self.twin, self.rng.randrange(1, 1 << 30))
             self.twin = None
         found = window(fit(page, r.max_cells), tools.classes)
-        return found, ask(found, self.rng, max(r.questions, 1) * 2, whole=True)
+        return found, ask(found, self.rng, 2 * max(r.questions, 1), True, tools.corpus.asked)
 
 
 def collate(
@@ -242,8 +242,10 @@ def collate(
         "slots": torch.from_numpy(slots),
     }
     tensors["named"] = torch.from_numpy(_names(windows, tools.tokenizer))
-    sequences = [sequence(found, asked, tools.tokenizer, ids, rng) for found, asked in rows]
-    tensors |= _pad_sequences(sequences, ids["<|endoftext|>"])
+    written = [sequence(found, asked, tools.tokenizer, ids, rng) for found, asked in rows]
+    tensors |= _pad_sequences([each for each, _ in written], ids["<|endoftext|>"])
+    points = [(row, *pair) for row, (_, pairs) in enumerate(written) for pair in pairs]
+    tensors["points"] = torch.tensor(points, dtype=torch.int64).view(-1, 3)
     tensors |= _queries(windows, width, tools, ids, rng, queries)
     return Batch(**tensors)
 
@@ -274,8 +276,11 @@ def sequence(
     tokenizer: Tokenizer,
     ids: dict[str, int],
     rng: random.Random,
-) -> NDArray[np.int64]:
-    """Return a row (6, L): id, three positions, segment, target."""
+) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+    """Return a row (6, L): id, three positions, segment, target; and where targets are shown.
+
+    The latter are pairs of places in the row: of a target, and of a cell that shows it.
+    """
 
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text).ids
@@ -291,11 +296,17 @@ def sequence(
     page[5] = IGNORED
     after = start + max(found.grid)
     parts = [page, _continuation(encode(templates.PAGE_SUFFIX), [], after, 1)]
+    points: list[tuple[int, int]] = []
     for number, item in enumerate(asked):
-        head = f"<|vision_end|>{item.question}<|im_end|>\n<|im_start|>assistant\n"
-        answer = encode(f"{item.answer}<|im_end|>")
-        parts.append(_continuation(encode(head), answer, after, number + 2))
-    return np.concatenate(parts, axis=1)
+        head = encode(f"<|vision_end|>{item.question}<|im_end|>\n<|im_start|>assistant\n")
+        answer = tokenizer.encode(f"{item.answer}<|im_end|>")
+        place = sum(part.shape[1] for part in parts) + len(head) - 1  # of the first target
+        if item.cells is not None:
+            for token, (begin, end) in enumerate(answer.offsets[:-1]):
+                where = item.cells[begin:end]
+                points += [(place + token, start + cell) for cell in np.unique(where[where >= 0])]
+        parts.append(_continuation(head, answer.ids, after, number + 2))
+    return np.concatenate(parts, axis=1), points
 
 
 def _continuation(

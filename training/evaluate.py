@@ -58,6 +58,8 @@ class Held:
                 parts |= losses.match(lessons, encoded.hidden, batch, self.image_token)[1]
             if stage.read and bool((batch.targets >= 0).any()):
                 parts |= losses.read(lessons.yomu, encoded.hidden, batch)[1]
+            if stage.read and encoded.looked:
+                parts |= losses.point(encoded, batch)[1]
             for name, value in parts.items():
                 sums.setdefault(name, []).append(float(value))
         lessons.train()

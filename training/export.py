@@ -1,14 +1,17 @@
 """Writes a checkpoint as the hub does: base/ and adapter/, ready for `yomu models build`.
 
     python -m training.export WORK OUT        averaged weights of WORK/latest.pt to OUT
+    python -m training.export WORK OUT --retriever models/embedded   … finding as the shipped model
     yomu models build OUT models/embedded …   see README.md
 
-Retriever and generator are one set of weights, trained together, so the adapter is a LoRA of zeros:
-the folder has the form of ColQwen2's, and a later run may fill it in.
+A run that teaches to find teaches one set of weights: its adapter is a LoRA of zeros. A run that
+teaches to read changes the matrices of the decoder alone; what finds pages is then the adapter:
+the difference of both, by singular value decomposition, as ColQwen2's is a LoRA on Qwen2-VL.
 """
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated
 
@@ -25,16 +28,18 @@ from training.batches import patch_positions
 from training.card import write_card
 from training.config import CELL_PX, from_dict, hub_config
 from training.losses import Lessons
-from training.model import Yomu, normalise
+from training.model import Yomu, is_adapted, normalise
 from training.samples import inked, patchify
 from training.spelling import SpelledEmbedding
+from training.start import load_decoder
 
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 MAX_PIXELS = 1500 * 28 * 28
-RANK = 1
+SAME = 2e-3  # of a parameter's largest value: what fp16 leaves of it
+RANK = 128  # of an adapter that holds another retriever
 
 
 def load(work: Path) -> tuple[Yomu, dict]:
@@ -54,13 +59,17 @@ def load(work: Path) -> tuple[Yomu, dict]:
     return lessons.yomu.eval(), saved
 
 
-def write(work: Path, out: Path) -> None:
-    """Write OUT/base and OUT/adapter, replacing what was there only when all is written."""
+def write(work: Path, out: Path, retriever: Path | None = None) -> None:
+    """Write OUT/base and OUT/adapter, replacing what was there only when all is written.
+
+    retriever  model folder whose decoder the adapter makes of this one; None: the adapter is zero
+    """
     model, saved = load(work)
+    finds = model if retriever is None else with_decoder_of(model, retriever)
     partial = out.with_name(out.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     write_base(model, Tokenizer.from_file(str(work / "tokenizer.json")), partial / "base")
-    write_adapter(model, partial / "adapter")
+    write_adapter(model, finds, partial / "adapter")
     write_card(work, saved, sum(p.numel() for p in model.parameters()), partial / "MODEL_CARD.md")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -82,23 +91,42 @@ def write_base(model: Yomu, tokenizer: Tokenizer, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def write_adapter(model: Yomu, folder: Path) -> None:
-    """Write a PEFT adapter that changes nothing, on every linear map of the decoder."""
+def with_decoder_of(model: Yomu, folder: Path) -> Yomu:
+    """Return the model with the decoder and projection of a built model folder.
+
+    Raises ValueError if anything but matrices of layers differs: no adapter could hold that.
+    """
+    finds = deepcopy(model)
+    load_decoder(finds, folder)
+    other = dict(finds.named_parameters())
+    for name, value in model.named_parameters():
+        if not is_adapted(name) and (value - other[name]).abs().max() > SAME * value.abs().max():
+            raise ValueError(f"{folder}: {name} differs from the run's")
+    return finds
+
+
+def write_adapter(model: Yomu, finds: Yomu, folder: Path) -> None:
+    """Write the PEFT adapter that makes `finds` of the model: every matrix of its decoder."""
     folder.mkdir(parents=True)
+    rank = 1 if finds is model else RANK
     tensors: dict[str, Tensor] = {}
-    for number, layer in enumerate(model.model.layers):
+    for number, (layer, other) in enumerate(
+        zip(model.model.layers, finds.model.layers, strict=True)
+    ):
         for name in LINEARS:
             part, linear = name.split(".")
-            weight = getattr(layer, part)[linear].weight
+            change = getattr(other, part)[linear].weight - getattr(layer, part)[linear].weight
+            left, values, right = torch.linalg.svd(change, full_matrices=False)
+            root = values[:rank].sqrt()
             key = f"base_model.model.model.layers.{number}.{name}"
-            tensors[f"{key}.lora_A.weight"] = torch.zeros(RANK, weight.shape[1])
-            tensors[f"{key}.lora_B.weight"] = torch.zeros(weight.shape[0], RANK)
+            tensors[f"{key}.lora_A.weight"] = (root[:, None] * right[:rank]).contiguous()
+            tensors[f"{key}.lora_B.weight"] = (left[:, :rank] * root).contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "base_model_name_or_path": "base",
-        "r": RANK,
-        "lora_alpha": RANK,
+        "r": rank,
+        "lora_alpha": rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": [name.split(".")[1] for name in LINEARS],
@@ -193,9 +221,13 @@ def reference_vectors(model: Yomu, tokenizer: Tokenizer, image: NDArray[np.uint8
 def main(
     work: Annotated[Path, typer.Argument(help="work folder with latest.pt")],
     out: Annotated[Path, typer.Argument(help="folder to write base/ and adapter/ into")],
+    retriever: Annotated[
+        Path | None,
+        typer.Option(help="model folder that finds pages better than the run's weights"),
+    ] = None,
 ) -> None:
     """Export the averaged weights of the last checkpoint."""
-    write(work, out)
+    write(work, out, retriever)
     print(f"{out}: base, adapter, MODEL_CARD.md")
 
 

@@ -4,7 +4,8 @@ see     which character stands in each slot of a cell (dense, moves first)
 match   which cells show this word (dense, both ways), then which window holds this phrase (MaxSim,
         ColPali arXiv:2407.01449)
 name    which tokens end in this cell, among all that the batch shows (dense)
-read    the next token of an answer
+read    the next token of an answer, and where to look for it (attention that is told where to look:
+        Liu et al., arXiv:1609.04186)
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from training.spelling import SpelledEmbedding
 SLOT_DIM = 64
 GROUP = 32  # rows whose phrases are looked for in one another
 BLANK_KEPT = 0.05  # of the blank slots: the classifier over 3,700 characters is not free
+POINTERS = 2  # layers, the last ones, whose first head looks where the next token stands
 BLANK_SHARE = 0.15  # of the seeing loss: blank slots are many and easy
 
 
@@ -45,10 +47,18 @@ class Lessons(nn.Module):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch after one pass: visual tokens (n, hidden) and hidden states (B, L, hidden)."""
+    """A batch after one pass.
+
+    features  (n, hidden) visual tokens
+    hidden    (B, L, hidden) hidden states; None: the decoder was not run
+    mask      (B, L, L) True where a place sees another
+    looked    (B, L, L) each: scores of the first heads of the last layers
+    """
 
     features: Tensor
     hidden: Tensor | None
+    mask: Tensor | None = None
+    looked: tuple[Tensor, ...] = ()
 
 
 def encode(model: Yomu, batch: Batch, image_token: int, decode: bool) -> Encoded:
@@ -57,7 +67,15 @@ def encode(model: Yomu, batch: Batch, image_token: int, decode: bool) -> Encoded
     if not decode:
         return Encoded(features, None)
     embeds = model.embed(batch.ids, features, image_token)
-    return Encoded(features, model.model(embeds, batch.position_ids, segment_mask(batch.segments)))
+    pointers = model.model.layers[-POINTERS:]
+    for layer in pointers:
+        layer.watched = batch.points is not None and len(batch.points) > 0
+    mask = segment_mask(batch.segments)
+    hidden = model.model(embeds, batch.position_ids, mask)
+    looked = tuple(layer.looked for layer in pointers if layer.watched)
+    for layer in pointers:
+        layer.watched, layer.looked = False, None
+    return Encoded(features, hidden, mask[:, 0], looked)
 
 
 def see_cells(model: Yomu, batch: Batch) -> Tensor:
@@ -227,3 +245,24 @@ def read(model: Yomu, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, T
     loss = F.cross_entropy(logits, truth)
     right = (logits.argmax(-1) == truth).float().mean()
     return loss, {"read": loss.detach(), "read_tokens": right}
+
+
+def point(encoded: Encoded, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of looking at the cells that show the next token, and how often that is so.
+
+    A decoder of few layers finds out by itself where to look only after very many pages; the boxes
+    of all characters are known, so it is told.
+    """
+    assert batch.points is not None and encoded.mask is not None
+    places, which = batch.points[:, :2].unique(dim=0, return_inverse=True)
+    row, place = places.T
+    shown = torch.zeros_like(encoded.mask[row, place])
+    shown[which, batch.points[:, 2]] = True
+    seen = encoded.mask[row, place]
+    found, right = [], []
+    for looked in encoded.looked:
+        scores = looked[row, place].float().masked_fill(~seen, -1e4)
+        found.append((scores.logsumexp(1) - scores.masked_fill(~shown, -1e4).logsumexp(1)).mean())
+        right.append(shown.gather(1, scores.argmax(1, keepdim=True)).float().mean())
+    loss = torch.stack(found).mean()
+    return loss, {"point": loss.detach(), "pointed": torch.stack(right).amax()}

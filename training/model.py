@@ -138,6 +138,8 @@ class DecoderLayer(nn.Module):
         super().__init__()
         dim, kv = config.hidden_size, config.num_key_value_heads * config.head_dim
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.watched = False  # whether to keep what the first head looks at
+        self.looked: Tensor | None = None  # its scores (B, L, L) in the last pass, without mask
         self.input_layernorm = RMSNorm(dim, eps=config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(dim, eps=config.rms_norm_eps)
         self.self_attn = nn.ModuleDict(
@@ -165,6 +167,8 @@ class DecoderLayer(nn.Module):
             for name in ("q_proj", "k_proj", "v_proj")
         )
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        if self.watched:
+            self.looked = q[:, 0] @ k[:, 0].transpose(1, 2) / math.sqrt(self.head_dim)
         repeat = self.heads // k.shape[1]
         mixed = F.scaled_dot_product_attention(
             q,
@@ -234,6 +238,11 @@ class Yomu(nn.Module):
     def project(self, hidden: Tensor) -> Tensor:
         """Return unit vectors (…, 128) of hidden states."""
         return F.normalize(self.custom_text_proj(hidden).float(), dim=-1)
+
+
+def is_adapted(name: str) -> bool:
+    """Whether a parameter of any module is a matrix of the decoder, which a LoRA can change."""
+    return ".layers." in name and name.endswith("proj.weight")
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,11 +1,13 @@
 """What is asked of a window or a page, and the right answers."""
 
 import random
-import re
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from training.corpus import is_japanese
-from training.samples import Window
+from training.samples import Line, Window, phrase, rows
 
 ABSENT = {"en": "Not on this page.", "ja": "このページにはありません。"}
 AROUND = {  # how people ask for a phrase
@@ -28,6 +30,7 @@ AROUND = {  # how people ask for a phrase
         ("", "はいつですか"),
     ),
 }
+MOST_READ = 64  # letters of an answer that is a line
 LINKS = {"en": (" in ", " of ", " for ", " and ", ", "), "ja": ("の", "における", "と", "、", " ")}
 READ = {
     "en": ["Read the text.", "What does it say?", "Transcribe this line."],
@@ -37,11 +40,15 @@ READ = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A question put to the model and the answer it should give."""
+    """A question put to the model and the answer it should give.
+
+    cells  (n,) the cell that shows each character of the answer, -1 for none; None: unknown
+    """
 
     kind: str
     question: str
     answer: str
+    cells: NDArray[np.int64] | None = None
 
 
 def wording(language: str, asked: list[str], other: str, rng: random.Random) -> tuple[str, str]:
@@ -68,26 +75,31 @@ def _language(text: str) -> str:
     return "ja" if is_japanese(text) else "en"
 
 
-def read_line(text: str, rng: random.Random) -> list[Asked]:
+def read_line(line: Line, rng: random.Random) -> list[Asked]:
     """Ask for the whole text of a one-line window."""
-    return [Asked("line", rng.choice(READ[_language(text)]), text)] if text else []
+    return [Asked("line", rng.choice(READ[_language(line.text)]), line.text, line.cells)]
 
 
-def ask(found: Window, rng: random.Random, count: int, whole: bool) -> list[Asked]:
-    """Return up to `count` questions; facts only when the whole page is in view."""
-    asked: list[Asked] = []
-    lines = [line.text for line in found.lines if len(line.text) >= 8]
-    while len(asked) < count:
-        if whole and found.page.facts and rng.random() < 0.7:
+def ask(
+    found: Window, rng: random.Random, count: int, whole: bool, asked: dict[str, list[str]]
+) -> list[Asked]:
+    """Return up to `count` questions; facts only when the whole page is in view.
+
+    asked  real questions by language (`wording`)
+    """
+    wanted: list[Asked] = []
+    lines = [line for line in rows(found.lines) if len(line.text) >= 8]
+    while len(wanted) < count:
+        if whole and found.page.facts and rng.random() < 0.4:
             fact = rng.choice(found.page.facts)
-            asked.append(Asked(fact.kind, fact.question, fact.answer))
+            wanted.append(Asked(fact.kind, fact.question, fact.answer))
         elif whole and rng.random() < 0.1:
-            asked.append(_absent(rng, found.page.language))
+            wanted.append(_absent(rng, found.page.language))
         elif lines:
-            asked.append(_continue(rng.choice(lines), rng))
+            wanted.append(_read_on(rng.choice(lines), rng, asked))
         else:
             break
-    return asked
+    return wanted
 
 
 def _absent(rng: random.Random, language: str) -> Asked:
@@ -99,19 +111,25 @@ def _absent(rng: random.Random, language: str) -> Asked:
     return Asked("absent", question, ABSENT[language])
 
 
-def _continue(text: str, rng: random.Random) -> Asked:
-    """Ask what follows a few words of a line: finding a place and reading on from it."""
+def _read_on(line: Line, rng: random.Random, asked: dict[str, list[str]]) -> Asked:
+    """Ask for a few words of a line; the answer is the line from these words on.
+
+    They are found, and what stands behind them is read: the value of a label, the figures of a row.
+    """
+    language = _language(line.text)
+    words, start = phrase(line, rng, language == "ja")
+    cut = start + min(len(words), rng.randint(4, 24))  # of many words the first few are asked for
+    words = line.text[start:cut].strip() if rng.random() < 0.7 else words
+    shown = words.lower() if rng.random() < 0.2 else words
+    lead, tail = wording(language, asked[language], "", rng)
+    end = _end_of(line.text, start + MOST_READ)
+    return Asked("row", f"{lead}{shown}{tail}", line.text[start:end], line.cells[start:end])
+
+
+def _end_of(text: str, most: int) -> int:
+    """Return where an answer ends that may reach to `most`: not within a word."""
+    if most >= len(text):
+        return len(text)
     if is_japanese(text):
-        start = rng.randrange(max(1, len(text) - 8))
-        cut = start + rng.randint(3, 6)
-        return Asked(
-            "continue", f"「{text[start:cut]}」の続きは?", text[cut : cut + 12] or text[start:]
-        )
-    words = [m.start() for m in re.finditer(r"\S+", text)]
-    first = rng.randrange(max(1, len(words) - 3))
-    cut = min(first + rng.randint(1, 3), len(words) - 1)
-    if cut <= first:
-        return Asked("line", "What does it say?", text)
-    head = text[words[first] : words[cut]].strip()
-    tail = " ".join(text[words[cut] :].split()[:6])
-    return Asked("continue", f'What comes after "{head}"?', tail)
+        return most
+    return most if " " not in text[:most] else text.rindex(" ", 0, most)

@@ -6,6 +6,7 @@ and left out; the others keep the positions of the full grid.
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,21 @@ from training.config import CELL_PX, PATCH_PX
 from training.pages import DrawnPage, Glyphs
 
 SLOTS = 8  # a cell's slots of 7×14 px: 2 rows of 4
+CELL_LETTERS = 28  # of a table's cell at most: longer lines side by side are columns of text
 BLANK, UNKNOWN = 0, 1  # classes of a slot; known characters follow
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text inside a window: its string, and for every character its cell (-1: none)."""
+    """A line of text inside a window.
+
+    cells  (n,) the cell of every character, -1 for none
+    box    x0 y0 x1 y1 of what is inside, in pixels
+    """
 
     text: str
     cells: NDArray[np.int64]
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,38 @@ def _lines(glyphs: Glyphs, cells: NDArray[np.int64]) -> list[Line]:
                 where.append(-1)
             text.append(chr(glyphs.codes[index]))
             where.append(cells[index])
-        found.append(Line("".join(text), np.array(where, np.int64)))
+        boxes = glyphs.boxes[members]
+        box = (*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist())
+        found.append(Line("".join(text), np.array(where, np.int64), box))
     return found
+
+
+def rows(lines: Sequence[Line]) -> list[Line]:
+    """Return lines with the short ones that stand side by side, as in a table, joined to one."""
+    found: list[list[Line]] = []
+    for line in sorted(lines, key=lambda line: line.box[0]):
+        beside = (row for row in found if _is_beside(row[-1], line))
+        row = next(beside, None)
+        if row is None:
+            found.append([line])
+        else:
+            row.append(line)
+    return [_joined(row) for row in found]
+
+
+def _is_beside(left: Line, right: Line) -> bool:
+    overlap = min(left.box[3], right.box[3]) - max(left.box[1], right.box[1])
+    lower = min(left.box[3] - left.box[1], right.box[3] - right.box[1])
+    is_short = max(len(left.text), len(right.text)) <= CELL_LETTERS
+    return is_short and left.box[2] <= right.box[0] and overlap > 0.6 * lower
+
+
+def _joined(row: Sequence[Line]) -> Line:
+    space = np.array([-1])
+    cells = np.concatenate([part for line in row for part in (space, line.cells)])[1:]
+    boxes = np.array([line.box for line in row])
+    box = (*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist())
+    return Line(" ".join(line.text for line in row), cells, box)
 
 
 def character_classes(characters: str) -> NDArray[np.int32]:

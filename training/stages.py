@@ -72,10 +72,23 @@ STAGES = {
         Stage(
             "read",
             Recipe(
-                queries=2, questions=1, windows=0.7, lines=0.3, cells=450, degraded=0.1, plain=0.8
+                queries=0,
+                questions=4,
+                cells=900,
+                rows=6,
+                columns=20,
+                stretch=(0.7, 1, 1, 1, 2),
+                windows=0.85,
+                lines=0.05,
+                pages=0.1,
+                degraded=0.1,
+                plain=0.4,
+                fresh=0.3,
+                english=0.6,
             ),
-            match=0.5,
-            read=0.5,
+            see=0.0,
+            read=1.0,
+            rate=2e-3,
         ),
         Stage(
             "pages",

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.losses import Lessons
+from training.model import Yomu
 from training.spelling import SpelledEmbedding
 
 FIRST_CLASS = 2  # blank and unknown come before the characters
@@ -57,7 +58,7 @@ def load(lessons: Lessons, file: Path, characters: str) -> int:
 
 
 @torch.no_grad()
-def load_decoder(lessons: Lessons, folder: Path) -> None:
+def load_decoder(yomu: Yomu, folder: Path) -> None:
     """Set decoder, token embeddings and projection to those of a built model folder.
 
     Its matrices come back from int8, a scale a column; embeddings are fp16. Letters start at
@@ -73,7 +74,6 @@ def load_decoder(lessons: Lessons, folder: Path) -> None:
         whole = to_array(saved[f"{name}.int8"], str(folder))
         return torch.from_numpy(whole.T * scale[:, None])
 
-    yomu = lessons.yomu
     values = {f"custom_text_proj.{n}": t for n, t in _projection(folder).items()}
     try:
         for name, _ in yomu.model.named_parameters(prefix="model"):

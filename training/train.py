@@ -30,7 +30,7 @@ from training import corpus, fonts, losses, spelling, start, tokenizer
 from training.batches import Batch, Stream, Tools
 from training.config import SIZES, ModelConfig, from_dict, to_dict
 from training.evaluate import Held
-from training.model import Yomu, normalise, whiten_patches
+from training.model import Yomu, is_adapted, normalise, whiten_patches
 from training.muon import Muon
 from training.stages import STAGES, Stage
 
@@ -67,12 +67,17 @@ class Trainer:
         if not stage.see:  # what sees is done; the decoder learns from what it is shown
             for part in (self.lessons.yomu.visual, self.lessons.slots, self.lessons.characters):
                 part.requires_grad_(False)
+        if not (
+            stage.see or stage.match
+        ):  # what finds pages stays as it is: an adapter of the rest
+            for name, value in self.lessons.named_parameters():
+                value.requires_grad_(is_adapted(name))
         self.must_whiten = saved is None and sight is None
         if saved is None and sight is not None:
             known = (work / "characters.txt").read_text(encoding="utf-8")
             print(f"{sight}: {start.load(self.lessons, sight, known)} characters are known")
         if saved is None and decoder is not None:
-            start.load_decoder(self.lessons, decoder)
+            start.load_decoder(self.lessons.yomu, decoder)
         self.average = AveragedModel(self.lessons, multi_avg_fn=_average)
         self.step, self.seconds = 0, 0.0
         self.optimisers = optimisers(self.lessons, stage)
@@ -147,7 +152,7 @@ def optimisers(lessons: nn.Module, stage: Stage) -> list[torch.optim.Optimizer]:
     """
     hidden = [
         p for name, p in lessons.named_parameters()
-        if p.ndim == 2 and (".blocks." in name or ".layers." in name)
+        if (p.ndim == 2 and ".blocks." in name) or is_adapted(name)
     ]  # fmt: skip
     chosen = {id(p) for p in hidden}
     # AdamW moves a row as far for one showing as for many: whole batches are learnt by heart so
@@ -182,6 +187,9 @@ def total_loss(
         loss, parts = loss + stage.names * found, parts | more
     if stage.read and bool((batch.targets >= 0).any()):
         found, more = losses.read(lessons.yomu, encoded.hidden, batch)
+        loss, parts = loss + stage.read * found, parts | more
+    if stage.read and encoded.looked:
+        found, more = losses.point(encoded, batch)
         loss, parts = loss + stage.read * found, parts | more
     return loss, parts
 

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rag.records import Filters
 from ui.api_page import api_page
-from ui.errors import ExpectedError, NotAllowed, public
+from ui.errors import ExpectedError, NotAllowed, error_body, public
 from ui.requests import Finished, SearchRequest
 from ui.service import Service
 from ui.streaming import events
@@ -32,7 +32,7 @@ from ui.wire import (
 
 MOST_FILES = 100
 DEFAULT_SIDE_PX = 1400
-# What any route may answer beside 200; the body is {"error": "one line"}.
+# What any route may answer beside 200; the body is {"error": "one line"}, below /v1 as OpenAI's.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/json": {}}}
     for status, text in {
@@ -68,7 +68,8 @@ def install(app: FastAPI, service: Service) -> None:
 async def _expected(request: Request, error: Exception) -> Response:
     status = status_of(error)
     headers = {"retry-after": "30"} if status in (429, 503) else None
-    return JSONResponse({"error": public(str(error))}, status, headers=headers)
+    body = error_body(request.url.path, status, public(str(error)))
+    return JSONResponse(body, status, headers=headers)
 
 
 async def _misshapen(request: Request, error: Exception) -> Response:
@@ -79,7 +80,8 @@ async def _misshapen(request: Request, error: Exception) -> Response:
     places = (".".join(map(str, each["loc"][1:] or each["loc"])) for each in kept)
     said = (each["msg"] for each in kept)
     line = "; ".join(f"{place}: {what}" for place, what in zip(places, said, strict=True))
-    body = json.dumps({"detail": kept, "error": line})  # ASCII: half letters are escaped
+    said_so = error_body(request.url.path, 422, line)
+    body = json.dumps({"detail": kept, **said_so})  # ASCII: half letters are escaped
     return Response(body, 422, media_type="application/json")
 
 

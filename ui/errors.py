@@ -53,6 +53,14 @@ def public(message: str) -> str:
     return _PATH.sub(lambda found: re.split(r"[/\\]", found[0])[-1] or "…", message)
 
 
+def error_body(path: str, status: int, line: str) -> dict[str, object]:
+    """Return what says in JSON what went wrong: below /v1 as OpenAI's clients read it."""
+    if not path.startswith("/v1/"):
+        return {"error": line}
+    kind = "server_error" if status >= 500 or status == 429 else "invalid_request_error"
+    return {"error": {"message": line, "type": kind, "param": None, "code": None}}
+
+
 @contextmanager
 def for_clients() -> Iterator[None]:
     """Let errors say nothing of this machine's disk, and say the usual ones better."""

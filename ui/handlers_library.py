@@ -11,7 +11,7 @@ from ui.jobs import IngestProgress
 from ui.markup_library import Job, Row
 from ui.requests import ServiceStatus
 from ui.service import Service
-from ui.texts import examples, sentences, size_text, word
+from ui.texts import counted, examples, sentences, size_text, word
 
 MAX_PROBLEMS = 50  # of one run, in the browser; the rest is in the log and in `yomu list`
 
@@ -122,7 +122,7 @@ def add_files(service: Service, files: Sequence[tuple[str, str]], language: str)
             problems.append(said if name in said else f"{name}: {said}")
     lines = [markup.note(word(language, "error", reason=each), "error") for each in problems]
     if taken:
-        text = word(language, "uploading", n=len(taken))
+        text = counted(language, "uploading", len(taken))
         lines.append(_started(lambda: service.library.ingest(taken, uploaded=True), text, language))
     return "".join(lines)
 

@@ -7,7 +7,7 @@ the model is told how to answer by its own folder. The pages go out as `annotati
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from rag.answer import Answer, Turn
 from rag.errors import UsageError
 from rag.words import QUOTED_HINT, QUOTED_NOTE, in_language_of
 from ui.api import ERRORS, begun, client_of
-from ui.errors import ExpectedError, public
+from ui.errors import ExpectedError, error_body, public
 from ui.requests import AskRequest, Event, Finished, Piece, ServiceLimits
 from ui.service import Service
 from ui.streaming import events
@@ -55,6 +55,12 @@ class Message(BaseModel):
         return "\n".join(part.text for part in self.content)
 
 
+class StreamOptions(BaseModel):
+    """What a stream has beside the text."""
+
+    include_usage: bool = False
+
+
 class ChatBody(BaseModel):
     """A chat completion; what is not named here (temperature, …) is accepted and left alone."""
 
@@ -63,6 +69,7 @@ class ChatBody(BaseModel):
     messages: list[Message] = Field(min_length=1)
     model: str = ""
     stream: bool = False
+    stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
@@ -118,12 +125,13 @@ def install(app: FastAPI, service: Service) -> None:
         made = _Completion(body.model or service.status().model, str(request.base_url))
         stream = events(service, asked, request.is_disconnected)
         if body.stream:
-            chunks = await begun(made.chunks(stream))
+            has_usage = body.stream_options is not None and body.stream_options.include_usage
+            chunks = await begun(made.chunks(stream, has_usage))
             return StreamingResponse(chunks, media_type="text/event-stream")
         async for event in stream:
             if isinstance(event, Finished):
                 return JSONResponse(made.whole(event.answer))
-        return JSONResponse({"error": "the client is gone"}, 408)
+        return JSONResponse(error_body("/v1/", 408, "the client is gone"), 408)
 
     app.include_router(router)
 
@@ -143,18 +151,20 @@ class _Completion:
             "role": "assistant", "content": answer.text + _closing(answer), "refusal": None,
             "annotations": self._annotations(answer),
         }  # fmt: skip
-        n = answer.timings.tokens
         return {
             **self._head,
             "object": "chat.completion",
             "choices": [
                 {"index": 0, "message": message, "finish_reason": _finish(answer), "logprobs": None}
             ],
-            "usage": {"prompt_tokens": 0, "completion_tokens": n, "total_tokens": n},
+            "usage": _usage(answer),
         }
 
-    async def chunks(self, stream: AsyncIterator[Event]) -> AsyncIterator[str]:
-        """Yield chat.completion.chunk lines; the annotations come with the last delta."""
+    async def chunks(self, stream: AsyncIterator[Event], has_usage: bool) -> AsyncIterator[str]:
+        """Yield chat.completion.chunk lines; the annotations come with the last delta.
+
+        has_usage  let a chunk follow that has no choices but counts the tokens
+        """
         is_first = True
         try:
             async for event in stream:
@@ -168,16 +178,21 @@ class _Completion:
                         yield self._chunk({"content": closing})
                     delta = {"annotations": self._annotations(event.answer)}
                     yield self._chunk(delta, _finish(event.answer))
+                    if has_usage:
+                        yield self._line([], {"usage": _usage(event.answer)})
         except ExpectedError as error:
             if is_first:
                 raise
-            fault = {"message": public(str(error)), "code": status_of(error)}
-            yield f"data: {json.dumps({'error': fault})}\n\n"
+            fault = error_body("/v1/", status_of(error), public(str(error)))
+            yield f"data: {json.dumps(fault)}\n\n"
         yield "data: [DONE]\n\n"
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        data = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        return self._line([choice])
+
+    def _line(self, choices: list[dict[str, Any]], more: Mapping[str, object] | None = None) -> str:
+        data = {**self._head, "object": "chat.completion.chunk", "choices": choices, **(more or {})}
         return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
     def _annotations(self, answer: Answer) -> list[dict[str, Any]]:
@@ -200,6 +215,11 @@ def _closing(answer: Answer) -> str:
     if QUOTED_NOTE not in answer.notes:
         return ""
     return f"\n\n({in_language_of(answer.question.text, QUOTED_HINT)})"
+
+
+def _usage(answer: Answer) -> dict[str, int]:
+    n = answer.timings.tokens
+    return {"prompt_tokens": 0, "completion_tokens": n, "total_tokens": n}
 
 
 def _finish(answer: Answer) -> str:

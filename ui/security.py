@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.errors import UsageError
+from ui.errors import error_body
 
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # 32 MB and about 0.1 s a guess
 SCRYPT_MEMORY = 64 * 2**20
@@ -237,21 +238,22 @@ class Gate:
         try:
             await self._app(scope, self._limited(scope, receive), _with_headers(send))
         except _TooLarge:
-            await _refuse(413, "the request is too large")(scope, receive, _with_headers(send))
+            refusal = _refuse(scope, 413, "the request is too large")
+            await refusal(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             return _refuse(
-                421, "this server does not go by that name; see `yomu serve --allow-host`"
+                scope, 421, "this server does not go by that name; see `yomu serve --allow-host`"
             )
         if scope["method"] not in SAFE_METHODS and not _is_same_origin(headers, hosts[0]):
-            return _refuse(403, "requests from another site are not accepted")
+            return _refuse(scope, 403, "requests from another site are not accepted")
         length = headers.get("content-length")
         if length is not None and not length.isdigit():
-            return _refuse(400, "the content length is no number")
+            return _refuse(scope, 400, "the content length is no number")
         if length is not None and int(length) > self._most_bytes(scope):
-            return _refuse(413, "the request is too large")
+            return _refuse(scope, 413, "the request is too large")
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -283,7 +285,7 @@ class Gate:
         client = scope["client"][0] if scope.get("client") else ""
         given = credentials(headers.get("authorization", ""))
         if given is not None and (wait := login.wait_s(client, given[0])) > 0:
-            answer = _refuse(429, "too many wrong passwords; wait before the next try")
+            answer = _refuse(scope, 429, "too many wrong passwords; wait before the next try")
             answer.headers["retry-after"] = str(int(wait) + 1)
             return answer
         if given is not None:
@@ -291,7 +293,7 @@ class Gate:
             if user is not None:
                 scope.setdefault("state", {})["user"] = user
                 return None
-        answer = _refuse(401, "log in with a name and a password")
+        answer = _refuse(scope, 401, "log in with a name and a password")
         answer.headers["www-authenticate"] = 'Basic realm="Yomu", charset="UTF-8"'
         return answer
 
@@ -330,5 +332,5 @@ def _with_headers(send: Send) -> Send:
     return sent
 
 
-def _refuse(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": message}, status)
+def _refuse(scope: Scope, status: int, message: str) -> JSONResponse:
+    return JSONResponse(error_body(scope["path"], status, message), status)

@@ -72,7 +72,8 @@ def test_what_is_not_accepted_is_said_in_one_line(api):
     assert api.head("/documents/kettle-manual.pdf").status_code == 200
     part = {"type": "image_url", "image_url": {"url": "data:,"}}
     asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, part]}]}
-    assert "only text is read" in api.post("/v1/chat/completions", json=asked).json()["error"]
+    refused = api.post("/v1/chat/completions", json=asked).json()
+    assert "only text is read" in refused["error"]["message"]
 
 
 def test_the_server_says_where_it_is(served):
@@ -227,8 +228,12 @@ def test_openai_client_whole_answer(client):
 
 def test_openai_client_stream(client):
     messages = [{"role": "user", "content": [{"type": "text", "text": KETTLE}]}]
-    stream = client.chat.completions.create(model="x", messages=messages, max_tokens=4, stream=True)
-    chunks = list(stream)
+    asked = {"model": "x", "messages": messages, "max_tokens": 4, "stream": True}
+    *chunks, last = client.chat.completions.create(**asked, stream_options={"include_usage": True})
+    assert not last.choices
+    assert last.usage.completion_tokens <= 4
+    assert all(chunk.usage is None for chunk in chunks)
+    assert len(list(client.chat.completions.create(**asked))) == len(chunks)
     assert chunks[0].choices[0].delta.role == "assistant"
     last = chunks[-1].choices[0]
     assert last.finish_reason in ("stop", "length")
@@ -253,10 +258,14 @@ def test_openai_clients_ask_for_more_and_send_more_than_is_used(client):
 
 
 def test_openai_client_errors(client):
-    with pytest.raises(openai.BadRequestError):
+    with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(
             model="x", messages=[{"role": "assistant", "content": "no question"}]
         )
+    assert refused.value.body["message"] == "the last message is to be the user's question"
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.chat.completions.create(model="x", messages=[])
+    assert refused.value.body["message"].startswith("messages: ")
 
 
 # -- mcp -----------------------------------------------------------------------------------------

@@ -166,6 +166,7 @@ def test_abstaining_says_that_not_everything_was_read(asked, model, tmp_path):
     assert "not read to the end" not in asked.run("ask", KETTLE, "--max-new-tokens", "2").err
     answer_from(model, 1.1)
     assert "1 of 6 documents are not read to the end" in asked.run("ask", KETTLE).err
+    assert "6件の文書のうち1件は" in asked.run("ask", "？？？").err
     with Pipeline(Settings.resolve(index=asked.index, model=str(model))) as pipeline:
         for where, said in (({}, 1), ({"document": "kettle*"}, 0), ({"folder": "elsewhere"}, 0)):
             stream = pipeline.ask(Question(KETTLE), filters=Filters(**where))

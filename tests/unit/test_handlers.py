@@ -349,7 +349,7 @@ def test_uploads_are_taken_one_by_one():
 
     service = Picky()
     html = handlers_library.add_files(service, [("a.pdf", "/t/1"), ("x.exe", "/t/2")], "en")
-    assert "is no PDF" in html and "1 files were taken" in html
+    assert "is no PDF" in html and "1 file was taken" in html
     assert ("ingest", ["/t/1"], True) in service.done
 
 
