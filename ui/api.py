@@ -183,7 +183,10 @@ def _documents(service: Service) -> APIRouter:
         }
 
     @router.post("/documents", status_code=202)
-    async def add_documents(files: list[UploadFile]) -> dict[str, Any]:
+    async def add_documents(
+        files: list[UploadFile],
+        password: Annotated[str, Form(description="Of encrypted PDFs; not kept")] = "",
+    ) -> dict[str, Any]:
         """Add PDF, image or Office files; they are read in the background, see `/api/job`."""
         if len(files) > MOST_FILES:
             raise NotAllowed(f"{MOST_FILES} files at once are the most")
@@ -193,7 +196,10 @@ def _documents(service: Service) -> APIRouter:
             paths.append(
                 await run_in_threadpool(service.library.store_upload, each.filename or "", data)
             )
-        job = await run_in_threadpool(service.library.ingest, paths, uploaded=True)
+        passwords = (password,) if password else ()
+        job = await run_in_threadpool(
+            service.library.ingest, paths, uploaded=True, passwords=passwords
+        )
         return {"job": job, "documents": [path.name for path in paths]}
 
     @router.get("/job")

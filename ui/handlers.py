@@ -35,6 +35,13 @@ PAGE_PX = 1500  # longer side of the page in the viewer: text of 8 pt is readabl
 MAX_TURNS = 50  # kept of one visit
 MAX_HISTORY = 20  # turns that go with a follow-up
 MAX_QUESTION = 4000
+# what the command line advises → what to do on the page instead
+HERE = {
+    "give its password by --password or --password-file": "type its password and read it again",
+    "`yomu list` says why": "the Library tab says why",
+    "`yomu list` shows the names": "the Library tab shows the names",
+    "`yomu ingest` reads it anew": "read it again",
+}
 
 
 class Shown(NamedTuple):
@@ -96,7 +103,11 @@ def reason(error: BaseException | str, language: str = "en") -> str:
     """Return the one line of an error, without where anything lies on the server's disk."""
     lines = str(error).strip().splitlines()
     line = public(lines[0]) if lines else type(error).__name__
-    return in_japanese(line) if language == "ja" else line
+    if language == "ja":
+        return in_japanese(line)
+    for advice, here in HERE.items():
+        line = line.replace(advice, here)
+    return line
 
 
 class _Conversation:

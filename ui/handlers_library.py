@@ -1,6 +1,7 @@
 """What happens in the library and on the status page; plain functions, without gradio."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -109,7 +110,9 @@ def job_of(progress: IngestProgress | None, language: str = "en") -> Job | None:
     )
 
 
-def add_files(service: Service, files: Sequence[tuple[str, str]], language: str) -> str:
+def add_files(
+    service: Service, files: Sequence[tuple[str, str]], language: str, password: str = ""
+) -> str:
     """Take uploaded files (name, where it was put) and have them read; returns a line about it."""
     taken: list[Path] = []
     problems = []
@@ -123,23 +126,27 @@ def add_files(service: Service, files: Sequence[tuple[str, str]], language: str)
     lines = [markup.note(word(language, "error", reason=each), "error") for each in problems]
     if taken:
         text = counted(language, "uploading", len(taken))
-        lines.append(_started(lambda: service.library.ingest(taken, uploaded=True), text, language))
+        words = _passwords(password)
+        action = partial(service.library.ingest, taken, uploaded=True, passwords=words)
+        lines.append(_started(action, text, language))
     return "".join(lines)
 
 
-def read_folder(service: Service, folder: str, language: str) -> str:
+def read_folder(service: Service, folder: str, language: str, password: str = "") -> str:
     """Have a folder of the server read, where the server allows that."""
     if not folder.strip():
         return ""
-    sources = [Path(folder.strip())]
+    sources, words = [Path(folder.strip())], _passwords(password)
     text = word(language, "job_running")
-    return _started(lambda: service.library.ingest(sources, uploaded=False), text, language)
+    action = partial(service.library.ingest, sources, uploaded=False, passwords=words)
+    return _started(action, text, language)
 
 
-def reread(service: Service, document: str, language: str) -> str:
+def reread(service: Service, document: str, language: str, password: str = "") -> str:
     """Have a document read again."""
     text = word(language, "rereading", document=document)
-    return _started(lambda: service.library.reread(document), text, language)
+    words = _passwords(password)
+    return _started(lambda: service.library.reread(document, words), text, language)
 
 
 def remove(service: Service, document: str, language: str) -> str:
@@ -151,6 +158,10 @@ def remove(service: Service, document: str, language: str) -> str:
 def cancel(service: Service) -> None:
     """Stop the run; what was read stays."""
     service.library.cancel_job()
+
+
+def _passwords(given: str) -> tuple[str, ...]:
+    return (given,) if given else ()
 
 
 def _started(action: Callable[[], object], text: str, language: str) -> str:

@@ -65,7 +65,7 @@ _LINES: tuple[tuple[str, str], ...] = (
     (r"has an impossible page box \((.+)\)", "ページの大きさがありえません({0})"),
     (r"has no pages(.*)", "ページがありません{0}"),
     (r"is encrypted: give its password by --password or --password-file",
-     "パスワードで保護されています。--password か --password-file で指定してください"),
+     "パスワードで保護されています。パスワードを入力して、もう一度読み込んでください"),
     (r"is encrypted and (.+)", "パスワードで保護されていて、指定のものでは開けません"),
     (r"is not a PDF or an image of a known kind \((.+)\); convert it to one",
      "PDFでも対応する画像({0})でもありません。変換してから追加してください"),

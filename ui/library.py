@@ -44,7 +44,7 @@ class Library:
         self._writing = threading.Lock()  # one job or removal at a time
         self._job: IngestJob | None = None
         self._line = threading.Lock()  # around the two below
-        self._waiting: list[Path] = []  # uploads that the running job is to read as well
+        self._waiting: list[IngestRequest] = []  # uploads that the running job is to read as well
         self._takes_more = False
 
     def close(self) -> None:
@@ -134,8 +134,12 @@ class Library:
         """
         return store(self.folder, name, path_or_bytes, self._upload_bytes)
 
-    def ingest(self, sources: Sequence[Path], *, uploaded: bool) -> str:
+    def ingest(
+        self, sources: Sequence[Path], *, uploaded: bool, passwords: tuple[str, ...] = ()
+    ) -> str:
         """Read files and folders in the background; returns the id of the job.
+
+        passwords  all are tried on encrypted PDFs, and none is kept
 
         Uploads that come while a job runs are read by it, too. Raises NotAllowed for a path outside
         the roots (or the library, if uploaded), ServiceBusy while another job runs; uploads that
@@ -145,18 +149,19 @@ class Library:
         paths = tuple(_allowed(path, allowed) for path in sources)
         if not paths:
             raise UsageError("nothing to read: name a file or a folder")
+        request = IngestRequest(paths, passwords=passwords)
         with self._line:
             if uploaded and self._takes_more and self._job is not None:
-                self._waiting += paths
+                self._waiting.append(request)
                 return self._job.id
         try:
-            return self._start(IngestRequest(paths))
+            return self._start(request)
         except ServiceBusy:
             if uploaded:
                 self._discard(paths)
             raise
 
-    def reread(self, document: str) -> str:
+    def reread(self, document: str, passwords: tuple[str, ...] = ()) -> str:
         """Read a document again from its file; returns the id of the job.
 
         What is stored of it stays until all of that has been read anew. Raises DocumentUnknown,
@@ -168,7 +173,8 @@ class Library:
                 path.open("rb").close()
             except OSError:
                 raise DocumentError(f"{document}: its file is gone; add it again") from None
-        return self._start(IngestRequest((path,), names={document: path}), again=document)
+        request = IngestRequest((path,), names={document: path}, passwords=passwords)
+        return self._start(request, again=document)
 
     def _start(self, request: IngestRequest, again: str = "") -> str:
         def work(progress: Progress) -> IngestReport:
@@ -178,7 +184,7 @@ class Library:
                         pipeline.house.read_again(again)
                     report = pipeline.ingest(request, progress)
                     while not report.interrupted and (more := self._next()):
-                        report.add(pipeline.ingest(IngestRequest(more), progress))
+                        report.add(pipeline.ingest(more, progress))
                     return report
                 finally:
                     self._take_no_more()
@@ -196,20 +202,20 @@ class Library:
         self._job.start()
         return self._job.id
 
-    def _next(self) -> tuple[Path, ...]:
-        """Return the uploads that wait; where there are none, no more are taken."""
+    def _next(self) -> IngestRequest | None:
+        """Return what waits; where there is nothing, no more is taken."""
         with self._line:
-            found = tuple(dict.fromkeys(self._waiting))
-            self._waiting.clear()
+            found, self._waiting = self._waiting, []
             self._takes_more = bool(found)
-        return found
+        paths = dict.fromkeys(path for each in found for path in each.paths)
+        passwords = dict.fromkeys(word for each in found for word in each.passwords)
+        return IngestRequest(tuple(paths), passwords=tuple(passwords)) if found else None
 
     def _take_no_more(self) -> None:
         """End the line; what still waits in it, since the job was stopped, is not kept."""
         with self._line:
-            left, self._takes_more = tuple(self._waiting), False
-            self._waiting.clear()
-        self._discard(left)
+            left, self._waiting, self._takes_more = self._waiting, [], False
+        self._discard([path for each in left for path in each.paths])
 
     def _discard(self, paths: Sequence[Path]) -> None:
         """Delete uploads that no document was read from."""

@@ -1,6 +1,5 @@
 """The Library tab: add, watch, remove and read again. Layout and wiring only."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,32 +37,40 @@ def build(service: Service) -> LibraryTab:
                     placeholder=I18N("folder_hint"), max_length=500, scale=3, elem_id="folder",
                 )  # fmt: skip
                 read = gr.Button(I18N("read_folder"), scale=1, min_width=110, elem_id="read-folder")
+            password = gr.Textbox(
+                label=I18N("password"), info=I18N("password_info"), type="password",
+                max_length=200, elem_id="password",
+            )  # fmt: skip
             said = panel("said")
             job = panel("job")
         with gr.Column(scale=2, min_width=320):
             documents = panel("documents")
             usage = panel("usage")
 
-    def upload(request: gr.Request, given: list[Any], n: int) -> tuple[str, None, int]:
+    def upload(request: gr.Request, given: list[Any], word: str, n: int) -> tuple[str, None, int]:
         named = [(getattr(each, "orig_name", None) or str(each), str(each)) for each in given]
-        said = handlers_library.add_files(service, named, language(request))
+        said = handlers_library.add_files(service, named, language(request), word)
         for _, path in named:
             discard(path)
         return said, None, n + 1
 
-    def from_folder(request: gr.Request, given: str, n: int) -> tuple[str, int]:
-        return handlers_library.read_folder(service, given, language(request)), n + 1
+    def from_folder(request: gr.Request, given: str, word: str, n: int) -> tuple[str, int]:
+        return handlers_library.read_folder(service, given, language(request), word), n + 1
 
-    def on_document(action: Callable[[Service, str, str], str]) -> Callable[..., tuple[str, int]]:
-        def run(request: gr.Request, n: int, event: gr.EventData) -> tuple[str, int]:
-            document = str(event._data.get("document", ""))
-            return action(service, document, language(request)), n + 1
+    def reread(request: gr.Request, word: str, n: int, event: gr.EventData) -> tuple[str, int]:
+        said = handlers_library.reread(service, named_in(event), language(request), word)
+        return said, n + 1
 
-        return run
+    def remove(request: gr.Request, n: int, event: gr.EventData) -> tuple[str, int]:
+        return handlers_library.remove(service, named_in(event), language(request)), n + 1
 
-    files.upload(upload, [files, changed], [said, files, changed], **QUIET)
-    gr.on([read.click, folder.submit], from_folder, [folder, changed], [said, changed], **QUIET)
-    documents.select(on_document(handlers_library.reread), changed, [said, changed], **QUIET)
-    documents.delete(on_document(handlers_library.remove), changed, [said, changed], **QUIET)
+    def named_in(event: gr.EventData) -> str:
+        return str(event._data.get("document", ""))
+
+    done = [said, changed]
+    files.upload(upload, [files, password, changed], [said, files, changed], **QUIET)
+    gr.on([read.click, folder.submit], from_folder, [folder, password, changed], done, **QUIET)
+    documents.select(reread, [password, changed], done, **QUIET)
+    documents.delete(remove, changed, done, **QUIET)
     job.clear(lambda: handlers_library.cancel(service), None, None, queue=False, **QUIET)
     return LibraryTab(job, documents, usage, changed)

@@ -189,6 +189,17 @@ def test_uploads_during_a_job_are_read_by_it(make, tmp_path):
     assert wait_for_job(service).report.unchanged == 1
 
 
+def test_passwords_of_uploads_that_wait_are_tried(make, tmp_path):
+    service = make()
+    library = service.library
+    first = odd.text_pdf(tmp_path / "a.pdf", [f"walnut {n}" for n in range(20)])
+    locked = odd.encrypted_pdf(tmp_path / "b.pdf", "secret")
+    number = library.ingest([library.store_upload("a.pdf", first)], uploaded=True)
+    uploads = [library.store_upload("b.pdf", locked)]
+    assert library.ingest(uploads, uploaded=True, passwords=("secret",)) == number
+    assert wait_for_job(service).report.added == 2
+
+
 def test_uploads_that_are_not_read_are_not_kept(make, tmp_path):
     service = make()
     library = service.library

@@ -289,14 +289,14 @@ class House(SmallService):
         self._do("store_upload", name)
         return given
 
-    def ingest(self, sources, *, uploaded):
+    def ingest(self, sources, *, uploaded, passwords=()):
         self._do("ingest", [str(each) for each in sources], uploaded)
         return "1"
 
     def remove(self, document):
         self._do("remove", document)
 
-    def reread(self, document):
+    def reread(self, document, passwords=()):
         self._do("reread", document)
         return "1"
 

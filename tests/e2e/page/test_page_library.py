@@ -4,7 +4,7 @@ import pymupdf
 
 from tests.e2e.conftest import SAMPLES
 from tests.e2e.page.conftest import SALES
-from tests.odd_files import text_pdf
+from tests.odd_files import encrypted_pdf, text_pdf
 
 EVIL = "<img src=x onerror=window.hit=1>.pdf"
 
@@ -50,6 +50,21 @@ def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(engli
     here.ask("quokkas wombats")
     here.wait_for("#evidence .yomu-warn")
     here.wait_for_answer()
+
+
+def test_a_protected_file_is_read_once_its_password_is_typed(english, tmp_path):
+    encrypted_pdf(tmp_path / "locked.pdf", "secret")
+    here = english
+    here.tab(1)
+    here.find("#upload input[type=file]").set_input_files(tmp_path / "locked.pdf")
+    row = here.find("#documents tr", has_text="locked.pdf")
+    row.filter(has_text="type its password and read it again").wait_for()
+    here.find("#password input").fill("secret")
+    row.locator("[data-event=select]").click()
+    row.filter(has_text="ready").wait_for()
+    row.locator("[data-event=delete]").click()
+    row.locator("[data-event=delete]").click()
+    row.wait_for(state="detached")
 
 
 def test_a_folder_outside_the_allowed_ones_is_refused(english):
