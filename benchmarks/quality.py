@@ -3,12 +3,15 @@
     python -m benchmarks.quality retrieval DOCUMENTS --model models/embedded
     python -m benchmarks.quality answers DOCUMENTS --model models/embedded
     python -m benchmarks.quality asked DOCUMENTS --index INDEX
+    python -m benchmarks.quality reading DOCUMENTS --model models/embedded
     python -m benchmarks.quality speed PDF PAGE
 
 DOCUMENTS holds PDFs, manifest.json, queries.jsonl and qa.jsonl. Retrieval sees page images alone;
 beside it stand BM25 over the PDF's text layer and, with --tesseract, BM25 over OCR of the same
 images. Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when
 the right page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS.
+`reading` cuts lines out of the pages and counts the characters that the model, asked to read them,
+gets wrong, beside Tesseract.
 """
 
 import hashlib
@@ -18,7 +21,7 @@ import subprocess
 import tempfile
 import timeit
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,15 +34,17 @@ from PIL import Image
 
 import models
 from benchmarks.metrics import ndcg_at, recall_at
-from benchmarks.text_scores import BM25, anls, answered
+from benchmarks.text_scores import BM25, anls, answered, edit_distance
 from index.fusion import sharpen
 from index.maxsim import pair_up
+from index.text_layer import CJK_FIRST, fold
 from rag.answer import Question
 from rag.documents import open_document
 from rag.manner import AnswerOptions
 from rag.pipeline import Pipeline
 from rag.quote import quote
 from rag.settings import Settings
+from rag.text_quality import judge
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Key = tuple[str, int]  # document, 1-based page
@@ -291,6 +296,60 @@ def asked(
             return "\n".join(text for _, text in answer.quotations) or written
 
         _answer_all(documents, say)
+
+
+@app.command()
+def reading(
+    documents: Annotated[Path, typer.Argument(help="folder of PDFs")],
+    model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
+    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = 144,
+    each: Annotated[int, typer.Option(help="lines of a document")] = 6,
+) -> None:
+    """Measure the character error rate on lines cut out of pages, beside Tesseract's."""
+    generator = models.load(model).generator
+    errors: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for truth, image in lines_of(documents, each, dpi):
+        language = "ja" if CJK_FIRST.search(truth) else "en"
+        asked = "文字を読んでください。" if language == "ja" else "Read the text."
+        read = "".join(generator.generate([image], asked, max_new_tokens=2 * len(truth)))
+        wanted, *given = ("".join(fold(text).split()) for text in (truth, read, ocr_line(image)))
+        wrong = [min(edit_distance(wanted, text), len(wanted)) for text in given]
+        errors[language].append((len(wanted), *wrong))
+        print(f"{truth!r} ← {read!r}")
+    for language, found in errors.items():
+        n_chars, ours, theirs = np.sum(found, axis=0)
+        print(
+            f"| {language} | {len(found)} lines | {ours / n_chars:.3f} | {theirs / n_chars:.3f} |"
+        )
+
+
+def lines_of(documents: Path, each: int, dpi: int) -> Iterator[tuple[str, Image.Image]]:
+    """Yield text and image of a few lines of every PDF whose text layer can be believed."""
+    rng = random.Random(0)
+    for path in sorted(documents.rglob("*.pdf")):
+        with pymupdf.open(path) as document:
+            found = [
+                (page.number, "".join(span["text"] for span in line["spans"]), line["bbox"])
+                for page in document
+                if not page.rotation and judge(page.get_text()).state == "good"
+                for block in page.get_text("dict")["blocks"]
+                for line in block.get("lines", ())
+                if line["dir"] == (1, 0)
+            ]
+            long = [line for line in found if 8 <= len(line[1].strip()) <= 80]
+            for number, text, box in rng.sample(long, min(each, len(long))):
+                clip = pymupdf.Rect(box) + (-3, -2, 3, 2)
+                pixmap = document[number].get_pixmap(dpi=dpi, clip=clip, alpha=False)
+                size = (pixmap.width, pixmap.height)
+                yield text.strip(), Image.frombytes("RGB", size, pixmap.samples)
+
+
+def ocr_line(image: Image.Image) -> str:
+    """Return Tesseract's reading of the image of a line."""
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        image.save(file.name)
+        command = ["tesseract", file.name, "-", "-l", "eng+jpn", "--psm", "7"]
+        return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 @app.command()

@@ -37,10 +37,11 @@ def build(service: Service) -> LibraryTab:
                     placeholder=I18N("folder_hint"), max_length=500, scale=3, elem_id="folder",
                 )  # fmt: skip
                 read = gr.Button(I18N("read_folder"), scale=1, min_width=110, elem_id="read-folder")
-            password = gr.Textbox(
-                label=I18N("password"), info=I18N("password_info"), type="password",
-                max_length=200, elem_id="password",
-            )  # fmt: skip
+            with gr.Row(elem_classes="yomu-ask"):
+                password = gr.Textbox(
+                    label=I18N("password"), info=I18N("password_info"), type="password",
+                    max_length=200, elem_id="password",
+                )  # fmt: skip
             said = panel("said")
             job = panel("job")
         with gr.Column(scale=2, min_width=320):
