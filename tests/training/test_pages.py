@@ -12,7 +12,16 @@ from training import charts, content
 from training.corpus import Corpus
 from training.pages import KINDS, draw
 from training.questions import ask
-from training.samples import character_classes, crop, fit, inked, patchify, window
+from training.samples import (
+    Line,
+    character_classes,
+    crop,
+    fit,
+    inked,
+    patchify,
+    rows,
+    window,
+)
 from training.scans import skew
 
 
@@ -150,12 +159,33 @@ def test_a_crop_beyond_the_page_is_white(work, corpus):
 def test_answers_are_on_the_page_that_is_asked(work, corpus):
     page = fit(draw(corpus, work / "fonts", 4, "tables", degraded=1e-9), 1500)
     found = window(page, character_classes(""))
-    asked = ask(found, random.Random(0), 12, whole=True)
+    asked = ask(found, random.Random(0), 12, True, corpus.asked)
     text = "".join(chr(c) for c in page.glyphs.codes)
     assert len(asked) == 12
+    numbers = window(page, character_classes("")).lines
     for item in asked:
-        if item.kind != "absent":
+        if item.kind not in ("absent", "row"):
             assert "".join(item.answer.split()) in text
+        elif item.kind == "row":
+            assert any("".join(line.text.split()) in "".join(item.answer.split())
+                       or item.answer in line.text for line in numbers)  # fmt: skip
+            assert len(item.answer) == len(item.cells)
+
+
+def test_short_lines_side_by_side_are_one_row():
+    def line(text, *box):
+        return Line(text, np.arange(len(text)), tuple(map(float, box)))
+
+    cells = [
+        line("12", 100, 11, 120, 21),
+        line("Sales", 10, 10, 60, 22),
+        line("Cost", 10, 30, 50, 42),
+    ]
+    long = [line(30 * "a", 200, 30, 400, 42), line("next", 200, 50, 240, 62)]
+    found = {row.text: row for row in rows([*cells, *long])}
+    assert set(found) == {"Sales 12", "Cost", 30 * "a", "next"}
+    assert found["Sales 12"].cells.tolist() == [0, 1, 2, 3, 4, -1, 0, 1]
+    assert found["Sales 12"].box == (10, 10, 120, 22)
 
 
 def test_a_twin_differs_in_few_places(work, corpus):
