@@ -171,6 +171,7 @@ def finish(sql: sqlite3.Connection, name: str, language: str | None) -> list[int
     if is_again:  # other names of the same bytes go with it
         change = "UPDATE documents SET content = ?2, pending = nullif(pending, ?2)"
         sql.execute(f"{change} WHERE content = ?1", (old, new))
+        _renew_heading(sql, new)
     return [] if old is None else [old]
 
 

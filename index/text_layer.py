@@ -1,6 +1,7 @@
 """Text of pages and questions as the words that full-text search compares.
 
-Folding is Unicode NFKC (full-width and half-width forms become one) and casefold. Chinese, Japanese
+Folding is Unicode NFKC (full-width and half-width forms become one), casefold and Latin letters
+without accents (Zürich, Tōkyō). Chinese, Japanese
 and Korean have no spaces: runs of their letters, over the ends of lines and where a heading is
 spaced out, become overlapping pairs (bigrams; one letter alone stays alone). Everything else is
 split into words. SQLite's FTS5 indexes the result and ranks with BM25 (k1 1.2, b 0.75).
@@ -9,12 +10,13 @@ split into words. SQLite's FTS5 indexes the result and ranks with BM25 (k1 1.2, 
 import re
 import unicodedata
 
-WORDS_VERSION = 3  # of what words() makes of a text; an index made by another is folded anew
+WORDS_VERSION = 4  # of what words() makes of a text; an index made by another is folded anew
 # Hiragana, katakana, CJK ideographs with extensions, Hangul; ー and 々 belong to the words they
 # lengthen or repeat.
 CJK = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
 CJK += "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U000323af"
 RUNS = re.compile(f"([{CJK}]+)|([^\\W_]+(?:['’][^\\W\\d_]+)?)")
+ACCENTS = re.compile("(?<=[a-z])[\u0300-\u036f]+")  # FTS5 drops them, so none is looked for
 VARIANTS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # which shape of a letter is meant
 # Words go on in the next line, whatever stands there: lines of a few letters, most of them cells of
 # tables, make pairs that nobody asks for, which changed no ranking of the development set.
@@ -40,7 +42,9 @@ def words(text: str) -> list[str]:
     """Split a text into folded words and bigrams, in order."""
     found: list[str] = []
     folded = unicodedata.normalize("NFKC", VARIANTS.sub("", text)).casefold()
-    whole = SPACED_OUT.sub(_without_spaces, BROKEN_LINE.sub("", folded))
+    bare = ACCENTS.sub("", unicodedata.normalize("NFD", folded))
+    whole = BROKEN_LINE.sub("", unicodedata.normalize("NFC", bare))
+    whole = SPACED_OUT.sub(_without_spaces, whole)
     for match in RUNS.finditer(whole):
         for run in WORD_IN_MIXED.findall(match.group()):
             if CJK_FIRST.match(run) and len(run) > 1:

@@ -216,9 +216,14 @@ def _placed_lines(page: pymupdf.Page) -> list[PlacedLine]:
     for block in page.get_text("dict", flags=pymupdf.TEXTFLAGS_TEXT)["blocks"]:
         for line in block["lines"]:
             left, top, right, bottom = line["bbox"]
-            text = printable("".join(span["text"] for span in line["spans"]))
+            text = _one_line("".join(span["text"] for span in line["spans"]))
             found.append(PlacedLine(left, top, right, bottom, text))
     return found
+
+
+def _one_line(text: str) -> str:
+    """Return a text without line ends and without what cannot be shown."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _bare(word: str) -> str:

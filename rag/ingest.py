@@ -212,12 +212,12 @@ class Ingest:
         self._n_documents = (0, len(discovery.sources))
         try:
             self._read_all(discovery)
+            self._commit("")  # counted here: removing commits, too
             gone = documents_gone(self._known.values(), discovery)
             if self._options.prune:
                 self.report.documents["removed"] = len(self._index.remove_documents(gone))
             else:
                 self.report.gone = gone
-            self._commit("")
         except (KeyboardInterrupt, StopIngest):
             self._commit("")
             self.report.interrupted = INTERRUPTED

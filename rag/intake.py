@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +57,8 @@ class Intake:
         """
         started = time.monotonic()
         tesseract = Tesseract.find(self._settings.ocr)
-        discovery = self._discover(request)
+        known = self._known()
+        discovery = self._discover(request, known)
         settings = self._vector_settings()
         run: Ingest | None = None
         try:
@@ -67,6 +68,8 @@ class Intake:
                     self._settings.index, settings, writable=True, wait_s=request.wait_s
                 ) as page_index,
             ):
+                if (now := page_index.documents()) != known:  # names that others took meanwhile
+                    discovery = self._discover(request, now)
                 options = self._options(request, settings.dpi)
                 run = Ingest(page_index, self._encoder(), options, progress, office)
                 report = run.run(discovery)
@@ -93,13 +96,13 @@ class Intake:
         """
         if (stored := self._stored()) is not None:
             compare(self._settings.index, stored, self._vector_settings())
-        discovery = self._discover(request)
-        return plan_ingest(discovery, self._known(), self._options(request, DEFAULT_DPI))
+        known = self._known()
+        discovery = self._discover(request, known)
+        return plan_ingest(discovery, known, self._options(request, DEFAULT_DPI))
 
-    def _discover(self, request: IngestRequest) -> Discovery:
+    def _discover(self, request: IngestRequest, records: Sequence[DocumentRecord]) -> Discovery:
         known = {
-            each.name: Known(path_of(each.source), each.sha256, each.size_bytes)
-            for each in self._known()
+            each.name: Known(path_of(each.source), each.sha256, each.size_bytes) for each in records
         }
         known |= {name: Known(path) for name, path in request.names.items()}
         discovery = discover(request.paths, known, self._settings.index)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +23,7 @@ class OfficeConverter:
         self._command = next(filter(None, map(shutil.which, COMMANDS)), None)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._made: dict[str, Path] = {}
+        self._lock = threading.Lock()  # one LibreOffice at a time: they share a profile
 
     def __enter__(self) -> Self:
         return self
@@ -36,9 +38,10 @@ class OfficeConverter:
 
         Raises DocumentError: no LibreOffice, or it failed, or took over three minutes.
         """
-        if key not in self._made:
-            self._made[key] = self._convert(path, key)
-        return self._made[key]
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = self._convert(path, key)
+            return self._made[key]
 
     def _convert(self, path: Path, key: str) -> Path:
         if self._command is None:

@@ -91,12 +91,17 @@ class PageImages:
 
 
 def _require_unchanged(record: DocumentRecord) -> None:
-    """Raise DocumentError if the file is gone or holds something else than what was read."""
+    """Raise DocumentError if the file is gone or holds something else than what was read.
+
+    Size and date are those of the newest file, what is stored may be of the one before it, while
+    the newest is being read or could not be.
+    """
     try:
         state = path_of(record.source).stat()
     except OSError as error:
         raise DocumentError(f"its file cannot be read: {error.strerror}") from None
-    if (state.st_size, state.st_mtime) == (record.size_bytes, record.modified):
+    is_as_read = (state.st_size, state.st_mtime) == (record.size_bytes, record.modified)
+    if is_as_read and record.status in ("complete", "damaged"):
         return
     if file_sha256(path_of(record.source)) != record.sha256:
         raise DocumentError("its file has changed since; `yomu ingest` reads it anew")

@@ -210,6 +210,10 @@ def _is_impossible(character: str) -> bool:
     return character == "\ufffd" or (category in ("Co", "Cs", "Cn", "Cc") and character not in "\t")
 
 
+# First words of the names of letters that stand for something: µ, ª, ℓ, 𝑥, Ω, Å, K.
+_SYMBOLS = {
+    "MICRO", "FEMININE", "MASCULINE", "SCRIPT", "MATHEMATICAL", "OHM", "ANGSTROM", "KELVIN",
+}  # fmt: skip
 _JAPANESE = {"HAN", "KANA", "FULLWIDTH", "HANGUL", "BOPOMOFO"}
 
 
@@ -219,12 +223,12 @@ def _script(character: str) -> str:
     if not character.isalpha() and not unicodedata.combining(character):
         return ""
     name = unicodedata.name(character, "")
-    if name.startswith("CJK"):
+    if name.startswith(("CJK", "IDEOGRAPHIC")):  # 々 and 〆 as well
         return "HAN"
     if name.startswith(("HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA")):
         return "KANA"
     first = name.split(" ", 1)[0]
-    return "" if first in ("COMBINING", "MODIFIER", "MICRO", "FEMININE", "MASCULINE") else first
+    return "" if first in ("COMBINING", "MODIFIER") or first in _SYMBOLS else first
 
 
 def _clash(first: str, second: str) -> bool:
@@ -232,8 +236,8 @@ def _clash(first: str, second: str) -> bool:
     scripts = {_script(first), _script(second)}
     if len(scripts) == 1 or "" in scripts or scripts <= _JAPANESE:
         return False
-    # Latin stands beside Han and kana without a space, and Greek in formulas and units.
-    return not (scripts <= {*_JAPANESE, "LATIN"} or scripts == {"LATIN", "GREEK"})
+    # Latin stands beside Han and kana without a space, and Greek: β版, in formulas and units.
+    return not scripts <= {*_JAPANESE, "LATIN", "GREEK"}
 
 
 @lru_cache(maxsize=65536)

@@ -191,11 +191,15 @@ def _documents(service: Service) -> APIRouter:
         if len(files) > MOST_FILES:
             raise NotAllowed(f"{MOST_FILES} files at once are the most")
         paths: list[Path] = []
-        for each in files:
-            data = await each.read(service.limits.upload_bytes + 1)
-            paths.append(
-                await run_in_threadpool(service.library.store_upload, each.filename or "", data)
-            )
+        try:
+            for each in files:
+                data = await each.read(service.limits.upload_bytes + 1)
+                paths.append(
+                    await run_in_threadpool(service.library.store_upload, each.filename or "", data)
+                )
+        except NotAllowed:  # none of them is taken
+            await run_in_threadpool(service.library.discard, paths)
+            raise
         passwords = (password,) if password else ()
         job = await run_in_threadpool(
             service.library.ingest, paths, uploaded=True, passwords=passwords

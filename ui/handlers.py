@@ -41,6 +41,8 @@ HERE = {
     "`yomu list` says why": "the Library tab says why",
     "`yomu list` shows the names": "the Library tab shows the names",
     "`yomu ingest` reads it anew": "read it again",
+    "wait for it (--wait) or stop it": "wait until it is done",
+    "; `yomu remove GLOB` takes documents out of the index": "",
 }
 
 

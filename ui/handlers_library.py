@@ -33,7 +33,16 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
     """Return head, examples, running job and documents, unless they are as they were `seen`."""
     status = service.status()
     progress = service.library.job()
-    mark = repr((status.state, status.n_documents, status.n_pages, status.reason, progress))
+    mark = repr(
+        (
+            status.state,
+            status.n_documents,
+            status.n_pages,
+            status.reason,
+            progress,
+            status.index_error,
+        )
+    )
     if mark == seen:
         return Looked(seen=seen)
     try:
@@ -72,6 +81,9 @@ def banner(status: ServiceStatus, language: str) -> str:
         done, total = running.pages_done, running.pages_total
         key = "indexing" if total else "indexing_start"
         notes.append(("wait", word(language, key, done=done, total=total)))
+    elif status.index_error:
+        said = reason(status.index_error, language)
+        notes.append(("error", word(language, "error", reason=said)))
     elif not status.n_documents:
         text = sentences(language, "empty_title", "empty_text")
         notes.append(("info", text))
@@ -104,6 +116,11 @@ def job_of(progress: IngestProgress | None, language: str = "en") -> Job | None:
         problems=tuple(
             (each.document, each.page, reason(each.reason, language))
             for each in list(progress.failures)[:MAX_PROBLEMS]
+        ),
+        is_stopped=progress.stopped,
+        remarks=tuple(
+            (each.document, each.page, reason(each.reason, language))
+            for each in (report.notes[:MAX_PROBLEMS] if report else ())
         ),
         summary=summary,
         error=reason(progress.error, language) if progress.error else "",

@@ -77,6 +77,23 @@ _LINES: tuple[tuple[str, str], ...] = (
      "LibreOfficeが{0}秒を超えたため中止しました"),
     (r"LibreOffice could not convert it \(exit (.+)\)",
      "LibreOfficeで変換できませんでした(終了コード{0})"),
+    (r"page is blank, like all of this document", "ページが白紙です(この文書の全ページが白紙)"),
+    (r"took longer than (\S+) s and was stopped", "{0}秒を超えたため中止しました"),
+    (r"took more than (\S+) s of CPU and was stopped", "CPUを{0}秒以上使ったため中止しました"),
+    (r"crashed the renderer \((.+)\)", "描画プログラムが異常終了しました({0})"),
+    (r"the renderer did not start within (\S+) s", "描画プログラムが{0}秒以内に起動しませんでした"),
+    (r"needs more memory than a page may take", "1ページに使えるメモリを超えました"),
+    (r"reading was stopped", "読み込みを中止しました"),
+    (r"nothing to read in (.+): no PDF.+",
+     "{0}には読めるもの(PDF・画像・Officeファイル)がありません"),
+    (r"another process is writing to this index; .+",
+     "別のプログラムが索引に書き込んでいます。終わるまでお待ちください"),
+    (r"could not write \((.+)\); everything committed before is safe: .+",
+     "書き込めませんでした({0})。それまでに保存した分は無事です。空き容量を作ってもう一度お試しください"),
+    (r"index format (\d+), this program reads format (\d+); .+",
+     "索引の形式{0}は読めません(このプログラムは形式{1})。別のフォルダに作り直してください"),
+    (r"(.+); delete the index folder and ingest again; the documents themselves are untouched",
+     "索引が壊れています({0})。索引のフォルダを削除して読み込み直してください。文書は無事です"),
     (r"Tesseract took longer than (\S+) s", "Tesseractが{0}秒を超えました"),
     (r"Tesseract failed: (.+)", "Tesseractが失敗しました({0})"),
     (r"cannot be opened as a PDF: (.+)", "PDFとして開けません({0})"),
@@ -86,11 +103,23 @@ _LINES: tuple[tuple[str, str], ...] = (
      "これまでの{1}回のやりとりのうち古い{0}回は、モデルが一度に読める量を超えるため省きました"),
     (r"no page can be read any more: (.+)", "読めるページがなくなりました: {0}"),
 )  # fmt: skip
+# lines around another one
+_AROUND = (
+    (re.compile(r"(.+), p\. (\d+): only its small stored image could be used: (.+)"),
+     "{0}の{1}ページは、保存してある小さな画像だけで読みました: {2}"),
+    (re.compile(r"(.+), p\. (\d+) is left out: (.+)"), "{0}の{1}ページは省きました: {2}"),
+    (re.compile(r"OCR: (.+)"), "文字認識: {0}"),
+)  # fmt: skip
 _KNOWN = tuple((re.compile(rf"(.+: )?{pattern}", re.DOTALL), said) for pattern, said in _LINES)
 
 
 def in_japanese(line: str) -> str:
     """Return an error line in Japanese, or as it is if nobody has translated it."""
+    for pattern, said in _AROUND:
+        if found := pattern.fullmatch(line):
+            *groups, inner = found.groups()
+            if (translated := in_japanese(inner)) != inner:
+                return said.format(*groups, translated)
     for pattern, said in _KNOWN:
         if found := pattern.fullmatch(line):
             name, *groups = found.groups(default="")

@@ -18,7 +18,7 @@ from rag.page_images import document_file
 from rag.pipeline import Pipeline
 from rag.records import DocumentRecord, DocumentUnknown, Failure, IndexMissing, PageRecord
 from rag.sources import path_of
-from ui.errors import NotAllowed, ServiceBusy, for_clients, public
+from ui.errors import ExpectedError, NotAllowed, ServiceBusy, for_clients, public
 from ui.jobs import IngestJob, IngestProgress
 from ui.uploads import store
 
@@ -40,7 +40,8 @@ class Library:
         self._upload_bytes = upload_bytes
         self.roots = tuple(root.resolve() for root in roots)
         index = pipeline.settings.index.absolute()
-        self.folder = index.parent / f"{index.name.lstrip('.') or 'yomu'}-library"
+        # links followed, as in what is recorded of a document
+        self.folder = index.parent.resolve() / f"{index.name.lstrip('.') or 'yomu'}-library"
         self._writing = threading.Lock()  # one job or removal at a time
         self._job: IngestJob | None = None
         self._line = threading.Lock()  # around the two below
@@ -155,10 +156,10 @@ class Library:
                 self._waiting.append(request)
                 return self._job.id
         try:
-            return self._start(request)
+            return self._start(request, uploads=paths if uploaded else ())
         except ServiceBusy:
             if uploaded:
-                self._discard(paths)
+                self.discard(paths)
             raise
 
     def reread(self, document: str, passwords: tuple[str, ...] = ()) -> str:
@@ -176,18 +177,24 @@ class Library:
         request = IngestRequest((path,), names={document: path}, passwords=passwords)
         return self._start(request, again=document)
 
-    def _start(self, request: IngestRequest, again: str = "") -> str:
+    def _start(
+        self, request: IngestRequest, again: str = "", uploads: tuple[Path, ...] = ()
+    ) -> str:
         def work(progress: Progress) -> IngestReport:
-            with self._writing, Pipeline(self._settings, self._pipeline.encoder) as pipeline:
+            with self._writing:
                 try:
-                    if again:
-                        pipeline.house.read_again(again)
-                    report = pipeline.ingest(request, progress)
-                    while not report.interrupted and (more := self._next()):
-                        report.add(pipeline.ingest(more, progress))
-                    return report
+                    return read(progress)
                 finally:
-                    self._take_no_more()
+                    self._take_no_more(uploads)
+
+        def read(progress: Progress) -> IngestReport:
+            with Pipeline(self._settings, self._pipeline.encoder) as pipeline:
+                if again:
+                    pipeline.house.read_again(again)
+                report = pipeline.ingest(request, progress)
+                while not report.interrupted and (more := self._next()):
+                    report.add(pipeline.ingest(more, progress))
+                return report
 
         if not self._writing.acquire(blocking=False):
             raise ServiceBusy("documents are being added or removed; wait until that is done")
@@ -211,16 +218,19 @@ class Library:
         passwords = dict.fromkeys(word for each in found for word in each.passwords)
         return IngestRequest(tuple(paths), passwords=tuple(passwords)) if found else None
 
-    def _take_no_more(self) -> None:
-        """End the line; what still waits in it, since the job was stopped, is not kept."""
+    def _take_no_more(self, uploads: Sequence[Path]) -> None:
+        """End the line; what was not read, since the job was stopped or failed, is not kept."""
         with self._line:
             left, self._waiting, self._takes_more = self._waiting, [], False
-        self._discard([path for each in left for path in each.paths])
+        self.discard([*uploads, *(path for each in left for path in each.paths)])
 
-    def _discard(self, paths: Sequence[Path]) -> None:
-        """Delete uploads that no document was read from."""
+    def discard(self, paths: Sequence[Path]) -> None:
+        """Delete uploads that no document was read from; an index that is damaged may know all."""
         if paths:
-            known = {path_of(each.source) for each in self._records()}
+            try:
+                known = {path_of(each.source) for each in self._records()}
+            except ExpectedError:
+                return
             for path in paths:
                 if path not in known:
                     path.unlink(missing_ok=True)
@@ -248,7 +258,7 @@ class Library:
             finally:
                 self._writing.release()
         source = path_of(record.source)
-        if record.source and source.parent == self.folder.absolute():
+        if record.source and source.parent == self.folder:
             source.unlink(missing_ok=True)
 
 

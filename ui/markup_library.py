@@ -30,6 +30,8 @@ class Job:
     pages_per_second: float = 0.0
     seconds_left: float | None = None
     is_finished: bool = False
+    is_stopped: bool = False  # by someone, before its end
+    remarks: tuple[tuple[str, int | None, str], ...] = ()  # as problems, of what was read
     problems: tuple[tuple[str, int | None, str], ...] = ()  # document, page, reason
     summary: Mapping[str, int] | None = None  # added, updated, unchanged, failed
     error: str = ""
@@ -39,14 +41,16 @@ def job(language: str, running: Job | None) -> str:
     """Return the progress of a run, or what it came to."""
     if running is None:
         return tag("p", esc(word(language, "job_idle")), class_="yomu-hint")
-    title = word(language, "job_finished" if running.is_finished else "job_running")
+    ended = "job_stopped" if running.is_stopped else "job_finished"
+    title = word(language, ended if running.is_finished else "job_running")
     bar = [] if running.is_finished else [_bar(title, *running.pages)]
     parts = [*bar, _job_numbers(language, running)]
     if running.error:
         parts.append(note(word(language, "error", reason=running.error), "error"))
-    if running.problems:
-        rows = [_problem(language, *each) for each in running.problems]
-        parts += [tag("h3", esc(word(language, "job_failures"))), items(rows, "yomu-problems")]
+    for key, found in (("job_failures", running.problems), ("job_remarks", running.remarks)):
+        if found:
+            rows = [_problem(language, *each) for each in found]
+            parts += [tag("h3", esc(word(language, key))), items(rows, "yomu-problems")]
     if not running.is_finished:
         parts.append(button(word(language, "job_cancel"), "clear", class_="yomu-tool"))
     return section("job", title, *parts)

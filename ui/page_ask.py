@@ -48,13 +48,14 @@ def build(service: Service) -> AskTab:
     turns = gr.State(())
 
     showing = [show_in(service, each, sheet, turns) for each in (evidence, answer, earlier, sheet)]
-    ask, halt = _asking(service)
+    begin, ask, halt = _asking(service)
     gr.on(
-        [go.click, question.submit], _begin, question, [go, stop, sheet], queue=False,
+        [go.click, question.submit], begin, question, [go, stop, sheet], queue=False,
         cancels=showing, **QUIET,
-    ).then(
-        ask, [turns, question, *options], [progress, evidence, answer, earlier, turns],
-        concurrency_limit=None, **QUIET,
+    ).then(  # who asks while an answer is being written wants the next one
+        ask, [turns, question, *options],
+        [progress, evidence, answer, earlier, turns, go, stop],
+        concurrency_limit=None, trigger_mode="always_last", **QUIET,
     ).then(
         lambda: _buttons(is_running=False), None, [go, stop], queue=False, **QUIET
     )  # fmt: skip
@@ -66,9 +67,14 @@ def build(service: Service) -> AskTab:
     return AskTab(examples, options[0])
 
 
-def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the handlers of Ask and of Stop; a session has one answer at a time."""
+def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return what begins a question, asks it and stops it; a session has one answer at a time."""
     running: dict[str, Cancellation] = {}
+
+    def begin(request: gr.Request, question: str) -> tuple[gr.Button, gr.Button, Any]:
+        if question.strip():
+            halt(request)
+        return *_buttons(is_running=True), no_page(request, question)
 
     def ask(request: gr.Request, past: Any, *filled: Any) -> Iterator[Any]:  # noqa: ANN401
         key = str(request.session_hash)
@@ -76,7 +82,8 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any]]:
         form = replace(Form(*filled), client=visitor(request))
         try:
             for shown in handlers.ask(service, form, past, language(request), own):
-                yield [gr.skip() if part is None else part for part in shown]
+                parts = [gr.skip() if part is None else part for part in shown]
+                yield [*parts, *_buttons(is_running=True)]
         finally:
             own.cancel()
             if running.get(key) is own:
@@ -86,7 +93,7 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any]]:
         if own := running.get(str(request.session_hash)):
             own.cancel()
 
-    return ask, halt
+    return begin, ask, halt
 
 
 def show_in(service: Service, place: gr.HTML, sheet: gr.HTML, turns: gr.State | None) -> Any:  # noqa: ANN401
@@ -108,10 +115,6 @@ def show_in(service: Service, place: gr.HTML, sheet: gr.HTML, turns: gr.State | 
 def no_page(request: gr.Request, question: str) -> Any:  # noqa: ANN401
     """Return the viewer as it is before a page is chosen; a blank question leaves it as it is."""
     return handlers.welcome(language(request))[1] if question.strip() else gr.skip()
-
-
-def _begin(request: gr.Request, question: str) -> tuple[gr.Button, gr.Button, Any]:
-    return *_buttons(is_running=True), no_page(request, question)
 
 
 def _buttons(*, is_running: bool) -> tuple[gr.Button, gr.Button]:

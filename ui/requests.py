@@ -114,6 +114,7 @@ class ServiceStatus:
     bytes      of the index by part, the uploaded files included
     job        the ingest that runs, or None
     waiting    length of the answer queue
+    index_error  why the index cannot be read; "" if it can
     """
 
     state: str
@@ -129,3 +130,4 @@ class ServiceStatus:
     versions: dict[str, str] = field(default_factory=dict)
     job: IngestProgress | None = None
     waiting: int = 0
+    index_error: str = ""

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.errors import UsageError
 from ui.errors import error_body
+from ui.upload_folder import KEPT_UPLOADS
 
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # 32 MB and about 0.1 s a guess
 SCRYPT_MEMORY = 64 * 2**20
@@ -135,6 +136,7 @@ class Login:
         self._known: dict[bytes, str] = {}  # credentials that were right, as keyed hashes
         self._failures: dict[str, _Failures] = {}
         self._lock = threading.Lock()
+        self._guessing = threading.Lock()  # one at a time, or guesses at once would all be free
         # an unknown name costs as much time as a known one
         self._nobody = f"scrypt${'00' * 16}${'00' * 32}"
 
@@ -155,6 +157,12 @@ class Login:
             known = self._known.get(mark)
         if known is not None:
             return known
+        with self._guessing:
+            return self._guess(client, name, password, mark)
+
+    def _guess(self, client: str, name: str, password: str, mark: bytes) -> str | None:
+        if self.wait_s(client, name) > 0:  # since others guessed meanwhile
+            return None
         _, salt, key = self._users.get(name, self._nobody).split("$")
         is_right = hmac.compare_digest(_key(password, bytes.fromhex(salt)), bytes.fromhex(key))
         with self._lock:
@@ -172,7 +180,8 @@ class Login:
         failed.count += 1
         over = failed.count - FREE_FAILURES
         if over >= 0:
-            failed.blocked_until = time.monotonic() + min(2.0**over, MOST_WAIT_S)
+            wait = min(2.0 ** min(over, 32), MOST_WAIT_S)
+            failed.blocked_until = time.monotonic() + wait
 
 
 def credentials(header: str) -> tuple[str, str] | None:
@@ -274,7 +283,8 @@ class Gate:
     def _most_bytes(self, scope: Scope) -> int:
         options = self._options
         is_upload = str(scope["path"]).rstrip("/").endswith(options.upload_routes)
-        return options.upload_bytes + options.body_bytes if is_upload else options.body_bytes
+        # a file may be that large, and several come at once
+        return KEPT_UPLOADS * options.upload_bytes * is_upload + options.body_bytes
 
     async def _log_in(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         login = self._options.login

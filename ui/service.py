@@ -112,7 +112,11 @@ class Service:
             parts = dict.fromkeys(engine.info.precision.values())
             precision = ", ".join(parts)
         job = self.library.job()
-        n_documents, n_pages, sizes = self.library.sizes()
+        index_error = ""
+        try:
+            n_documents, n_pages, sizes = self.library.sizes()
+        except ExpectedError as error:
+            n_documents, n_pages, sizes, index_error = 0, 0, {}, public(str(error))
         return ServiceStatus(
             state=self._state,
             reason=self._reason,
@@ -127,6 +131,7 @@ class Service:
             versions=self._versions,
             job=job if job is not None and not job.finished else None,
             waiting=self._queue.n_waiting,
+            index_error=index_error,
         )
 
     def _model_name(self) -> str:
@@ -263,10 +268,7 @@ class Service:
 
     def _check_ask(self, request: AskRequest) -> None:
         limits = self.limits
-        self._check_question(request.question)
-        for turn in request.history:
-            for text in turn:
-                self._check_question(text)
+        self._check_question(request.question)  # what was said before may be longer, or no question
         _within("pages", request.pages, limits.pages)
         _within("neighbours", request.neighbours, limits.neighbours, least=0)
         _within("top_k", request.top_k, limits.top_k)

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from rag.records import Cancellation
 from ui.requests import AskRequest, Event
 from ui.service import Service
 
-LOOK_S = 0.5  # how often to look whether the client is still there
+LOOK_S = 0.5  # how often to look whether the client is still there, also while events come
 
 
 async def events(
@@ -22,13 +23,18 @@ async def events(
     answer = _Answer(service, request)
     # Not the server's thread pool: waiting questions must not take the threads of searches.
     threading.Thread(target=answer.run, name="answer", daemon=True).start()
+    looked = time.monotonic()
     try:
         while True:
             try:
-                item = await asyncio.wait_for(answer.queue.get(), LOOK_S)
+                item, has_come = await asyncio.wait_for(answer.queue.get(), LOOK_S), True
             except TimeoutError:
+                item, has_come = None, False
+            if time.monotonic() - looked > LOOK_S:
                 if await is_gone():
                     return
+                looked = time.monotonic()
+            if not has_come:
                 continue
             if item is None:
                 return

@@ -144,6 +144,13 @@ def test_questions_that_cannot_be_meant(api, body, status):
     assert "Traceback" not in answer.text
 
 
+def test_of_files_that_are_not_all_accepted_none_is_kept(api, served):
+    good = (SAMPLES / "tourism-ja.pdf").read_bytes()
+    files = [("files", ("fine.pdf", good)), ("files", ("fake.pdf", b"no PDF"))]
+    assert api.post("/api/documents", files=files).status_code == 403
+    assert not list(served.index.parent.rglob("fine*.pdf"))
+
+
 def test_documents_come_are_found_and_go(api, served):
     data = (SAMPLES / "tourism-ja.pdf").read_bytes()
     added = api.post("/api/documents", files={"files": ("写し.pdf", data)})

@@ -134,9 +134,17 @@ def test_change_rename_touch_and_prune(yomu, corpus):
     assert [(hit["document"], hit["page"]) for hit in hits] == [("first.pdf", 3)]
     assert not yomu.json("search", "orchard", "--mode", "text")["hits"]  # of the old first.pdf
 
+    odd.text_pdf(corpus / "fourth.pdf", ["plum", "pear"])
     report = yomu.json("ingest", corpus, "--prune")
-    counts(report, unchanged=4, removed=1)
-    assert yomu.pages() == {"first.pdf": 3, "photo.png": 1, "renamed.pdf": 2, "報告/third.pdf": 2}
+    counts(report, added=1, unchanged=4, removed=1)
+    assert report["pages"]["added"] == 2
+    assert yomu.pages() == {
+        "first.pdf": 3,
+        "fourth.pdf": 2,
+        "photo.png": 1,
+        "renamed.pdf": 2,
+        "報告/third.pdf": 2,
+    }
 
 
 def test_a_file_that_becomes_a_copy_of_another(yomu, corpus):

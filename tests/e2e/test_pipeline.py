@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,11 @@ import numpy as np
 import pymupdf
 import pytest
 
+import rag.intake
 from index.errors import IndexFull
 from index.fusion import DEFAULT
 from index.page_index import PageIndex
-from index.records import Filters
+from index.records import DocumentInput, Filters
 from rag.errors import UsageError
 from rag.ingest import IngestReport, StopIngest
 from rag.intake import IngestRequest
@@ -46,6 +49,57 @@ def make(tmp_path, tiny_model):
 
 def ingest(pipeline: Pipeline, *paths: Path) -> IngestReport:
     return pipeline.ingest(IngestRequest(paths), Silent())
+
+
+def test_a_changed_file_that_is_being_read_is_not_quoted_for_the_old_one(make, tmp_path):
+    path = odd.text_pdf(tmp_path / "a.pdf", ["walnut", "cedar"])
+    pipeline = make(commit_seconds=0)
+    ingest(pipeline, path)
+    odd.text_pdf(path, ["an introduction", "walnut", "cedar"])
+
+    class Stop(Silent):
+        def update(self, **state) -> None:
+            if state["pages"] == (1, 3) and state["what"]:
+                raise StopIngest
+
+    report = pipeline.ingest(IngestRequest((path,)), Stop())
+    assert report.interrupted
+    with PageIndex.open(pipeline.settings.index) as page_index:
+        assert page_index.document("a.pdf").status == "partial"
+        assert pipeline.images.rows(page_index, "a.pdf", 1) == ["walnut"]
+
+
+def test_two_folders_that_are_read_at_once_keep_both_their_reports(make, tmp_path, monkeypatch):
+    """The one that waits for the other chooses names again when its turn comes."""
+    paths = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        paths.append(odd.text_pdf(tmp_path / name / "report.pdf", [name]))
+    first, second = make(), make()
+    ingest(first, odd.text_pdf(tmp_path / "other.pdf", ["other"]))
+    has_discovered = threading.Event()
+    discovering = rag.intake.discover
+
+    def discover(*given):
+        found = discovering(*given)
+        has_discovered.set()
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        with PageIndex.open(first.settings.index, writable=True) as held:
+            monkeypatch.setattr("rag.intake.discover", discover)
+            waiting = pool.submit(second.ingest, IngestRequest((paths[1],), wait_s=60), Silent())
+            assert has_discovered.wait(60)
+            monkeypatch.undo()
+            given = DocumentInput("report.pdf", "0" * 64, 1, str(paths[0]), 1, 1.0)
+            held.begin_document(given)
+            held.fail_page("report.pdf", 1, "not read here")
+            held.finish_document("report.pdf")
+            held.commit()
+        assert waiting.result().documents["added"] == 1
+    names = {each.name: each.source for each in first.house.documents()[0]}
+    assert names["report.pdf"] == str(paths[0])
+    assert str(paths[1]) in names.values()
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def _send_event(api, target: str, files: list[dict]) -> str:
         each["id"] for each in config["components"] if each["props"].get("elem_id") == target
     )
     event = next(each for each in config["dependencies"] if [element, "upload"] in each["targets"])
-    data = [files if target == "upload" else files[0], 5]
+    data = [files, "", 5] if target == "upload" else [files[0], 5]
     session = f"attack-{time.monotonic_ns()}"
     body = {"data": data, "fn_index": event["id"], "session_hash": session}
     joined = api.post("/gradio_api/queue/join", json=body)

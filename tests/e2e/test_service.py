@@ -207,12 +207,14 @@ def test_uploads_that_are_not_read_are_not_kept(make, tmp_path):
     library.ingest([kept], uploaded=True)
     wait_for_job(service)
     big = odd.text_pdf(tmp_path / "big.pdf", [f"walnut {n} " * 30 for n in range(300)])
-    library.ingest([library.store_upload("big.pdf", big)], uploaded=True)
+    unread = library.store_upload("z.pdf", odd.text_pdf(tmp_path / "z.pdf", ["never begun"]))
+    library.ingest([library.store_upload("big.pdf", big), unread], uploaded=True)
     more = library.store_upload("more.pdf", odd.text_pdf(tmp_path / "more.pdf", ["hazelnut"]))
     library.ingest([more, kept], uploaded=True)
     library.cancel_job()
     assert wait_for_job(service).stopped
     assert not more.exists()
+    assert not unread.exists()
     assert kept.exists()  # a document was read from it
     with library._writing:  # as while a document is removed
         again = library.store_upload("more.pdf", odd.text_pdf(tmp_path / "more.pdf", ["hazelnut"]))
@@ -222,12 +224,12 @@ def test_uploads_that_are_not_read_are_not_kept(make, tmp_path):
     assert kept.exists()
 
 
-def test_uploads_after_a_job_that_could_not_begin_are_read(make, monkeypatch):
+def test_uploads_after_a_job_that_could_not_begin_are_read(make, monkeypatch, tmp_path):
     service = make()
     library = service.library
 
-    def refused(self, document):
-        raise DocumentUnknown(f"{document!r} went away")
+    def refused(*_):
+        raise DocumentUnknown("'kettle-manual.pdf' went away")
 
     with monkeypatch.context() as broken:
         broken.setattr("rag.house.House.read_again", refused)
@@ -236,6 +238,46 @@ def test_uploads_after_a_job_that_could_not_begin_are_read(make, monkeypatch):
     own = library.store_upload("own.pdf", (SAMPLES / "kettle-manual.pdf").read_bytes())
     library.ingest([own], uploaded=True)
     assert wait_for_job(service).report.added == 1
+    with monkeypatch.context() as broken:
+        broken.setattr("ui.library.Pipeline", refused)
+        lost = library.store_upload("lost.pdf", odd.text_pdf(tmp_path / "lost.pdf", ["lost"]))
+        library.ingest([lost], uploaded=True)
+        assert wait_for_job(service).error
+    assert not lost.exists()
+    again = library.store_upload("lost.pdf", odd.text_pdf(tmp_path / "lost.pdf", ["lost"]))
+    library.ingest([again], uploaded=True)
+    assert wait_for_job(service).report.added == 1
+
+
+def test_uploads_of_a_linked_folder_go_when_they_are_removed(samples_index, tiny_model, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    settings = Settings(index=tmp_path / "link/index", model=str(tiny_model), ocr="off")
+    service = Service(settings, ServiceLimits(), ())
+    service.start()
+    try:
+        path = service.library.store_upload("own.pdf", odd.text_pdf(tmp_path / "own.pdf", ["own"]))
+        service.library.ingest([path], uploaded=True)
+        assert wait_for_job(service).report.added == 1
+        service.library.remove("own.pdf")
+        assert not path.exists()
+    finally:
+        service.close()
+
+
+def test_what_was_said_before_may_be_long(make):
+    asked = AskRequest(KETTLE, history=(("And?", "word " * 3000),), max_new_tokens=1)
+    assert isinstance(list(make().ask(asked))[-1], Finished)
+
+
+def test_a_damaged_index_is_named_by_the_status(make, tmp_path):
+    service = make()
+    service.close()
+    (tmp_path / "index" / "index.db").write_bytes(b"no database at all" * 1000)
+    status = make().status()
+    assert "index.db" in status.index_error
+    assert "/" not in status.index_error
+    assert (status.n_documents, status.n_pages) == (0, 0)
 
 
 def test_a_document_that_cannot_be_read_again_is_not_lost(make):

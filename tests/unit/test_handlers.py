@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from index.errors import IndexCorrupt
 from index.records import Failure
 from rag.errors import DocumentError, UsageError
 from tests.unit.small_service import PAGES, SmallService, record
@@ -271,12 +272,15 @@ def progress(**changed):
 class House(SmallService):
     """The small service with what library and status ask for."""
 
+    index_error = ""
+
     def status(self):
         return SimpleNamespace(
             state=self.state, reason="/srv/models/x: no such folder", model="embedded",
             is_embedded=True, device="cpu", precision="int8", index="/srv/secret/.yomu",
             n_documents=len(self.records), n_pages=4, bytes={"total": 12_345_678},
-            versions={"gradio": "6.31.0"}, job=self.progress, waiting=0,
+            index_error=self.index_error, versions={"gradio": "6.31.0"}, job=self.progress,
+            waiting=0,
         )  # fmt: skip
 
     def job(self):
@@ -299,6 +303,24 @@ class House(SmallService):
     def reread(self, document, passwords=()):
         self._do("reread", document)
         return "1"
+
+
+def test_an_index_that_cannot_be_read_is_said_in_the_head():
+    house = House(records=[], fails={"documents": IndexCorrupt("index.db: damaged")})
+    house.index_error = "index.db: damaged"
+    found = handlers_library.look(house, "en")
+    assert "index.db: damaged" in found.banner and "index.db: damaged" in found.documents
+    assert "No documents yet" not in found.banner
+
+
+def test_a_run_that_was_stopped_is_not_called_finished():
+    note = JobFailure("links", None, "is a link to a folder and was not followed; name it")
+    summary = IngestSummary(1, 0, 0, 0, 2, 0, 1.0, (note,))
+    for stopped, title in ((True, "Stopped"), (False, "Finished")):
+        progress = IngestProgress("1", finished=True, stopped=stopped, report=summary)
+        shown = handlers_library.look(House(progress=progress), "en").job
+        assert title in shown
+        assert "was not followed" in shown and "Remarks" in shown
 
 
 def test_nothing_indexed_says_what_to_do():

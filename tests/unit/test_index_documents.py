@@ -561,6 +561,18 @@ def test_reading_again_keeps_the_old_pages_until_all_are_there(page_index):
     assert page_index.verify().clean
 
 
+def test_other_names_of_a_document_that_was_read_again_still_find_it(page_index):
+    put(page_index, "a.pdf")
+    put(page_index, "walnut.pdf")
+    page_index.commit()
+    begin_again(page_index)
+    assert put(page_index, "a.pdf") == "complete"
+    page_index.begin_document(document("walnut.pdf"))
+    page_index.commit()
+    assert len(page_index.search(9, text="walnut", mode="text")) == 3
+    assert page_index.verify().clean
+
+
 def test_only_a_known_document_is_read_again(page_index):
     with pytest.raises(DocumentUnknown):
         page_index.read_again("a.pdf")

@@ -163,6 +163,17 @@ def test_a_question_without_a_known_word_has_no_text_hits(page_index, text):
     assert [hit.page_id for hit in hybrid] == [hit.page_id for hit in visual]
 
 
+def test_words_with_accents_are_found_however_they_are_written(tmp_path):
+    with PageIndex.open(tmp_path / "index", SETTINGS, writable=True) as made:
+        made.begin_document(document("a.pdf", 1, 1))
+        made.add_page("a.pdf", page(1, 1, text="Das Büro in Zürich ist am See in kyūshū"))
+        made.finish_document("a.pdf")
+        made.commit()
+        for asked in ("Zürich", "zurich", "Zu\u0308rich", "Büro", "kyushu", "kyūshū"):
+            (hit,) = made.search(5, text=asked, mode="text")
+            assert hit.page == 1, asked
+
+
 def test_hybrid_finds_what_either_ranking_finds(page_index):
     """Words alone, pixels alone: both put their page first."""
     far = unit(np.random.default_rng(5), 4, DIM) * 0.01

@@ -32,6 +32,8 @@ from tests.unit.index_data import SETTINGS, document, page
         ("売  上  高", "売 上 高"),
         ("one\ntwo 年\nof", "one two 年 of"),
         ("葛󠄀飾区", "葛飾 飾区"),
+        ("Zürich Tōkyō ế naïve", "zurich tokyo e naive"),
+        ("がぎぐ й 각", "がぎ ぎぐ й 각"),
         ("", ""),
     ],
 )

@@ -64,6 +64,20 @@ def test_names_and_numbers_are_kept():
         ("the earliest 2 of 9 turns are left out: the model's context of 4096 tokens is full", "9"),
         ("page 3 of 'a.pdf' is not in the index", "'a.pdf'"),
         ("an error of the server; its log has the cause", ""),
+        ("page is blank, like all of this document", ""),
+        ("took longer than 60 s and was stopped", "60"),
+        ("took more than 60 s of CPU and was stopped", "60"),
+        ("crashed the renderer (SIGSEGV)", "SIGSEGV"),
+        ("needs more memory than a page may take", ""),
+        ("nothing to read in x: no PDF, image or Office file; `yomu remove GLOB` …", "x"),
+        ("index: another process is writing to this index; wait for it (--wait) or stop it", ""),
+        ("index.db: index format 1, this program reads format 2; ingest again into …", "1"),
+        ("a.pdf, p. 3 is left out: is empty (0 bytes)", "a.pdfの3ページは省きました: 空の"),
+        ("OCR: Tesseract took longer than 9 s", "文字認識: Tesseractが9秒を"),
+        (
+            "a.pdf, p. 3: only its small stored image could be used: its file cannot be read: x",
+            "a.pdfの3ページは、保存してある小さな画像だけで読みました: 読めません(x)",
+        ),
     ],
 )
 def test_lines_from_below_are_known_as_well(line, kept):

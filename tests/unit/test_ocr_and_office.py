@@ -1,6 +1,7 @@
 """Tesseract and LibreOffice: asked for, missing, failing, slow. Stand-ins are shell scripts."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,16 @@ def test_converted_once(programs, deck, tmp_path):
         assert converter.to_pdf(deck, "key") == first
     assert (tmp_path / "calls").read_text() == "x\n"
     assert not first.exists()
+
+
+def test_converted_once_for_all_who_ask_at_the_same_time(programs, deck, tmp_path):
+    pdf = odd.text_pdf(tmp_path / "made.pdf", ["slide"])
+    work = f'echo x >> {tmp_path}/calls; sleep 0.3; cp {pdf} "$out/deck.pdf"'
+    script(programs / "soffice", CONVERT + work)
+    with office.OfficeConverter() as converter, ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: converter.to_pdf(deck, "key").read_bytes(), range(4)))
+    assert made == [pdf.read_bytes()] * 4
+    assert (tmp_path / "calls").read_text() == "x\n"
 
 
 def test_failing_and_slow_libreoffice(programs, deck, monkeypatch):

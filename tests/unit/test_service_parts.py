@@ -1,5 +1,6 @@
 """The parts of the server that need neither model nor index: line, uploads, words, passwords."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,19 @@ from rag.errors import UsageError
 from ui.errors import NotAllowed, RequestTimeout, ServiceBusy, public
 from ui.heat import query_heat, words_of
 from ui.queue import AnswerQueue
-from ui.security import Login, add_user, credentials, is_loopback, read_users
+from ui.requests import AskRequest, Piece
+from ui.security import (
+    Gate,
+    GateOptions,
+    Login,
+    _Failures,
+    add_user,
+    credentials,
+    is_loopback,
+    read_users,
+)
 from ui.server import ServeOptions
+from ui.streaming import events
 from ui.uploads import safe_name, store
 
 PDF = b"%PDF-1.7\n"
@@ -231,3 +243,54 @@ def test_short_passwords_are_refused(tmp_path):
     with pytest.raises(UsageError, match="at least 8"):
         add_user(tmp_path / "users", "bob", "short")
     assert not (tmp_path / "users").exists()
+
+
+def test_guesses_at_once_are_not_free(tmp_path, monkeypatch):
+    path = tmp_path / "users"
+    add_user(path, "hanako", "correct horse")
+    login, tried = Login(read_users(path)), []
+    monkeypatch.setattr("ui.security._key", lambda *given: tried.append(given) or b"")
+    with ThreadPoolExecutor(30) as pool:
+        found = pool.map(lambda n: login.check("10.0.0.1", "hanako", f"guess {n}"), range(30))
+    assert set(found) == {None}
+    assert len(tried) <= 6
+    assert login.wait_s("10.0.0.1", "hanako") > 0
+
+
+def test_however_often_someone_guesses_there_is_a_wait(tmp_path, monkeypatch):
+    path = tmp_path / "users"
+    add_user(path, "hanako", "correct horse")
+    login = Login(read_users(path))
+    monkeypatch.setattr("ui.security._key", lambda *given: b"")
+    login._failures[login._guesser("10.0.0.1", "hanako")] = _Failures(5000)
+    assert login.check("10.0.0.1", "hanako", "wrong") is None
+    assert 0 < login.wait_s("10.0.0.1", "hanako") <= 900
+
+
+def test_several_files_may_come_at_once():
+    gate = Gate(None, GateOptions(upload_bytes=100, body_bytes=10))
+    assert gate._most_bytes({"path": "/api/documents"}) == 410
+    assert gate._most_bytes({"path": "/gradio_api/upload"}) == 410
+    assert gate._most_bytes({"path": "/api/ask"}) == 10
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 2.0])
+def test_an_answer_ends_when_its_client_is_gone_however_fast_it_comes(pause_s):
+    ended = threading.Event()
+
+    class Endless:
+        def ask(self, request, cancellation):
+            while not cancellation.cancelled:
+                yield Piece("x")
+                time.sleep(pause_s)
+            ended.set()
+
+    async def gone() -> bool:
+        return True
+
+    async def listen() -> None:
+        async for _ in events(Endless(), AskRequest("kettle"), gone):
+            pass
+
+    asyncio.run(asyncio.wait_for(listen(), 60))
+    assert ended.wait(60)

@@ -43,6 +43,8 @@ ALSO_GOOD = {
     "numbers": "2021 2022 2023\n1,204.5 1,310.0 1,402.7\n(12.4) (9.8) (10.1)\n38 % 41 % 44 %",
     "formula": "∀ε>0 ∃δ>0: |x−a|<δ ⇒ |f(x)−f(a)|<ε, where α ≤ β and Δx → 0 for λ in Ω",
     "Japanese with Latin": "PDFファイルをPythonのAPIで読み、GPUのVRAMに載せるとCPUより10倍速い。",
+    "repeated kanji": "佐々木 太郎\n人々の暮らし\n様々な取り組みについて\n〆切は年々早まる",
+    "units beside kanji": "β版\nα線とβ線の測定\n牛乳 500mℓ\n𝑥の値\n抵抗は5kΩです",
     "rare name": "渡邉さんと髙橋さんは、𠮷野家で会議をしました。議題は予算と計画でした。",
 }
 
