@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from rag.errors import UsageError
@@ -105,8 +108,23 @@ def _mounting(service: Service) -> dict[str, Any]:
     return {
         "allowed_paths": [], "max_file_size": service.limits.upload_bytes,
         "enable_monitoring": False, "ssr_mode": False, "footer_links": [], "run_history": False,
-        "show_error": False, "app_kwargs": {"docs_url": None, "redoc_url": None},
+        "show_error": False,
+        "app_kwargs": {
+            "docs_url": None, "redoc_url": None,
+            "exception_handlers": {RequestValidationError: _nothing_to_cancel},
+        },
     }  # fmt: skip
+
+
+async def _nothing_to_cancel(request: Request, error: Exception) -> Response:
+    """Take Gradio's cancelling of an event that it has no name for yet, instead of refusing it.
+
+    A question that follows at once on the choice of a page would leave an error in the console.
+    """
+    assert isinstance(error, RequestValidationError)
+    if request.url.path.endswith(("/cancel", "/reset")):
+        return JSONResponse({"success": True})
+    return await request_validation_exception_handler(request, error)
 
 
 def serve(settings: Settings, options: ServeOptions) -> None:

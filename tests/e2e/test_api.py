@@ -76,6 +76,14 @@ def test_what_is_not_accepted_is_said_in_one_line(api):
     assert "only text is read" in refused["error"]["message"]
 
 
+def test_an_event_without_a_name_can_be_cancelled(api):
+    """As Gradio's page does for one that has only just begun."""
+    asked = {"event_id": None, "session_hash": "x", "fn_index": 0}
+    assert api.post("/gradio_api/cancel", json=asked).json() == {"success": True}
+    assert api.post("/gradio_api/reset", json={"event_id": None}).status_code == 200
+    assert api.post("/gradio_api/queue/join", json={"event_id": None}).status_code == 422
+
+
 def test_the_server_says_where_it_is(served):
     assert f"Yomu is at {served.url}/ " in served.log.read_text()
 
