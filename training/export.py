@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional as F
 
 from training import tokenizer as templates
 from training.batches import patch_positions
@@ -96,6 +97,11 @@ def with_decoder_of(model: Yomu, folder: Path) -> Yomu:
 
     Raises ValueError if anything but matrices of layers differs: no adapter could hold that.
     """
+    known = json.loads((folder / "config.json").read_text())
+    text = model.config.text
+    turned = (known["rope_theta"], tuple(known["rope_scaling"]["mrope_section"]))
+    if turned != (text.rope_theta, text.mrope_section):
+        raise ValueError(f"{folder}: its positions turn by {turned}, the run's do not")
     finds = deepcopy(model)
     load_decoder(finds, folder)
     other = dict(finds.named_parameters())
@@ -119,8 +125,10 @@ def write_adapter(model: Yomu, finds: Yomu, folder: Path) -> None:
             left, values, right = torch.linalg.svd(change, full_matrices=False)
             root = values[:rank].sqrt()
             key = f"base_model.model.model.layers.{number}.{name}"
-            tensors[f"{key}.lora_A.weight"] = (root[:, None] * right[:rank]).contiguous()
-            tensors[f"{key}.lora_B.weight"] = (left[:, :rank] * root).contiguous()
+            # as many rows and columns for all, zeros where a matrix has no more
+            more = (0, rank - len(root))
+            tensors[f"{key}.lora_A.weight"] = F.pad(root[:, None] * right[:rank], (0, 0, *more))
+            tensors[f"{key}.lora_B.weight"] = F.pad(left[:, :rank] * root, more)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",

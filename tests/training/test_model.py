@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the dependency group `training`")
 
+from copy import deepcopy  # noqa: E402
 from dataclasses import replace  # noqa: E402
 
 from tokenizers import Tokenizer  # noqa: E402
@@ -23,7 +24,7 @@ from training.batches import (  # noqa: E402
     patch_positions,
 )
 from training.config import SIZES, ModelConfig, hub_config  # noqa: E402
-from training.model import Yomu  # noqa: E402
+from training.model import Yomu, is_adapted  # noqa: E402
 from training.samples import BLANK, Line, window  # noqa: E402
 from training.stages import Stage  # noqa: E402
 from training.train import Replay, Trainer, optimisers, total_loss  # noqa: E402
@@ -247,13 +248,14 @@ def test_a_still_tower_is_shown_again(tools: Tools, config, work):
     assert torch.equal(old, layer)
 
 
-def _built(model, tools, folder, precision):
+def _built(model, tools, folder, precision, retriever=None):
     """Export a model as the hub does, and build the model folder of it."""
     builder = pytest.importorskip("models.build.builder")
     from training import export
 
     export.write_base(model, Tokenizer.from_str(tools.tokenizer.to_str()), folder / "hub/base")
-    export.write_adapter(model, model, folder / "hub/adapter")
+    finds = export.with_decoder_of(model, retriever) if retriever else model
+    export.write_adapter(model, finds, folder / "hub/adapter")
     options = builder.BuildOptions(
         precisions=builder.Precisions(*3 * [precision]), skip_blank_blocks=True
     )
@@ -274,6 +276,36 @@ def test_exported_checkpoint_builds(tools: Tools, config, tmp_path):
     image[10:60, 30:90] = np.random.default_rng(0).integers(0, 256, (50, 60, 3))
     got = engine.retriever.encode_pages([Image.fromarray(image)])[0]
     assert np.abs(got - export.reference_vectors(model, tools.tokenizer, image)).max() < 1e-4
+
+
+def test_an_adapter_keeps_another_retriever(tools: Tools, config, tmp_path):
+    """What finds pages is the built folder's decoder, what answers is the run's."""
+    from PIL import Image
+
+    import models
+    from training import export
+
+    torch.manual_seed(0)
+    finds = _random(Yomu(config))
+    answers = deepcopy(finds)
+    with torch.no_grad():
+        for name, value in answers.named_parameters():
+            if is_adapted(name):
+                value.add_(0.05 * torch.randn_like(value))
+    built = _built(finds, tools, tmp_path / "finds", "int8")
+    both = _built(answers, tools, tmp_path / "both", "fp32", built)
+    engine = models.load(both)
+    image = np.full((112, 140, 3), 255, np.uint8)
+    image[10:60, 30:90] = np.random.default_rng(0).integers(0, 256, (50, 60, 3))
+    got = engine.retriever.encode_pages([Image.fromarray(image)])[0]
+    wanted, other = (export.reference_vectors(m, tools.tokenizer, image) for m in (finds, answers))
+    assert (got * wanted).sum(-1).min() > 0.99  # int8
+    assert (got * other).sum(-1).min() < 0.9
+    alone = models.load(_built(answers, tools, tmp_path / "alone", "fp32")).generator
+    logits = [each.logits([Image.fromarray(image)], "What?") for each in (engine.generator, alone)]
+    assert np.array_equal(*logits)
+    with pytest.raises(ValueError, match="differs from the run"):
+        export.with_decoder_of(_random(Yomu(config)), built)
 
 
 def test_a_run_starts_from_the_decoder_of_a_built_folder(tools: Tools, config, tmp_path):
