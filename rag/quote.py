@@ -13,6 +13,7 @@ from itertools import groupby
 
 from index.text_layer import means_something, words
 from rag.rows import FIGURE, joined_lines
+from rag.table_columns import named_figure
 
 MOST_ROWS = 4
 MOST_CHARS = 240
@@ -38,10 +39,12 @@ def quote(question: str, rows: Sequence[str]) -> str:
     Beside them the rows in which a sentence ends or a question of the page is answered.
 
     "" if no row has any of them. Rows left out between two are shown as " … ", lines of one
-    sentence are put in one. A page of few words, such as a slide with a chart, is quoted whole but
-    for the ticks of an axis, unless a sentence or a row of a table says it.
+    sentence are put in one. A table's row is followed by the figure of the one column that is asked
+    for: "Sales 1,300 1,420 (2023: 1,420)". A page of few words, such as a slide with a chart, is
+    quoted whole but for the ticks of an axis, unless a sentence or a row of a table says it.
     """
-    texts = [" ".join(row.split()) for row in rows if row.strip()]
+    rows = [row for row in rows if row.strip()]
+    texts = [" ".join(row.split()) for row in rows]
     asked, found = terms(question), [terms(text) for text in texts]
     count = Counter(word for row in found for word in row)
     weight = {word: math.log(1 + len(texts) / count[word]) for word in asked & set(count)}
@@ -67,7 +70,11 @@ def quote(question: str, rows: Sequence[str]) -> str:
         has_all = len(weight) == len(asked) and not missing
         if not (has_all and any(_is_of_table(texts[at]) for at in chosen)):
             return _joined(texts, _but_ticks(texts))
-    return _joined(texts, sorted(set(chosen) | _continued(texts, chosen)))
+    further = _continued(texts, chosen)
+    for at in chosen:
+        if found[at] & asked and (figure := named_figure(asked, rows, at)):
+            texts[at] = f"{texts[at]} ({figure})"
+    return _joined(texts, sorted(set(chosen) | further))
 
 
 def _said_at(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+CELL_END = "\t"
 CELL_CHARS = 32  # a longer line is running text; table cells rarely are
 DIVIDED = re.compile(r"[a-z]-$")
 SAME_LINE = 3.0  # points between the middles of neighbours on one line, at most
@@ -38,7 +39,7 @@ class PlacedLine:
 
 
 def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
-    """Return the lines in their order, cells at one height joined from left to right."""
+    """Return the lines in their order, cells at one height from left to right, CELL_END between."""
     rows: list[list[PlacedLine]] = []
     for line in _with_whole_labels(_with_their_labels(lines)):
         row = next((row for row in reversed(rows) if _is_beside(line, row)), None)
@@ -46,7 +47,8 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
             rows.append([line])
         else:
             row.append(line)
-    return [" ".join(each.text for each in sorted(row, key=lambda cell: cell.left)) for row in rows]
+    in_order = (sorted(row, key=lambda cell: cell.left) for row in rows)
+    return [CELL_END.join(each.text for each in row) for row in in_order]
 
 
 def _with_their_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:

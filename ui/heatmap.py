@@ -64,6 +64,10 @@ def bytes_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+# A row of figures of which one is named behind it (rag/table_columns.py): the label and that one.
+FIGURE_NAMED = re.compile(r"^(\D*)\d.* \((.+: .+)\)$")
+
+
 def quoted_words(quotation: str, question: str) -> tuple[str, ...]:
     """Return the words worth framing of the lines of a quotation that speak most of a question.
 
@@ -79,7 +83,7 @@ def quoted_words(quotation: str, question: str) -> tuple[str, ...]:
 
     lines = quotation.splitlines()
     most = max(map(speaks, lines), default=0.0)
-    best = [line for line in lines if speaks(line) > 0.5 * most]
+    best = [FIGURE_NAMED.sub(r"\1 \2", line) for line in lines if speaks(line) > 0.5 * most]
     return answer_words("\n".join(best or lines))
 
 

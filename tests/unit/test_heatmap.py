@@ -80,6 +80,10 @@ def test_of_a_quotation_the_lines_that_answer_are_framed():
     found = quoted_words(table, "What were the total sales in 2023?")
     assert {"Total", "1,420"} <= set(found)
     assert "Thousand" not in found
+    named = "Region 2022 2023 …\nTotal 1,300 $ 1,420 (2023: $1,420)"
+    found = quoted_words(named, "What were the total sales in 2023?")
+    assert {"Total", "1,420"} <= set(found)
+    assert "1,300" not in found
     chart = "Electricity use\nNew windows were fitted.\nJan 64\nMar 47\nMay 28"
     found = quoted_words(chart, "How much electricity did the library use in March?")
     assert {"Mar", "47"} <= set(found)

@@ -16,7 +16,7 @@ def _line(left: float, top: float, text: str, width: float = 40) -> PlacedLine:
 
 def test_cells_at_one_height_become_a_row():
     lines = [_line(0, 0, "Total"), _line(200, 1, "1,420"), _line(100, 0, "1,300")]
-    assert join_rows(lines) == ["Total 1,300 1,420"]
+    assert join_rows(lines) == ["Total\t1,300\t1,420"]
 
 
 def test_lines_of_neighbouring_columns_stay_apart():
@@ -46,14 +46,14 @@ def test_figures_of_a_column_and_far_ones_stay_where_they_are():
     column = [_line(0, 0, "410"), _line(0, 12, "380"), _line(0, 60, "Note"), _line(0, 90, "1")]
     assert join_rows(column) == ["410", "380", "Note", "1"]
     table = [_line(0, 0, "North"), _line(0, 12, "South"), _line(100, 12, "380")]
-    assert join_rows(table) == ["North", "South 380"]
+    assert join_rows(table) == ["North", "South\t380"]
     above = [_line(0, 0, "51%"), _line(0, 12, "Agree"), _line(0, 24, "30%"), _line(0, 36, "Deny")]
     assert join_rows(above) == ["51%", "Agree", "30%", "Deny"]
     texts = ("Region", "North", "Sales", "410", "Profit", "n/a")
     by_column = [_line(100 * (n // 2), 12 * (n % 2), text) for n, text in enumerate(texts)]
-    assert join_rows(by_column) == ["Region Sales Profit", "North 410 n/a"]
+    assert join_rows(by_column) == ["Region\tSales\tProfit", "North\t410\tn/a"]
     ragged = [_line(0, 0, "Sales"), _line(0, 12, "410"), _line(100, 0, "Profit")]
-    assert join_rows(ragged) == ["Sales Profit", "410"]
+    assert join_rows(ragged) == ["Sales\tProfit", "410"]
 
 
 def test_figures_half_way_down_a_label_of_two_lines_go_behind_it():
@@ -62,11 +62,11 @@ def test_figures_half_way_down_a_label_of_two_lines_go_behind_it():
         _line(200, 5.5, "245"), _line(300, 5.5, "230"), _line(0, 30, "Interest"),
         _line(200, 30, "12"), _line(200, 5.5, "245"),
     ]  # fmt: skip
-    assert join_rows(table) == ["Depreciation and amortization 245 230", "Interest 12"]
+    assert join_rows(table) == ["Depreciation and amortization\t245\t230", "Interest\t12"]
     far = [_line(0, 0, "North"), _line(0, 30, "South"), _line(200, 15, "380")]
     assert join_rows(far) == ["North", "South", "380"]
     bars = [_line(60, 0, "ソフトバンク", 60), _line(70, 11, "（開発予定）", 52)]
-    assert join_rows([_line(375, 5, "3,500"), *bars]) == ["ソフトバンク（開発予定） 3,500"]
+    assert join_rows([_line(375, 5, "3,500"), *bars]) == ["ソフトバンク（開発予定）\t3,500"]
 
 
 def test_lines_join_as_their_script_wants():
