@@ -66,14 +66,14 @@ def quote(question: str, rows: Sequence[str]) -> str:
             break
         chosen.append(best)
         missing -= found[best]
+    further = _continued(texts, chosen)
+    for at in chosen:
+        if figure := named_figure(asked, rows, at):
+            texts[at] = f"{texts[at]} ({figure})"
     if weight and is_small and said_at is None:
         has_all = len(weight) == len(asked) and not missing
         if not (has_all and any(_is_of_table(texts[at]) for at in chosen)):
             return _joined(texts, _but_ticks(texts))
-    further = _continued(texts, chosen)
-    for at in chosen:
-        if found[at] & asked and (figure := named_figure(asked, rows, at)):
-            texts[at] = f"{texts[at]} ({figure})"
     return _joined(texts, sorted(set(chosen) | further))
 
 

@@ -47,6 +47,15 @@ def test_the_column_that_is_asked_for(rows, at, question, wanted):
     assert named_figure(frozenset(words(question)), rows, at) == wanted
 
 
+def test_a_page_that_is_quoted_whole_says_it_too():
+    said = quote("Total revenue of 2023", PLAIN)
+    assert said.splitlines()[1:] == [
+        "2022 2023",
+        "North 600 640",
+        "Total 1,300 1,420 (2023: 1,420)",
+    ]
+
+
 def test_a_quoted_row_says_which_of_its_figures_is_asked_for():
     said = quote("What were the total sales in 2023?", [*PLAIN, "A line of text. " * 20])
     assert said.splitlines()[-1] == "Total 1,300 1,420 (2023: 1,420)"
