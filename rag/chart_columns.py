@@ -4,18 +4,15 @@ A text layer has the figures of a bar chart in the order they were drawn in, and
 axis somewhere else. A reader sees which stand over which label; so does this, from their places.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from rag.rows import FIGURE, PlacedLine, is_right_under, joined_lines
+from rag.rows import FIGURE, NO_VALUE, YEAR, PlacedLine, is_right_under, joined_lines
 
 LEAST_COLUMNS = 2
 OFF_CENTRE = 0.125  # of the distance of two labels: how far the figures' middle may be from theirs
 TURNED = 1.5  # times as high as wide is no line of upright letters, but for one or two of them
-YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F)?$")
-NO_VALUE = re.compile(r"^(n/?a|[-–—―]|…)$", re.IGNORECASE)
 
 
 def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLine]]:

@@ -17,6 +17,8 @@ CELL_END = "\t"
 CELL_CHARS = 32  # a longer line is running text; table cells rarely are
 DIVIDED = re.compile(r"[a-z]-$")
 SAME_LINE = 3.0  # points between the middles of neighbours on one line, at most
+YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F|\*)?$")
+NO_VALUE = re.compile(r"^(n/?a|n\.m\.|[-–—―]|…)$", re.IGNORECASE)  # in the place of a figure
 FIGURE = re.compile(r"^[\W\d_]*\d[\W\d_]*\w{0,8}$")
 
 Place = tuple[float, float, float, float]  # left, top, right, bottom

@@ -11,10 +11,8 @@ from itertools import groupby
 from operator import itemgetter
 
 from index.text_layer import words
-from rag.rows import CELL_CHARS, CELL_END, FIGURE
+from rag.rows import CELL_CHARS, CELL_END, FIGURE, NO_VALUE, YEAR
 
-YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F|\*)?$")
-NO_VALUE = re.compile(r"^(n/?a|n\.m\.|[-–—―]|…)$", re.IGNORECASE)
 SIGN = re.compile(r"^[^\w\s]$")  # $, %, ( that stand in a cell of their own
 OPENING = "$€£¥(+-−"
 MOST_NAME = 48  # letters of a column's name: longer ones are pieces of several
