@@ -32,7 +32,7 @@ from training.losses import Lessons
 from training.model import Yomu, is_adapted, normalise
 from training.samples import inked, patchify
 from training.spelling import SpelledEmbedding
-from training.start import load_decoder
+from training.start import load_decoder, turned_as
 
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -97,11 +97,9 @@ def with_decoder_of(model: Yomu, folder: Path) -> Yomu:
 
     Raises ValueError if anything but matrices of layers differs: no adapter could hold that.
     """
-    known = json.loads((folder / "config.json").read_text())
     text = model.config.text
-    turned = (known["rope_theta"], tuple(known["rope_scaling"]["mrope_section"]))
-    if turned != (text.rope_theta, text.mrope_section):
-        raise ValueError(f"{folder}: its positions turn by {turned}, the run's do not")
+    if turned_as(text, folder) != text:
+        raise ValueError(f"{folder}: its positions turn otherwise than the run's")
     finds = deepcopy(model)
     load_decoder(finds, folder)
     other = dict(finds.named_parameters())

@@ -8,6 +8,8 @@ stand for, so that a run with another tokenizer or other characters can go on fr
 that goes with it is in the shipped model folder; a run can begin with that, too.
 """
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.config import TextConfig
 from training.losses import Lessons
 from training.model import Yomu
 from training.spelling import SpelledEmbedding
@@ -55,6 +58,18 @@ def load(lessons: Lessons, file: Path, characters: str) -> int:
         else:
             target.copy_(value)
     return len(pairs) - FIRST_CLASS
+
+
+def turned_as(config: TextConfig, folder: Path) -> TextConfig:
+    """Return the sizes with the turns of positions (RoPE) of a model folder's decoder.
+
+    Raises ValueError if the size of a head differs.
+    """
+    known = json.loads((folder / "config.json").read_text())
+    sections = tuple(known["rope_scaling"]["mrope_section"])
+    if sum(sections) != sum(config.mrope_section):
+        raise ValueError(f"{folder}: heads of {2 * sum(sections)}, not {config.head_dim}, channels")
+    return replace(config, mrope_section=sections, rope_theta=known["rope_theta"])
 
 
 @torch.no_grad()

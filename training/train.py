@@ -241,9 +241,11 @@ def run(
         raise typer.BadParameter(f"{stage} teaches no seeing: add --start, or run see first")
     recipe = replace(chosen.recipe, cells=cells) if cells else chosen.recipe
     chosen = replace(chosen, rate=rate) if rate else chosen
+    config = SIZES[size]
     if decoder and not (work / "latest.pt").exists():
         shutil.copy(decoder / "tokenizer.json", work)
-    trainer = Trainer(work, SIZES[size], chosen, device, seed, sight, decoder)
+        config = replace(config, text=start.turned_as(config.text, decoder))
+    trainer = Trainer(work, config, chosen, device, seed, sight, decoder)
     stream = Stream(work, recipe, seed + trainer.step)
     loader = DataLoader(
         stream,

@@ -304,6 +304,10 @@ def test_an_adapter_keeps_another_retriever(tools: Tools, config, tmp_path):
     alone = models.load(_built(answers, tools, tmp_path / "alone", "fp32")).generator
     logits = [each.logits([Image.fromarray(image)], "What?") for each in (engine.generator, alone)]
     assert np.array_equal(*logits)
+    other = replace(config.text, rope_theta=10.0)
+    assert start.turned_as(other, built) == config.text
+    with pytest.raises(ValueError, match="turn otherwise"):
+        export.with_decoder_of(Yomu(replace(config, text=other)), built)
     with pytest.raises(ValueError, match="differs from the run"):
         export.with_decoder_of(_random(Yomu(config)), built)
 
