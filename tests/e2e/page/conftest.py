@@ -1,5 +1,6 @@
 """One server and one headless Chromium for all tests of the page."""
 
+import gc
 import os
 import shutil
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,9 @@ def chromium() -> Iterator[Browser]:
     binary = shutil.which("chromium")
     if binary is None:
         pytest.skip("needs Chromium: apt-get install chromium")
+    with warnings.catch_warnings():  # what other tests left behind is no fault of the page
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=binary, args=FLAGS)
         yield browser
