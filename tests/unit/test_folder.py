@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,18 @@ from models.errors import ModelFilesError
 from models.folder import EMBEDDED, ModelInfo, find_folder, models_home, verify
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @pytest.fixture
 def folder(model_folder, tmp_path):
     """A model folder that may be damaged."""
     return shutil.copytree(model_folder(), tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["models/embedded", "training/reader"])
+def test_the_weights_of_the_repository_are_as_they_were_built(name):
+    assert verify(ROOT / name) == []
 
 
 def edit(folder, **changes):
