@@ -67,9 +67,7 @@ class Trainer:
         if not stage.see:  # what sees is done; the decoder learns from what it is shown
             for part in (self.lessons.yomu.visual, self.lessons.slots, self.lessons.characters):
                 part.requires_grad_(False)
-        if not (
-            stage.see or stage.match
-        ):  # what finds pages stays as it is: an adapter of the rest
+        if not (stage.see or stage.match):  # what finds pages becomes an adapter of the rest
             for name, value in self.lessons.named_parameters():
                 value.requires_grad_(is_adapted(name))
         self.must_whiten = saved is None and sight is None
