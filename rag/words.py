@@ -17,14 +17,14 @@ NOT_FOUND: Words = {
     "en": "Not found in these documents.",
     "ja": "これらの文書には見つかりませんでした。",
 }
-# Of the command line; the page has its own (ui/texts.py).
-READING: Words = {"en": "Reading {pages} …", "ja": "{pages}を読んでいます…"}
 UNREAD: Words = {
     "en": "{unread} of {all} documents are not read to the end, so the answer may be there; "
     "`yomu list` says why",
     "ja": "{all}件の文書のうち{unread}件は最後まで読めていないため、"
     "答えはそこにあるかもしれません。理由は`yomu list`で分かります",
 }
+# Of the command line; the page has its own (ui/texts.py).
+READING: Words = {"en": "Reading {pages} …", "ja": "{pages}を読んでいます…"}
 READ_FROM: Words = {"en": "Read from: {pages}", "ja": "参照したページ: {pages}"}
 NEAREST: Words = {"en": "The nearest pages: {pages}", "ja": "近いページ: {pages}"}
 NEAREST_ONLY: Words = {

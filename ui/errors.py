@@ -54,9 +54,12 @@ def public(message: str) -> str:
 
 
 def error_body(path: str, status: int, line: str) -> dict[str, object]:
-    """Return what says in JSON what went wrong: below /v1 as OpenAI's clients read it."""
-    if not path.startswith("/v1/"):
-        return {"error": line}
+    """Return what says in JSON what went wrong, as the clients of a path read it."""
+    return openai_error(status, line) if path.startswith("/v1/") else {"error": line}
+
+
+def openai_error(status: int, line: str) -> dict[str, object]:
+    """Return what OpenAI's clients make an error of."""
     kind = "server_error" if status >= 500 or status == 429 else "invalid_request_error"
     return {"error": {"message": line, "type": kind, "param": None, "code": None}}
 

@@ -39,6 +39,7 @@ MAX_QUESTION = 4000
 HERE = {
     "give its password by --password or --password-file": "type its password and read it again",
     "`yomu list` says why": "the Library tab says why",
+    "理由は`yomu list`で分かります": "理由は「文書」タブで分かります",
     "`yomu list` shows the names": "the Library tab shows the names",
     "`yomu ingest` reads it anew": "read it again",
     "wait for it (--wait) or stop it": "wait until it is done",
@@ -105,8 +106,7 @@ def reason(error: BaseException | str, language: str = "en") -> str:
     """Return the one line of an error, without where anything lies on the server's disk."""
     lines = str(error).strip().splitlines()
     line = public(lines[0]) if lines else type(error).__name__
-    if language == "ja":
-        return in_japanese(line)
+    line = in_japanese(line) if language == "ja" else line
     for advice, here in HERE.items():
         line = line.replace(advice, here)
     return line

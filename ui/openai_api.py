@@ -19,7 +19,7 @@ from rag.answer import Answer, Turn
 from rag.errors import UsageError
 from rag.words import QUOTED_HINT, QUOTED_NOTE, in_language_of
 from ui.api import ERRORS, begun, client_of
-from ui.errors import ExpectedError, error_body, public
+from ui.errors import ExpectedError, openai_error, public
 from ui.requests import AskRequest, Event, Finished, Piece, ServiceLimits
 from ui.service import Service
 from ui.streaming import events
@@ -131,7 +131,7 @@ def install(app: FastAPI, service: Service) -> None:
         async for event in stream:
             if isinstance(event, Finished):
                 return JSONResponse(made.whole(event.answer))
-        return JSONResponse(error_body("/v1/", 408, "the client is gone"), 408)
+        return JSONResponse(openai_error(408, "the client is gone"), 408)
 
     app.include_router(router)
 
@@ -183,7 +183,7 @@ class _Completion:
         except ExpectedError as error:
             if is_first:
                 raise
-            fault = error_body("/v1/", status_of(error), public(str(error)))
+            fault = openai_error(status_of(error), public(str(error)))
             yield f"data: {json.dumps(fault)}\n\n"
         yield "data: [DONE]\n\n"
 

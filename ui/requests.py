@@ -114,7 +114,8 @@ class ServiceStatus:
     bytes      of the index by part, the uploaded files included
     job        the ingest that runs, or None
     waiting    length of the answer queue
-    index_error  why the index cannot be read; "" if it can
+    index_error
+               why the index cannot be read; "" if it can
     """
 
     state: str

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -12,7 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 from gradio.events import api
 
-from ui import mcp
+from tests.unit.small_service import SmallService
+from ui import mcp, page_ask
 from ui.look import visitor
 from ui.requests import Queued
 from ui.security import Gate, GateOptions, Login, hash_password
@@ -91,3 +93,19 @@ def test_visitors_take_turns_as_users_or_else_by_visit(user):
         assert client.post("/gradio_api/queue/join", json=sent, auth=auth).status_code == 200
         told = client.get("/gradio_api/queue/data?session_hash=a-visit", auth=auth).text
     assert f'"data":["{user or "a-visit"}"]' in told.replace(" ", "")
+
+
+def test_who_asks_while_an_answer_is_written_gets_the_next_one():
+    """Enter is not dropped: it stops the answer of this visit, and of no other."""
+    service = SmallService(answer=" ".join(["word"] * 500))
+    begin, ask, _ = page_ask._asking(service)
+    mine, other = (
+        SimpleNamespace(session_hash=visit, headers={}, request=None) for visit in ("mine", "other")
+    )
+    written = ask(mine, (), "total sales")
+    next(shown for shown in written if "word" in str(shown[2]))
+    begin(other, "capacity of the kettle")
+    begin(mine, " ")
+    next(written)
+    begin(mine, "capacity of the kettle")
+    assert len(list(written)) < 10

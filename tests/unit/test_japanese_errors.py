@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rag.words import UNREAD
 from ui.handlers import reason
 from ui.japanese import in_japanese
 
@@ -85,6 +86,14 @@ def test_lines_from_below_are_known_as_well(line, kept):
     assert said != line
     assert kept in said
     assert "yomu" not in said
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("asked", ["en", "ja"])
+def test_the_page_does_not_send_people_to_the_command_line(language, asked):
+    """Whatever the languages of the page and of the question are."""
+    said = reason(UNREAD[asked].format(unread=1, all=6), language)
+    assert "6" in said and "yomu" not in said
 
 
 def test_the_page_asks_for_its_own_language():
