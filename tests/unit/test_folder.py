@@ -9,7 +9,6 @@ import pytest
 from models.errors import ModelFilesError
 from models.folder import EMBEDDED, ModelInfo, find_folder, models_home, verify
 
-
 ROOT = Path(__file__).parents[2]
 
 
