@@ -184,8 +184,9 @@ class PdfDocument:
             return join_rows(others) + columns
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file, and what MuPDF keeps of it: up to 256 MB of decoded pictures."""
         self._pdf.close()
+        pymupdf.TOOLS.store_shrink(100)
 
     def _unlock(self, passwords: Sequence[str]) -> None:
         if not self._pdf.needs_pass or any(self._pdf.authenticate(word) for word in passwords):

@@ -1,8 +1,11 @@
 """The render worker is limited, watched and restarted."""
 
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rag.errors import DocumentError
 from rag.reader import Limits, PageReader, ReaderPool
@@ -56,6 +59,20 @@ def test_memory_is_limited_and_the_rest_goes_on(folder):
         with pytest.raises(DocumentError, match="needs more memory than a page may take"):
             reader.read(folder / "huge.png", 1, **DRAW)
         assert "Page 2." in reader.read(folder / "good.pdf", 2, **DRAW).text
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
+def test_pictures_of_earlier_documents_are_not_kept_in_memory(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 1200, 1200, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.pdf")
+    megabytes = []
+    with PageReader() as reader:
+        for number in range(len(noise)):
+            reader.read(tmp_path / f"{number}.pdf", 1, dpi=72, max_pixels=2_000_000)
+            status = Path(f"/proc/{reader._process.pid}/status").read_text()
+            megabytes.append(int(status.split("RssAnon:")[1].split()[0]) / 1000)
+    assert megabytes[-1] - megabytes[2] < 12  # of 4 MB each, 36 in all
 
 
 def test_crash_is_tried_again_in_a_new_process(folder):
