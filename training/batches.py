@@ -7,7 +7,7 @@ exactly as if each had been run alone, for the price of one pass over the cells.
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +68,21 @@ class Batch:
     token_cells: Tensor  # (T, B, C) int8: 1 the cells it stands on, -1 cells with the same text
     points: Tensor | None = None  # (P, 3) row, place of a target, place of a cell that shows it
     named: Tensor | None = None  # (N, 2) number of a real cell, id of a token that ends in it
+    text: str = ""  # all that the windows show, lower case, a line each
+    text_cells: NDArray[np.int64] | None = None  # (len(text),) number of a real cell, -1: none
+    query_texts: tuple[str, ...] = ()  # (Q) the phrases that are looked for, lower case
+    token_words: tuple[tuple[str, int], ...] = ()  # (T) word up to a token, letters of the token
     features: Tensor | None = None  # (n, hidden) visual tokens, where they are known already
     again: bool = False  # shown before
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory; the loader calls this where there is a GPU."""
-        return Batch(**{name: value.pin_memory() for name, value in self._tensors()})
+        return replace(self, **{name: value.pin_memory() for name, value in self._tensors()})
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
         moved = {name: value.to(device, non_blocking=True) for name, value in self._tensors()}
-        return Batch(**moved)
+        return replace(self, **moved)
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         named = [(f.name, getattr(self, f.name)) for f in fields(self)]
@@ -242,12 +246,35 @@ def collate(
         "slots": torch.from_numpy(slots),
     }
     tensors["named"] = torch.from_numpy(_names(windows, tools.tokenizer))
+    text, text_cells = _shown(windows)
     written = [sequence(found, asked, tools.tokenizer, ids, rng) for found, asked in rows]
     tensors |= _pad_sequences([each for each, _ in written], ids["<|endoftext|>"])
     points = [(row, *pair) for row, (_, pairs) in enumerate(written) for pair in pairs]
     tensors["points"] = torch.tensor(points, dtype=torch.int64).view(-1, 3)
-    tensors |= _queries(windows, width, tools, ids, rng, queries)
-    return Batch(**tensors)
+    asked_for, texts, words = _queries(windows, width, tools, ids, rng, queries)
+    return Batch(
+        **tensors,
+        **asked_for,
+        text=text,
+        text_cells=text_cells,
+        query_texts=texts,
+        token_words=words,
+    )
+
+
+def _shown(windows: list[Window]) -> tuple[str, NDArray[np.int64]]:
+    """Return the text of windows, a line each, and the number of the cell of every letter."""
+    text, cells, before = [], [], 0
+    for found in windows:
+        for line in found.lines:
+            lowered = line.text.lower()
+            if len(lowered) != len(line.cells):  # a letter that grows, such as a dotted capital I
+                continue
+            text.append(lowered)
+            cells += [np.where(line.cells >= 0, line.cells + before, -1), [-1]]
+        before += len(found.positions)
+    joined = np.concatenate(cells) if cells else np.empty(0)
+    return "".join(f"{line}\n" for line in text), joined.astype(np.int64)
 
 
 def _names(windows: list[Window], tokenizer: Tokenizer) -> NDArray[np.int64]:
@@ -341,8 +368,11 @@ def _queries(
     ids: dict[str, int],
     rng: random.Random,
     count: int,
-) -> dict[str, Tensor]:
-    """Return phrases from the windows as queries, and where each of their tokens stands."""
+) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[tuple[str, int], ...]]:
+    """Return phrases from the windows as queries, and where each of their tokens stands.
+
+    Beside the tensors: the phrases, and of each token its word so far and its letters.
+    """
     texts, owners, places, stands = [], [], [], []
     joined = [" ".join(line.text for line in w.lines).lower() for w in windows]
     for row, found in enumerate(windows):
@@ -376,7 +406,7 @@ def _queries(
         [[row != own and text in other for row, other in enumerate(joined)]
          for (_, text), own in zip(texts, owners, strict=True)]
     ).reshape(-1, len(windows))  # fmt: skip
-    return {
+    tensors = {
         "queries": torch.from_numpy(table),
         "query_mask": torch.from_numpy(mask),
         "query_rows": torch.tensor(owners, dtype=torch.int64),
@@ -384,6 +414,8 @@ def _queries(
         "token_places": torch.tensor(places, dtype=torch.int64).view(-1, 2),
         "token_cells": torch.from_numpy(_stand(windows, stands, width)),
     }
+    words = tuple((word, size) for _, _, word, size in stands)
+    return tensors, tuple(text for _, text in texts), words
 
 
 def _word_start(text: str, at: int) -> int:

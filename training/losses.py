@@ -3,14 +3,20 @@
 see     which character stands in each slot of a cell (dense, moves first)
 match   which cells show this word (dense, both ways), then which window holds this phrase (MaxSim,
         ColPali arXiv:2407.01449)
+recall  the same against all that the last batches showed, as the averaged weights encoded it (MoCo,
+        He et al., arXiv:1911.05722): vectors of other weights would be told apart by their age
 name    which tokens end in this cell, among all that the batch shows (dense)
 read    the next token of an answer, and where to look for it (attention that is told where to look:
         Liu et al., arXiv:1609.04186)
 """
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,6 +65,70 @@ class Encoded:
     hidden: Tensor | None
     mask: Tensor | None = None
     looked: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a batch showed and asked for, as the averaged weights encode it.
+
+    cells   (n, 128) vectors of its cells
+    text    what they show, and `places` (len(text),) the cell of each letter, -1: none
+    words   (t, 128) vectors of the words asked for, and their `spelling`
+    """
+
+    cells: Tensor
+    text: str
+    places: NDArray[np.int64]
+    words: Tensor
+    spelling: tuple[tuple[str, int], ...]
+
+
+class Memory:
+    """The last batches: a word is told from those of a few windows more easily than of a folder."""
+
+    def __init__(self, batches: int) -> None:
+        self.kept: deque[Remembered] = deque(maxlen=batches)
+
+    def cells(self, words: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return similarities (T, N) of words with all cells kept, and which show the same."""
+        same = [shown(batch.token_words, each.text, each.places) for each in self.kept]
+        counts = [len(each.cells) for each in self.kept]
+        starts = np.cumsum([0, *counts[:-1]])
+        pairs = np.concatenate([np.add(s, [0, at]) for s, at in zip(same, starts, strict=True)])
+        scores = words @ torch.cat([each.cells for each in self.kept]).T
+        return scores, _table(pairs, scores)
+
+    def words(self, cells: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return similarities (N, n) of all words kept with cells, and which of them show it."""
+        assert batch.text_cells is not None
+        spelled = [pair for each in self.kept for pair in each.spelling]
+        scores = torch.cat([each.words for each in self.kept]) @ cells.T
+        return scores, _table(shown(spelled, batch.text, batch.text_cells), scores)
+
+
+def shown(
+    words: Sequence[tuple[str, int]], text: str, places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return (n, 2): number of a word, and a cell that shows it, wherever it stands in a text.
+
+    words   with the count of their last letters, those whose cells are meant
+    places  (len(text),) cell of each letter, -1: none
+    """
+    found: list[tuple[int, int]] = []
+    for number, (word, size) in enumerate(words):
+        at = text.find(word)
+        while at >= 0:
+            end = at + len(word)
+            found += [(number, cell) for cell in places[end - size : end].tolist() if cell >= 0]
+            at = text.find(word, at + 1)
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _table(pairs: NDArray[np.int64], like: Tensor) -> Tensor:
+    table = torch.zeros(like.shape, dtype=torch.bool, device=like.device)
+    rows, columns = torch.from_numpy(pairs).to(like.device).T
+    table[rows, columns] = True
+    return table
 
 
 def encode(model: Yomu, batch: Batch, image_token: int, decode: bool) -> Encoded:
@@ -135,6 +205,61 @@ def match(
     far, far_right = _phrases_to_windows(queries, vectors, retrieval, batch, scale)
     parts = {"words": near.detach(), "phrases": far.detach()}
     return near + 0.5 * far, parts | {"word_recall": near_right, "phrase_recall": far_right}
+
+
+def recall(
+    lessons: Lessons,
+    average: Lessons,
+    hidden: Tensor,
+    batch: Batch,
+    image_token: int,
+    memory: Memory,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the losses of `match` against the batches in memory, to which this one is added."""
+    assert batch.text_cells is not None
+    at = batch.token_places[:, 0], batch.token_places[:, 1]
+    is_cell = batch.ids == image_token
+    with torch.no_grad():
+        encoded = encode(average.yomu, batch, image_token, True)
+        kept = average.yomu.project(encoded.hidden)
+        known = query_vectors(average.yomu, batch)[at]
+    now = Remembered(kept[is_cell], batch.text, batch.text_cells, known, batch.token_words)
+    memory.kept.append(now)
+    queries = query_vectors(lessons.yomu, batch)
+    scale = lessons.log_scale.exp().clamp_max(100)
+    on = batch.token_cells[:, batch.cells] == 1  # (T, n)
+    forward = _told_apart(scale, *memory.cells(queries[at], batch), on)
+    cells = lessons.yomu.project(hidden[is_cell])
+    scores, same = memory.words(cells, batch)
+    back = _told_apart(scale, scores.T, same.T, on.T)
+    mask = batch.query_mask
+    own = torch.einsum("qkd,qld->qkl", queries, kept[batch.query_rows])
+    own = own.masked_fill(~is_cell[batch.query_rows, None], -1e4).amax(-1)
+    others = [(queries @ each.cells.T).amax(-1) for each in memory.kept]
+    both = torch.stack([own, *others], 1)  # (Q, 1 + M, K)
+    logits = scale * (both * mask[:, None]).sum(-1) / mask.sum(1)[:, None]
+    holds = [[False, *(text in each.text for each in memory.kept)] for text in batch.query_texts]
+    logits = logits.masked_fill(torch.tensor(holds, device=logits.device), -1e4)
+    truth = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    far = F.cross_entropy(logits, truth)
+    right = (logits.argmax(1) == 0).float().mean()
+    near = (forward.mean() + back.mean()) / 2
+    parts = {"old_words": near.detach(), "old_phrases": far.detach(), "old_recall": right}
+    return near + 0.5 * far, parts
+
+
+@torch.autocast("cuda", enabled=False)
+def _told_apart(scale: Tensor, scores: Tensor, same: Tensor, on: Tensor) -> Tensor:
+    """Return the loss (r,) of each row that has something to find.
+
+    scores, same  (R, N) of everything kept; the last of it is this batch's own
+    on            (R, n) what is to be found there
+    """
+    has = on.any(1)
+    scores = scale * scores[has]
+    own = scores[:, -on.shape[1] :].masked_fill(~on[has], -1e4)
+    others = scores.masked_fill(same[has], -1e4)
+    return torch.cat([others, own], 1).logsumexp(1) - own.logsumexp(1)
 
 
 @torch.autocast("cuda", enabled=False)  # cosines times 20 need more digits than bf16 has

@@ -13,6 +13,7 @@ class Stage:
     recipe: Recipe
     see: float = 1.0
     match: float = 0.0
+    recall: float = 0.0
     names: float = 0.0
     read: float = 0.0
     rate: float = 8e-4
@@ -82,6 +83,7 @@ STAGES = {
             ),
             see=0.0,
             match=1.0,
+            recall=1.0,
             names=1.0,
             rate=2e-3,
         ),

@@ -35,6 +35,7 @@ from training.muon import Muon
 from training.stages import STAGES, Stage
 
 app = typer.Typer(add_completion=False, help=__doc__)
+MEMORY = 24  # batches that words and phrases are told apart from, besides their own
 KEPT_BATCHES = 200  # whose visual tokens are remembered, 2 MB each
 FALLING = 0.6  # of a run that is given its minutes, over which the learning rate falls to zero
 ROWS_RATE = 0.1  # of the learning rate, for the rows of single tokens
@@ -77,6 +78,7 @@ class Trainer:
         if saved is None and decoder is not None:
             start.load_decoder(self.lessons.yomu, decoder)
         self.average = AveragedModel(self.lessons, multi_avg_fn=_average)
+        self.memory = losses.Memory(MEMORY)
         self.step, self.seconds = 0, 0.0
         self.optimisers = optimisers(self.lessons, stage)
         if saved:
@@ -120,7 +122,9 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * scale
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu):
-            loss, parts = total_loss(self.lessons, batch, self.stage, self.image_token)
+            loss, parts = total_loss(
+                self.lessons, batch, self.stage, self.image_token, self.average.module, self.memory
+            )
         if not loss.requires_grad:  # nothing of this batch is taught, such as words of a chart
             return {"skipped": torch.ones(())}
         for optimiser in self.optimisers:
@@ -168,9 +172,17 @@ def optimisers(lessons: nn.Module, stage: Stage) -> list[torch.optim.Optimizer]:
 
 
 def total_loss(
-    lessons: losses.Lessons, batch: Batch, stage: Stage, image_token: int
+    lessons: losses.Lessons,
+    batch: Batch,
+    stage: Stage,
+    image_token: int,
+    average: losses.Lessons,
+    memory: losses.Memory,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the weighted sum of the stage's losses and what was measured on the way."""
+    """Return the weighted sum of the stage's losses and what was measured on the way.
+
+    What earlier batches showed is in `memory`, encoded by the `average` of the weights.
+    """
     encoded = losses.encode(lessons.yomu, batch, image_token, stage.match + stage.read > 0)
     loss, parts = encoded.features.new_zeros(()), {}
     if stage.see:
@@ -179,6 +191,9 @@ def total_loss(
     if stage.match and len(batch.token_places):
         found, more = losses.match(lessons, encoded.hidden, batch, image_token)
         loss, parts = loss + stage.match * found, parts | more
+    if stage.recall and len(batch.token_places):
+        found, more = losses.recall(lessons, average, encoded.hidden, batch, image_token, memory)
+        loss, parts = loss + stage.recall * found, parts | more
     if stage.names and batch.named is not None and len(batch.named):
         cells = encoded.hidden[batch.ids == image_token]
         found, more = losses.name(lessons.yomu, cells, batch)

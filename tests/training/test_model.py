@@ -135,7 +135,7 @@ def test_targets_point_at_the_cells_that_show_them(tools: Tools, config):
 
 def test_each_loss_falls(tools: Tools, config):
     torch.manual_seed(0)
-    stage = Stage("test", Recipe(), match=1.0, names=1.0, read=1.0, rate=3e-3)
+    stage = Stage("test", Recipe(), match=1.0, recall=1.0, names=1.0, read=1.0, rate=3e-3)
     recipe = Recipe(cells=120, rows=3, columns=8, windows=0.6, lines=0.4, questions=1, buffer=3)
     sampler = Sampler(tools, recipe, 0)
     batches = [sampler.batch() for _ in range(3)]
@@ -144,8 +144,9 @@ def test_each_loss_falls(tools: Tools, config):
     image = tools.tokenizer.token_to_id("<|image_pad|>")
     both = optimisers(lessons, stage)
     history: dict[str, list[float]] = {}
-    for step in range(60):
-        loss, parts = total_loss(lessons, batches[step % 3], stage, image)
+    memory = losses.Memory(2)
+    for step in range(80):
+        loss, parts = total_loss(lessons, batches[step % 3], stage, image, lessons, memory)
         for optimiser in both:
             optimiser.zero_grad()
         loss.backward()
@@ -160,6 +161,8 @@ def test_each_loss_falls(tools: Tools, config):
         "read": 0.8,
         "point": 0.9,
         "names": 0.9,
+        "old_words": 0.9,
+        "old_phrases": 0.9,
     }  # rows are slow
     for name, share in shares.items():
         assert sum(history[name][-3:]) < share * sum(history[name][:3]), name
@@ -194,6 +197,42 @@ def test_the_end_of_a_word_is_its_own_after_another_beginning():
     assert _word_start("cutting edge", 3) == 0
     assert _word_start("cutting edge", 7) == 7  # a space begins a word of its own
     assert _word_start("報告書", 2) == 2
+
+
+def test_words_are_told_from_those_of_earlier_batches(tools: Tools, config):
+    torch.manual_seed(0)
+    sampler = Sampler(tools, Recipe(cells=200, buffer=3), 5)
+    first, second = sampler.batch(), sampler.batch()
+    lessons = losses.Lessons(Yomu(config), int(tools.classes.max()) + 1).eval()
+    image = tools.tokenizer.token_to_id("<|image_pad|>")
+
+    def lose(batch, memory):
+        hidden = losses.encode(lessons.yomu, batch, image, True).hidden
+        parts = losses.recall(lessons, lessons, hidden, batch, image, memory)[1]
+        return parts["old_words"], parts["old_phrases"]
+
+    alone = lose(second, losses.Memory(2))
+    assert alone[1] == 0  # nothing to tell its phrases from
+    memory = losses.Memory(2)
+    lose(first, memory)
+    beside = lose(second, memory)
+    assert beside[0] > alone[0]
+    assert beside[1] > 0
+    assert len(memory.kept) == 2
+
+    memory = losses.Memory(2)
+    assert [lose(first, memory)[1] for _ in range(2)] == [0, 0]  # itself, shown again, is no other
+    scores, same = memory.cells(torch.zeros(len(first.token_words), 128), first)
+    table = first.token_cells[:, first.cells] != 0
+    assert same.shape == scores.shape == (len(table), 2 * table.shape[1])
+    assert torch.equal(same, torch.cat([table, table], 1))
+
+
+def test_shown_finds_the_end_of_a_word_wherever_it_stands():
+    places = np.array([0, 0, 0, 1, 1, 1, 1, -1, 2, 2, 2, 3, 3, 3, -1, -1])
+    text = "packing\ncutting\n"
+    pairs = losses.shown([("packing", 3), ("cutting", 3), ("t", 1), ("no", 2)], text, places)
+    assert set(map(tuple, pairs.tolist())) == {(0, 1), (1, 3), (2, 2), (2, 3)}
 
 
 def test_windows_are_stretched_by_batch(tools: Tools):
