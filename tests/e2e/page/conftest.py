@@ -10,6 +10,7 @@ import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,17 +45,37 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory) -> Iterator[str]:
+def address(served) -> Iterator[str]:
     """Where a server over an empty index answers."""
-    folder = tmp_path_factory.mktemp("served")
+    with serving(served / "index", served / "server.log") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory) -> Path:
+    """The folder of the server's index."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture
+def writing(indexed, served, tmp_path) -> Iterator[str]:
+    """Where a second server over the same index writes on and on, as the shipped model does not."""
+    model = shutil.copytree(ROOT / "models" / "embedded", tmp_path / "model")
+    (model / "answer.json").write_text('{"pages": 1, "system": null, "max_new_tokens": 6000}')
+    with serving(served / "index", tmp_path / "server.log", "--model", str(model)) as address:
+        yield address
+
+
+@contextmanager
+def serving(index: Path, log: Path, *options: str) -> Iterator[str]:
+    """Serve an index; the address is up when it is given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        sys.executable, "-m", "rag", "serve", "--index", str(folder / "index"),
-        "--port", str(port), "--root", str(SAMPLES),
+        sys.executable, "-m", "rag", "serve", "--index", str(index),
+        "--port", str(port), "--root", str(SAMPLES), *options,
     ]  # fmt: skip
-    log = folder / "server.log"
     with log.open("w") as written:
         server = subprocess.Popen(command, cwd=ROOT, stdout=written, stderr=subprocess.STDOUT)
     try:

@@ -5,8 +5,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from rag.manner import Manner
-from tests.e2e.page.conftest import FIREWORKS, PATIENCE_MS, ROOT, SALES
+from tests.e2e.page.conftest import FIREWORKS, PATIENCE_MS, SALES, open_page
 
 
 def test_before_anything_is_indexed_the_page_says_what_to_do(visit):
@@ -145,19 +144,18 @@ def test_a_second_question_keeps_the_first_in_view(english):
     assert "kettle-manual.pdf" in here.find("#evidence .yomu-card").first.inner_text()
 
 
-def test_an_answer_can_be_stopped(english):
-    if Manner.load(ROOT / "models" / "embedded").quotes:
-        pytest.skip("the embedded model quotes at once: nothing to stop (see test_handlers.py)")
-    here = english
-    here.ask(" ".join([SALES] * 12))
-    here.wait_for("#evidence .yomu-card")
-    here.find("#stop").click()
-    here.find("#ask:not([disabled])").wait_for()
-    here.wait_for("#answer .yomu-text[aria-busy=false]")
-    assert here.find("#stop").is_disabled()
-    here.ask(SALES)  # the model is free again
-    here.wait_for("#answer .yomu-cite, #evidence .yomu-warn")
-    here.wait_for_answer()
+def test_an_answer_can_be_stopped(chromium, writing):
+    here = open_page(chromium, writing)
+    for _ in range(2):  # the model is free again at once
+        here.ask(SALES)
+        here.wait_for("#evidence .yomu-card")
+        here.wait_for("#answer .yomu-text[aria-busy=true]")
+        here.find("#stop:not([disabled])").click()
+        here.find("#ask:not([disabled])").wait_for()
+        here.wait_for_answer()
+        assert here.find("#stop").is_disabled()
+        assert "Stopped" in here.find("#answer").inner_text()
+    assert here.close() == []
 
 
 def test_examples_ask_with_one_click_and_the_keyboard_is_enough(japanese):
