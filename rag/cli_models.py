@@ -57,7 +57,9 @@ def build_command(
     ] = None,
     projection: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint or file with custom_text_proj, if the base has none."),
+        typer.Option(
+            help="Checkpoint with custom_text_proj, adapter merged or not, if the base has none."
+        ),
     ] = None,
     generator: Annotated[
         Path | None,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from models.build.source import (
     PROJECTION_BIAS,
     PROJECTION_WEIGHT,
@@ -71,7 +73,7 @@ def retriever_weights(base: Checkpoint, sources: Sources) -> dict[str, FloatArra
                 "give the adapter's folder as SRC and this checkpoint as --base"
             )
         return {}
-    tensors, includes_lora = _projection_source(base, sources)
+    tensors = _projection_source(base, sources)
     dim, hidden = tensors.shape(PROJECTION_WEIGHT)[0], base.config.text.hidden_size
     weights = {
         PROJECTION_WEIGHT: tensors.read(PROJECTION_WEIGHT),
@@ -82,7 +84,7 @@ def retriever_weights(base: Checkpoint, sources: Sources) -> dict[str, FloatArra
         for module, (a, b) in adapter.factors.items():
             if module != "custom_text_proj":
                 weights |= {f"{module}.lora_A": a, f"{module}.lora_B": b}
-            elif not includes_lora:
+            elif not _includes_lora(tensors, base, adapter, sources):
                 weights[PROJECTION_WEIGHT] = weights[PROJECTION_WEIGHT] + (a @ b).T
     return weights
 
@@ -96,8 +98,34 @@ def _lora_places(base: Checkpoint, projection: tuple[int, int]) -> Shapes:
     return places | {"custom_text_proj": projection}
 
 
-def _projection_source(base: Checkpoint, sources: Sources) -> tuple[TensorFiles, bool]:
-    """Return where the projection is, and whether the adapter's part is already in it."""
+def _includes_lora(
+    tensors: TensorFiles, base: Checkpoint, adapter: Adapter, sources: Sources
+) -> bool:
+    """Whether the adapter's part is already in the projection.
+
+    The hub's merged checkpoints do not say so; another linear map of the same files shows it: it
+    is nearer to the base's, or to the base's with the adapter added.
+    """
+    if tensors is base.tensors:
+        return False
+    if tensors.metadata.get("includes_lora") == "true":
+        return True
+    for module, (a, b) in adapter.factors.items():
+        name = f"{module}.weight"
+        if name in tensors and name in base.tensors:
+            wanted = {name: base.tensors.shape(name)}
+            check_shapes(sources.projection or base.folder, tensors, wanted, others_allowed=True)
+            found, delta = tensors.read(name) - base.tensors.read(name), (a @ b).T
+            return bool(np.linalg.norm(found - delta) < np.linalg.norm(found))
+    raise ModelBuildError(
+        f"{sources.projection}: does not show whether the adapter is already added to its "
+        "custom_text_proj; give the whole checkpoint it comes from (colqwen2-base, -merged) with "
+        "--projection"
+    )
+
+
+def _projection_source(base: Checkpoint, sources: Sources) -> TensorFiles:
+    """Return the files that hold the projection."""
     if sources.projection is not None:
         files = (
             weight_files(sources.projection)
@@ -105,9 +133,8 @@ def _projection_source(base: Checkpoint, sources: Sources) -> tuple[TensorFiles,
             else [sources.projection]
         )
         tensors = TensorFiles(files)
-        includes_lora = tensors.metadata.get("includes_lora") == "true"
     else:
-        tensors, includes_lora = base.tensors, sources.adapter is None
+        tensors = base.tensors
     if PROJECTION_WEIGHT not in tensors or PROJECTION_BIAS not in tensors:
         raise ModelFilesError(
             f"{sources.projection or base.folder}: has no custom_text_proj (the retriever's "
@@ -118,4 +145,4 @@ def _projection_source(base: Checkpoint, sources: Sources) -> tuple[TensorFiles,
     if sources.projection is not None:
         wanted = {PROJECTION_WEIGHT: (dim, hidden), PROJECTION_BIAS: (dim,)}
         check_shapes(sources.projection, tensors, wanted, others_allowed=True)
-    return tensors, includes_lora
+    return tensors

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import models
 from models.build.builder import BuildOptions, Precisions, build
@@ -293,6 +294,27 @@ def test_merged_layouts_build_to_the_same_bytes_and_the_reference_vectors(folder
     assert sums[0] == sums[1] == sums[2]
     for n, vectors in enumerate(fresh(folder).retriever.encode_pages(pages())):
         close(vectors, recorded[f"page {n}"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("with_lora", [True, False], ids=["merged", "base"])
+def test_a_projection_out_of_either_checkpoint_gets_the_adapter_once(
+    checkpoints, col_folder, tmp_path, with_lora, dtype
+):
+    """Of a merged checkpoint it was added twice: the vectors were wrong without a word."""
+    source = tiny.write_colqwen2(tmp_path / "from", with_lora=with_lora, dtype=dtype)
+    folder = built(
+        checkpoints / "adapter", tmp_path / "built", base=checkpoints / "qwen2vl", projection=source
+    )
+    found, wanted = (load_file(each / "retriever.safetensors") for each in (folder, col_folder))
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        rounded = dtype == "bfloat16" and name.startswith("custom_text_proj")
+        close(found[name], values, 0.01 if rounded else 1e-6)
+    if dtype == "float32":
+        recorded = cases.load("colqwen2")
+        for n, vectors in enumerate(fresh(folder).retriever.encode_pages(pages())):
+            close(vectors, recorded[f"page {n}"])
 
 
 # --- width of the 2B ------------------------------------------------------------------------

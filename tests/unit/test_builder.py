@@ -224,6 +224,17 @@ def test_a_projection_of_another_width(refusal, adapter, source, tmp_path):
     assert "custom_text_proj.weight has shape (128, 96), config.json wants (128, 64)" in line
 
 
+def test_a_projection_that_does_not_show_if_the_adapter_is_in_it(
+    refusal, adapter, source, tmp_path
+):
+    file = tmp_path / "projection.safetensors"
+    shapes = {"custom_text_proj.weight": (128, 64), "custom_text_proj.bias": (128,)}
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, file)
+    line = refusal(adapter, "--base", source, "--projection", file)
+    assert "does not show whether the adapter is already added" in line
+    assert "give the whole checkpoint" in line
+
+
 def test_a_projection_without_an_adapter(refusal, source, base):
     assert "a projection without its adapter" in refusal(source, "--projection", base)
 
