@@ -24,6 +24,13 @@ _KINDS = {
     "graphs": dict,
     "sources": dict,
 }
+# Beside the graphs and the embeddings, what page vectors come from.
+_SHAPING = (
+    "config.json",
+    "preprocessor_config.json",
+    "retriever.safetensors",
+    "tokenizer.json",
+)
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -100,10 +107,15 @@ class ModelInfo:
 
     @property
     def digest(self) -> str:
-        """sha256 over all files and views: an index knows by it which model made its vectors."""
-        lines = "".join(f"{name} {self.sha256[name]}\n" for name in sorted(self.sha256))
-        if self.band_rows or self.overview_tokens:
-            lines += f"views {self.band_rows} {self.overview_tokens}\n"
+        """sha256 over all that shapes page vectors: an index knows by it which model made its own.
+
+        Not over what only answers: a generator added later, or other sampling, spoils no index.
+        """
+        graphs = (self.graphs.vision, self.graphs.decoder)
+        files = {*graphs, *(f"{name}.data" for name in graphs), self.graphs.embeddings, *_SHAPING}
+        lines = "".join(f"{name} {self.sha256[name]}\n" for name in sorted(files & {*self.sha256}))
+        lines += f"views {self.band_rows} {self.overview_tokens}\n"
+        lines += f"skips blank blocks {self.skip_blank_blocks}\n"
         return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -38,7 +38,7 @@ class Encoder(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 over the model's files and views: vectors of two digests must not be mixed."""
+        """sha256 over what shapes page vectors: those of two digests must not be mixed."""
 
     @property
     def dim(self) -> int:
@@ -100,7 +100,7 @@ class ModelEncoder:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the model's files and views: vectors of two digests must not be mixed."""
+        """sha256 over what shapes page vectors: those of two digests must not be mixed."""
         return self.engine.info.digest
 
     @cached_property

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from models.build.builder import build
+from models.build.inputs import Sources
 from models.errors import ModelFilesError
 from models.folder import EMBEDDED, ModelInfo, find_folder, models_home, verify
+from tests.parity import tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,8 +59,21 @@ def test_the_digest_names_the_content(folder):
     info = ModelInfo.load(folder)
     edit(folder, name="another name")
     assert ModelInfo.load(folder).digest == info.digest
-    edit(folder, sha256={**info.sha256, "config.json": "0" * 64})
-    assert ModelInfo.load(folder).digest != info.digest
+    for name in info.sha256:
+        edit(folder, sha256={**info.sha256, name: "0" * 64})
+        shapes = name not in ("generation_config.json", "tokenizer_config.json")
+        assert (ModelInfo.load(folder).digest != info.digest) == shapes, name
+
+
+def test_a_generator_of_its_own_leaves_the_index_usable(checkpoints, tmp_path):
+    """The digest was over every file: to answer as well, all pages had to be read again."""
+    merged = tiny.write_colqwen2(tmp_path / "merged")
+    alone = build(Sources.find(merged), tmp_path / "alone")
+    other = tiny.write_qwen2vl(tmp_path / "other", tiny.replace(tiny.TINY, seed=5))
+    both = build(Sources.find(merged, generator=other), tmp_path / "both")
+    one, two = ModelInfo.load(alone), ModelInfo.load(both)
+    assert {"generator-vision.onnx", "generator-embeddings.npy"} <= set(two.sha256)
+    assert one.digest == two.digest
 
 
 @pytest.mark.parametrize(
@@ -96,6 +112,13 @@ def test_vectors_of_other_views_are_those_of_another_model(folder):
         edit(folder, band_rows=bands, overview_tokens=tokens)
         digests.add(ModelInfo.load(folder).digest)
     assert len(digests) == 4
+
+
+def test_vectors_without_blank_blocks_are_those_of_another_model(folder):
+    """They went into one index with those of whole pages."""
+    digest = ModelInfo.load(folder).digest
+    edit(folder, skip_blank_blocks=True)
+    assert ModelInfo.load(folder).digest != digest
 
 
 def test_a_folder_without_model_json(tmp_path):
