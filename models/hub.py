@@ -10,9 +10,9 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
@@ -32,8 +32,8 @@ from models.build.inputs import Sources
 from models.build.names import canonical
 from models.build.source import PROJECTION_BIAS, PROJECTION_WEIGHT
 from models.config import Json
-from models.errors import ModelDownloadError
-from models.folder import file_sha256, models_home
+from models.errors import ModelBuildError, ModelDownloadError
+from models.folder import ModelInfo, file_sha256, models_home
 
 log = logging.getLogger(__name__)
 
@@ -94,19 +94,21 @@ def pull(
     options: BuildOptions | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Download a release and build it into `out` (`models_home()/name` if None); return that.
+    """Download a release and build it into `out` (`default_folder` if None); return that.
 
     A model that is there is left as it is. What was downloaded before is not asked for again, so
     that another build of it works offline.
     Raises ModelDownloadError if the name is unknown, the hub cannot be reached or refuses, or
-    the disk is full; and all that `build` raises.
+    the disk is full; ModelBuildError if another build is there; and all that `build` raises.
     """
     name = ALIASES.get(name, name)
     release = RELEASES.get(name)
     if release is None:
         raise ModelDownloadError(f"no model {name!r} to pull; there are {', '.join(RELEASES)}")
-    out = out or models_home() / name
+    options = options or BuildOptions()
+    out = out or default_folder(name, options.target)
     if (out / "model.json").exists():
+        _check_same_build(out, options)
         log.warning("%s is there already; remove it to build it again", out)
         return out
     home = models_home() / ".checkpoints"
@@ -120,8 +122,27 @@ def pull(
         projection, revisions["projection"] = download.projection(release.projection)
         sources = replace(sources, projection=projection)
     out.parent.mkdir(parents=True, exist_ok=True)
-    options = replace(options or BuildOptions(), name=name, revisions=revisions)
-    return build(sources, out, options, progress)
+    return build(sources, out, replace(options, name=name, revisions=revisions), progress)
+
+
+def default_folder(name: str, target: str = "cpu", precision: str = "auto") -> Path:
+    """Return where a build is kept; a name for each, found by `--model` and `look --precision`."""
+    parts = [name, *([] if target == "cpu" else [target])]
+    return models_home() / "-".join([*parts, *([] if precision == "auto" else [precision])])
+
+
+def _check_same_build(out: Path, options: BuildOptions) -> None:
+    """Raise ModelBuildError unless the model that is there was built as is asked now."""
+    info, wanted = ModelInfo.load(out), asdict(options.precisions)
+    if info.target != options.target or dict(info.precision) != wanted:
+        raise ModelBuildError(
+            f"{out} is there already, built for a {_build(info.target, info.precision)}, not for "
+            f"a {_build(options.target, wanted)}: choose another folder with --out, or remove it"
+        )
+
+
+def _build(target: str, precision: Mapping[str, str]) -> str:
+    return f"{target.upper()} at {', '.join(f'{part} {how}' for part, how in precision.items())}"
 
 
 @dataclass(frozen=True)

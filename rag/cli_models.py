@@ -164,20 +164,18 @@ def pull_command(
     """Download a real model from the hub and build a model folder of it.
 
     A download that was cut off goes on where it stopped. The checkpoints stay, so that another
-    precision is built without a network.
+    precision or target is built without a network, into a folder of its own: NAME-gpu, NAME-int4.
     """
     try:
-        from models.hub import pull
+        from models.hub import default_folder, pull
     except ImportError as error:
         raise ModelDownloadError(
             f"pulling models needs {error.name}: `uv sync --extra build`, "
             "or `pip install -e .[build]`"
         ) from None
     from models.build.builder import BuildOptions
-    from models.folder import models_home
 
-    if out is None:
-        out = models_home() / (name if precision == "auto" else f"{name}-{precision}")
+    out = out or default_folder(name, target, precision)
     options = BuildOptions(
         precisions=_precisions(target, precision, None, None, None), target=target
     )

@@ -114,6 +114,39 @@ def test_a_second_pull_and_another_precision_work_offline(hub, monkeypatch, capl
     assert len(hub.requests) == n_requests
 
 
+def test_a_build_for_a_gpu_is_another_folder_than_that_for_a_cpu(hub, tmp_path, capsys):
+    """The CPU build was handed back for it."""
+    names = [
+        pulled(capsys, "qwen2-vl-2b", *options)
+        for options in ((), ("--target", "gpu"), ("--target", "gpu", "--precision", "int4"))
+    ]
+    assert names == ["qwen2-vl-2b", "qwen2-vl-2b-gpu", "qwen2-vl-2b-gpu-int4"]
+    infos = [ModelInfo.load(tmp_path / "models" / name) for name in names]
+    assert [info.target for info in infos] == ["cpu", "gpu", "gpu"]
+    assert [info.precision["decoder"] for info in infos] == ["int8", "fp16", "int4"]
+
+
+@pytest.mark.parametrize("asked", [("--target", "gpu"), ("--precision", "int4")], ids=" ".join)
+def test_a_folder_that_holds_another_build_is_not_handed_back(hub, tmp_path, capsys, asked):
+    out = str(tmp_path / "out")
+    assert pulled(capsys, "qwen2-vl-2b", "--out", out) == "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "pull", "qwen2-vl-2b", "--out", out, *asked])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert "out is there already, built for a CPU at vision int8, decoder int8" in said.err
+    assert "choose another folder with --out" in said.err
+
+
+def pulled(capsys, *arguments) -> str:
+    """Pull; return the name of the folder."""
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "pull", *arguments, "--json"])
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    return Path(json.loads(said.out)["folder"]).name
+
+
 def test_a_connection_that_breaks_goes_on_where_it_broke(hub, small_chunks, repositories):
     file = "model-00001-of-00002.safetensors"
     hub.cut_after[file] = 200_000
