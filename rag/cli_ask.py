@@ -30,6 +30,7 @@ from rag.words import (
     QUOTED_NOTE,
     READ_FROM,
     READING,
+    ended_early,
     in_language_of,
     page_named,
 )
@@ -98,8 +99,8 @@ def ask(
     """Answer a question from the pages, and say which pages.
 
     The pages go to stderr as soon as they are found, then the answer streams to stdout, then the
-    pages it was read from. Where nothing in the index answers, it says so and names the nearest
-    pages.
+    pages it was read from. A line on stderr says if the answer was cut, or stopped because it
+    repeated itself. Where nothing in the index answers, it says so and names the nearest pages.
 
     Exit code 0, also when nothing was found; 1: some of --questions failed and are listed; 2: the
     question could not be asked.
@@ -142,7 +143,11 @@ def answered(
     for note in stream.notes:
         said = in_language_of(question.text, QUOTED_HINT) if note == QUOTED_NOTE else note
         sys.stderr.write(f"yomu: {printable(said)}\n")
-    return stream.result()
+    answer = stream.result()
+    remark = ended_early(question.text, answer.stop_reason, answer.timings.tokens)
+    if remark and not as_json:
+        sys.stderr.write(f"yomu: {remark}\n")
+    return answer
 
 
 def _show(stream: "AnswerStream") -> None:

@@ -49,7 +49,8 @@ def look(
 ) -> None:
     """Qwen2-VL on its own: describe, read, answer about images or a video.
 
-    The text streams to stdout as it is generated. With --json, places that the answer names are
+    The text streams to stdout as it is generated; a line on stderr says if it was cut, or stopped
+    because it repeated itself. With --json, places that the answer names are
     taken out of it and listed as `boxes`: fractions of the picture's height and width, and its
     pixels if there is only one picture.
     """
@@ -58,6 +59,7 @@ def look(
     from models.grounding import parse_boxes
     from models.images import load_image
     from rag.manner import Manner
+    from rag.words import ended_early
 
     paths = [*(inputs or []), *(more or [])]
     if not paths and video is None:
@@ -79,6 +81,10 @@ def look(
             sys.stdout.flush()
     if not as_json:
         sys.stdout.write("\n")
+        sys.stdout.flush()
+        n_tokens = answer.timings.n_tokens
+        if remark := ended_early(prompt, answer.stop_reason, n_tokens, max_new_tokens):
+            sys.stderr.write(f"yomu: {remark}\n")
         return
     grounded = parse_boxes("".join(pieces))
     print_json(

@@ -36,6 +36,18 @@ QUOTED_HINT: Words = {
     "ja": "これはページの文面そのもので、モデルの回答ではありません。"
     "このモデルはまだページを読んで答えることができません",
 }
+CUT: Words = {
+    "en": "cut after {n} tokens; --max-new-tokens allows more",
+    "ja": "{n}トークンで打ち切りました。--max-new-tokensで増やせます",
+}
+FULL: Words = {
+    "en": "cut after {n} tokens: the model's context is full",
+    "ja": "{n}トークンで打ち切りました。モデルの文脈長の上限に達しています",
+}
+REPEATED: Words = {
+    "en": "stopped: it repeated itself",
+    "ja": "同じ言葉の繰り返しになったため停止しました",
+}
 
 
 def in_language_of(question: str, texts: Words) -> str:
@@ -47,6 +59,18 @@ def in_language_of(question: str, texts: Words) -> str:
 def not_found(question: str) -> str:
     """Say that nothing was found."""
     return in_language_of(question, NOT_FOUND)
+
+
+def ended_early(
+    question: str, stop_reason: str | None, n_tokens: int, longest: int | None = None
+) -> str | None:
+    """Say why an answer ended before the model was done; None if it was, or was told to stop."""
+    if stop_reason == "repetition":
+        return in_language_of(question, REPEATED)
+    if stop_reason == "length":
+        texts = FULL if longest is not None and n_tokens < longest else CUT
+        return in_language_of(question, texts).format(n=n_tokens)
+    return None
 
 
 def page_named(question: str, document: str, page: int) -> str:

@@ -200,7 +200,12 @@ class _Conversation:
 
     def _finished(self, answer: Answer) -> Shown:
         language, spent = self._language, answer.timings
-        remarks = {"cancelled": "stopped", "length": "cut", QUOTED: "quoted"}
+        remarks = {
+            "cancelled": "stopped",
+            "length": "cut",
+            "repetition": "repeated",
+            QUOTED: "quoted",
+        }
         remark = remarks.get(answer.stop_reason or "")
         if remark == "quoted" and not any(text for _, text in answer.quotations):
             remark = None  # a page is shown, and no words of it

@@ -48,6 +48,7 @@ ENGLISH: dict[str, str] = {
     "quoted": "These are the words of the pages, not an answer of the model: the model in use "
     "cannot read answers off pages yet.",
     "cut": "The answer reached its longest length.",
+    "repeated": "The answer was stopped: it repeated itself.",
     "waiting": "Waiting: {n} before you",
     "searching": "Searching",
     "found": "{n} pages found",
@@ -213,6 +214,7 @@ JAPANESE: dict[str, str] = {
     "quoted": "これはモデルの回答ではなく、各ページの文言の引用です。"
     "現在のモデルは、まだページから答えを読み取れません。",
     "cut": "答えが長さの上限に達しました。",
+    "repeated": "答えが同じ言葉の繰り返しになったため、停止しました。",
     "waiting": "順番待ち：前に{n}件",
     "searching": "検索",
     "found": "{n}ページ見つかりました",

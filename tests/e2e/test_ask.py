@@ -109,7 +109,10 @@ def test_answer_as_json(asked):
 
 def test_people_see_pages_first_and_last(asked):
     done = asked.run("ask", KETTLE, "--pages", "1", "--max-new-tokens", "4")
-    assert done.err == "Reading kettle-manual.pdf, p. 1 …\n"
+    assert done.err == (
+        "Reading kettle-manual.pdf, p. 1 …\n"
+        "yomu: cut after 4 tokens; --max-new-tokens allows more\n"
+    )
     *text, blank, last = done.out.splitlines()
     assert "".join(text).strip()
     assert (blank, last) == ("", "Read from: kettle-manual.pdf, p. 1")
@@ -149,7 +152,10 @@ def test_abstaining_names_the_nearest_pages(asked, model):
 def test_a_japanese_question_has_japanese_words_around_its_answer(asked, model):
     question = "花火大会はいつ開かれましたか。"
     done = asked.run("ask", question, "--pages", "1", "-k", "1", "--max-new-tokens", "2")
-    assert done.err == "tourism-ja.pdf 1ページを読んでいます…\n"
+    assert done.err == (
+        "tourism-ja.pdf 1ページを読んでいます…\n"
+        "yomu: 2トークンで打ち切りました。--max-new-tokensで増やせます\n"
+    )
     assert done.out.splitlines()[-1] == "参照したページ: tourism-ja.pdf 1ページ"
     answer_from(model, 1.1)
     done = asked.run("ask", question, "-k", "1")

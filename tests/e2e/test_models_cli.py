@@ -60,15 +60,16 @@ def look(yomu, model_folder):
 def scripted(monkeypatch):
     """Make every generator say this text, control tokens included."""
 
-    def say(text, between=lambda: None):
+    def say(text, between=lambda: None, stop_reason="end"):
         tokenizer = tiny.tokenizer()
         ids = tokenizer.encode(text, add_special_tokens=False).ids
 
         def tokens(self, conversation, progress, *rest):
-            for token in ids:
+            for n, token in enumerate(ids, 1):
+                progress.timings.n_tokens = n
                 yield token
                 between()
-            progress.stop_reason = "end"
+            progress.stop_reason = stop_reason
 
         monkeypatch.setattr(Generator, "_tokens", tokens)
 
@@ -135,7 +136,7 @@ def test_from_checkpoints_to_a_streamed_answer(checkpoints, tmp_path, yomu, pict
     seen = process("look", "--model", folder, *arguments)
     assert seen.returncode == 0, seen.stderr
     assert seen.stdout == "".join(pieces) + "\n"
-    assert seen.stderr == ""
+    assert seen.stderr == "yomu: cut after 12 tokens; --max-new-tokens allows more\n"
 
 
 def test_what_the_commands_import():
@@ -329,6 +330,29 @@ def test_text_is_written_as_it_comes(yomu, scripted, pictures, model_folder, cap
     scripted("12", between=lambda: heard.append(capsys.readouterr().out))
     code, rest, _ = yomu("look", pictures[0], "--model", model_folder())
     assert (code, heard, rest) == (0, ["1", "2"], "\n")
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "longest", "prompt", "says"),
+    [
+        ("length", 2, "What?", "cut after 2 tokens; --max-new-tokens allows more"),
+        ("length", 9, "What?", "cut after 2 tokens: the model's context is full"),
+        ("length", 2, "何ですか", "2トークンで打ち切りました"),
+        ("repetition", 9, "What?", "stopped: it repeated itself"),
+    ],
+)
+def test_a_text_that_was_cut_says_so(
+    yomu, scripted, pictures, model_folder, stop_reason, longest, prompt, says
+):
+    """On a terminal it looked like the whole answer."""
+    scripted("12", stop_reason=stop_reason)
+    arguments = ("--max-new-tokens", longest, "--prompt", prompt)
+    command = ("look", pictures[0], "--model", model_folder(), *arguments)
+    code, out, err = yomu(*command)
+    assert (code, out) == (0, "12\n")
+    assert err.startswith(f"yomu: {says}") and err.count("\n") == 1
+    code, out, err = yomu(*command, "--json")
+    assert (code, json.loads(out)["stop_reason"], err) == (0, stop_reason, "")
 
 
 def test_precision_picks_the_folder_built_at_it(look, model_folder, tmp_path, pictures):

@@ -127,6 +127,22 @@ def test_a_stopped_answer_is_kept_and_called_stopped():
     assert turn.answer == "one" and "Stopped." in turn.notes
 
 
+@pytest.mark.parametrize(
+    ("stop_reason", "note"),
+    [("length", "The answer reached"), ("repetition", "it repeated itself"), ("end", None)],
+)
+def test_an_answer_that_was_cut_says_why(stop_reason, note):
+    class Cut(SmallService):
+        def ask(self, request, cancellation=None):
+            for event in super().ask(request, cancellation):
+                if isinstance(event, Finished):
+                    event = Finished(replace(event.answer, stop_reason=stop_reason))
+                yield event
+
+    (turn,) = last(shown(Cut()), "turns")
+    assert any(note in each for each in turn.notes) if note else not turn.notes
+
+
 @pytest.mark.parametrize(("words", "is_said"), [("It was 1,420", True), ("", False)])
 def test_only_words_of_a_page_are_called_a_quotation(words, is_said):
     class Quoting(SmallService):
