@@ -1,9 +1,10 @@
 """What a model folder holds and how it is checked: model.json, the graphs' names, checksums."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from models.config import Json, read_json
@@ -31,6 +32,7 @@ _SHAPING = (
     "retriever.safetensors",
     "tokenizer.json",
 )
+CARD = "MODEL_CARD.md"
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -55,7 +57,7 @@ class ModelInfo:
     band_rows        pages are encoded in bands of about so many rows of tokens; 0: as a whole
     overview_tokens  most visual tokens of a smaller view of each page, encoded beside it; 0: none
     sources          role -> folder name and revision of the checkpoints it was built from
-    sha256           file name -> checksum of every other file
+    sha256           file name -> checksum of every other file, but MODEL_CARD.md
     """
 
     format: int
@@ -105,6 +107,13 @@ class ModelInfo:
             raise ModelFilesError(f"{path}: graphs: {error}; build the folder again") from None
         return cls(**{**known, "roles": tuple(known["roles"])})
 
+    def save(self, folder: Path) -> None:
+        """Write model.json: whole, or not at all."""
+        text = json.dumps(self.as_json(), indent=2, ensure_ascii=False)
+        written = folder / ".model.json.new"
+        written.write_text(text + "\n", encoding="utf-8")
+        written.replace(folder / "model.json")
+
     @property
     def digest(self) -> str:
         """sha256 over all that shapes page vectors: an index knows by it which model made its own.
@@ -129,16 +138,38 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checksums(folder: Path) -> dict[str, str]:
+    """Return file name -> sha256 of every file that model.json is to list."""
+    return {name: file_sha256(folder / name) for name in _listed(folder)}
+
+
+def record(folder: Path) -> None:
+    """Write the checksums of the files as they are now into model.json. Raises ModelFilesError."""
+    replace(ModelInfo.load(folder), sha256=checksums(folder)).save(folder)
+
+
 def verify(folder: Path) -> list[str]:
     """Compare every file of a folder with its checksum; return one line for each fault."""
+    sha256 = ModelInfo.load(folder).sha256
+    if not sha256:
+        return ["model.json: lists no checksums; build the folder again"]
     faults = []
-    for name, wanted in ModelInfo.load(folder).sha256.items():
+    for name, wanted in sha256.items():
         path = folder / name
         if not path.exists():
             faults.append(f"{name}: missing")
         elif file_sha256(path) != wanted:
             faults.append(f"{name}: damaged (its sha256 differs from model.json)")
-    return faults
+    added = [name for name in _listed(folder) if name not in sha256]
+    return faults + [f"{name}: not listed in model.json" for name in added]
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names of the files with a checksum; none for the card, which is only for people."""
+    names = (path.name for path in folder.iterdir() if path.is_file())
+    return sorted(
+        name for name in names if name not in ("model.json", CARD) and not name.startswith(".")
+    )
 
 
 def models_home() -> Path:

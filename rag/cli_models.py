@@ -257,12 +257,23 @@ def _show_info(folder: Path, as_json: bool) -> None:
 @models_app.command("verify")
 def verify_command(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Model folder or name.")],
+    recording: Annotated[
+        bool,
+        typer.Option(
+            "--record", help="First take the files as they are now: after you changed them."
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare every file of a model folder with its checksum; exit 1 if one is damaged."""
-    from models.folder import find_folder, verify
+    """Compare every file of a model folder with its checksum.
+
+    Exit code 1 if one is damaged, missing, or not listed in model.json.
+    """
+    from models.folder import find_folder, record, verify
 
     path = find_folder(folder)
+    if recording:
+        record(path)
     faults = verify(path)
     if as_json:
         print_json({"folder": str(path), "faults": faults})
@@ -270,7 +281,9 @@ def verify_command(
         for fault in faults:
             sys.stdout.write(f"{path}: {fault}\n")
         if not faults:
-            sys.stdout.write(f"{path}: every file is as it was built\n")
+            sys.stdout.write(
+                f"{path}: every file is as {'recorded' if recording else 'it was built'}\n"
+            )
     if faults:
         raise typer.Exit(1)
 

@@ -3,7 +3,6 @@
 The folder appears under its name only when complete: it is written beside it and renamed.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ from models.build.source import Checkpoint, FloatArray, row_chunks
 from models.build.vision_graph import vision_graph
 from models.config import ModelConfig
 from models.errors import ModelBuildError, ModelFilesError
-from models.folder import FORMAT_VERSION, Graphs, ModelInfo, file_sha256
+from models.folder import FORMAT_VERSION, Graphs, ModelInfo, checksums
 from models.text import Tokenizer
 
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, tensor
@@ -257,10 +256,9 @@ class _Plan:
             overview_tokens=options.overview_tokens,
             graphs=self.graphs,
             sources=sources,
-            sha256={path.name: file_sha256(path) for path in sorted(self.folder.iterdir())},
+            sha256=checksums(self.folder),
         )
-        text = json.dumps(info.as_json(), indent=2, ensure_ascii=False)
-        (self.folder / "model.json").write_text(text + "\n", encoding="utf-8")
+        info.save(self.folder)
 
 
 def _save(model: ir.Model, path: Path, saved: Callable[[ir.TensorProtocol, object], None]) -> None:

@@ -202,6 +202,16 @@ def test_verify_lists_what_is_damaged_and_exits_with_1(model_folder, tmp_path, y
     assert (code, len(json.loads(out)["faults"])) == (1, 1)
 
 
+def test_verify_records_a_change_that_was_meant(model_folder, tmp_path, yomu):
+    folder = shutil.copytree(model_folder(), tmp_path / "model")
+    (folder / "answer.json").write_text('{"pages": 1}')
+    code, out, _ = yomu("models", "verify", folder)
+    assert (code, out) == (1, f"{folder}: answer.json: not listed in model.json\n")
+    code, out, _ = yomu("models", "verify", folder, "--record")
+    assert (code, out) == (0, f"{folder}: every file is as recorded\n")
+    assert yomu("models", "verify", folder)[0] == 0
+
+
 def test_list_shows_pulled_models_and_what_is_wrong_with_them(
     model_folder, tmp_path, yomu, monkeypatch
 ):

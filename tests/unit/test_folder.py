@@ -9,7 +9,7 @@ import pytest
 from models.build.builder import build
 from models.build.inputs import Sources
 from models.errors import ModelFilesError
-from models.folder import EMBEDDED, ModelInfo, find_folder, models_home, verify
+from models.folder import EMBEDDED, ModelInfo, find_folder, models_home, record, verify
 from tests.parity import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,31 @@ def test_every_file_is_checked(folder):
         "embeddings.npy: damaged (its sha256 differs from model.json)",
         "vision.onnx: missing",
     ]
+
+
+def test_a_file_that_nobody_lists_is_a_fault_until_it_is_recorded(folder):
+    """What says how a model is asked and fused could be changed, or come from elsewhere."""
+    digest = ModelInfo.load(folder).digest
+    (folder / "fusion.json").write_text("{}")
+    (folder / "MODEL_CARD.md").write_text("for people")
+    assert verify(folder) == ["fusion.json: not listed in model.json"]
+    record(folder)
+    assert verify(folder) == []
+    assert ModelInfo.load(folder).digest == digest
+    (folder / "fusion.json").write_text("[]")
+    assert verify(folder) == ["fusion.json: damaged (its sha256 differs from model.json)"]
+
+
+def test_recording_changes_nothing_that_is_as_it_was_built(folder):
+    built = (folder / "model.json").read_text()
+    record(folder)
+    assert (folder / "model.json").read_text() == built
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_list_of_no_checksums_is_a_fault(folder):
+    edit(folder, sha256={})
+    assert verify(folder) == ["model.json: lists no checksums; build the folder again"]
 
 
 def test_the_digest_names_the_content(folder):
