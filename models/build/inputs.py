@@ -61,6 +61,10 @@ class Sources:
                     f"{source} is an adapter: give the checkpoint it belongs to with --base DIR"
                 )
             return cls(base, source, projection, generator)
+        if base is not None:
+            raise ModelBuildError(
+                f"{source} is a checkpoint, --base is for adapters; did you mean --generator?"
+            )
         return cls(source, None, projection, generator)
 
 

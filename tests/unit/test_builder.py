@@ -210,6 +210,12 @@ def test_an_adapter_without_its_base(refusal, adapter):
     assert "is an adapter: give the checkpoint it belongs to with --base" in refusal(adapter)
 
 
+def test_a_checkpoint_with_a_base(refusal, source, base):
+    """The base was ignored."""
+    line = refusal(base, "--base", source)
+    assert "base is a checkpoint, --base is for adapters; did you mean --generator?" in line
+
+
 def test_an_adapter_without_a_projection(refusal, adapter, source):
     """transformers would draw a random one without a word."""
     line = refusal(adapter, "--base", source)
