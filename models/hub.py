@@ -27,7 +27,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented 
     build_hf_headers,
 )
 
-from models.build.builder import BuildOptions, Progress, build
+from models.build.builder import BuildOptions, Progress, build, check_free
 from models.build.inputs import Sources
 from models.build.names import canonical
 from models.build.source import PROJECTION_BIAS, PROJECTION_WEIGHT
@@ -47,6 +47,7 @@ CHECKPOINT_FILES = (
     "model.safetensors.index.json",
 )
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+BYTES_A_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 COMPLETE = "download.json"  # written last: commit and files of a finished download
 
 
@@ -111,8 +112,9 @@ def pull(
         _check_same_build(out, options)
         log.warning("%s is there already; remove it to build it again", out)
         return out
+    check_free(out)  # the build would say so too, gigabytes later
     home = models_home() / ".checkpoints"
-    download = _Download(release, home, HfApi())
+    download = _Download(release, home, HfApi(), out, options)
     base, base_commit = download.files(release.base, CHECKPOINT_FILES)
     sources, revisions = Sources(base), {"base": base_commit}
     if release.adapter is not None:
@@ -147,11 +149,13 @@ def _build(target: str, precision: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class _Download:
-    """Fetches the repositories of a release into folders below `home`."""
+    """Fetches the repositories of a release into folders below `home`; `out` is built of them."""
 
     release: Release
     home: Path
     api: HfApi
+    out: Path
+    options: BuildOptions
 
     def files(self, repository: str, patterns: tuple[str, ...]) -> tuple[Path, str]:
         """Download the files that match; return their folder and the commit.
@@ -169,7 +173,7 @@ class _Download:
                 for entry in tree
                 if isinstance(entry, RepoFile) and any(fnmatch(entry.path, p) for p in patterns)
             ]
-            _check_disk(folder, files)
+            self._check_disk(folder, files)
             for file in files:
                 _fetch_file(repository, commit, file, folder, self.api.endpoint)
             _finish(folder, repository, commit)
@@ -196,6 +200,24 @@ class _Download:
             file.write_bytes(_safetensors(parts))
             _finish(folder, repository, commit)
         return file, commit
+
+    def _check_disk(self, folder: Path, files: list[RepoFile]) -> None:
+        there = sum(path.stat().st_size for path in folder.iterdir())
+        needed = sum(file.size for file in files) - there
+        what = "the download needs"
+        beside = next(each for each in self.out.absolute().parents if each.exists())
+        if beside.stat().st_dev == folder.stat().st_dev:
+            # At least: the embeddings stay float16. Checkpoints come at 2 bytes a weight.
+            weights = sum(file.size for file in files if file.path.endswith(".safetensors"))
+            precisions = asdict(self.options.precisions).values()
+            needed += int(weights * min(BYTES_A_WEIGHT[each] for each in precisions) / 2)
+            what = "the download and the model made of it need"
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise ModelDownloadError(
+                f"{folder}: {free / 1e9:.1f} GB free, {what} {needed / 1e9:.1f} GB; "
+                "make room, or set YOMU_MODELS to a folder on another disk"
+            )
 
     def _folder(self, repository: str) -> Path:
         return self.home / repository.replace("/", "--")
@@ -314,17 +336,6 @@ def _finish(folder: Path, repository: str, commit: str) -> None:
     content = {"repository": repository, "commit": commit, "bytes": sizes}
     (folder / COMPLETE).write_text(json.dumps(content, indent=2) + "\n")
     log.info("%s is in %s; remove it when you need no other build of it", repository, folder)
-
-
-def _check_disk(folder: Path, files: list[RepoFile]) -> None:
-    there = sum(path.stat().st_size for path in folder.iterdir())
-    needed = sum(file.size for file in files) - there
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ModelDownloadError(
-            f"{folder}: {free / 1e9:.1f} GB free, the download needs {needed / 1e9:.1f} GB; "
-            "make room, or set YOMU_MODELS to a folder on another disk"
-        )
 
 
 @contextmanager

@@ -80,8 +80,7 @@ def build(
     """
     options = options or BuildOptions()
     out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelBuildError(f"{out}: already exists; remove it or choose another folder")
+    check_free(out)
     made = [each for each in out.parents if not each.exists()]  # innermost first
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +98,12 @@ def build(
             with suppress(OSError):  # another build writes there
                 folder.rmdir()
     return out
+
+
+def check_free(out: Path) -> None:
+    """Raise ModelBuildError unless `out` is not there, or an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelBuildError(f"{out}: already exists; remove it or choose another folder")
 
 
 @contextmanager

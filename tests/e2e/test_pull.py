@@ -18,7 +18,7 @@ from huggingface_hub.utils import close_session
 import models
 from models import hub as hub_module
 from models.build.builder import BuildOptions, Precisions
-from models.errors import ModelDownloadError
+from models.errors import ModelBuildError, ModelDownloadError
 from models.folder import ModelInfo, verify
 from models.hub import pull
 from rag.cli import main
@@ -256,8 +256,32 @@ def test_a_file_damaged_on_its_way_is_thrown_away(hub, tmp_path):
 def test_a_full_disk_is_said_before_the_download(hub, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ModelDownloadError, match="GB free, the download needs"):
+    with pytest.raises(ModelDownloadError, match="GB free, the download and the model"):
         pull("qwen2-vl-2b", options=FP32)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(("precision", "fits"), [("int8", True), ("fp32", False)])
+def test_the_model_made_of_the_download_needs_room_as_well(
+    hub, repositories, monkeypatch, precision, fits
+):
+    whole = sum(path.stat().st_size for path in (repositories / BASE).iterdir())
+    usage = type("Usage", (), {"free": 2 * whole})
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda path: usage)
+    options = BuildOptions(precisions=Precisions(precision, precision, precision))
+    if fits:
+        assert verify(pull("qwen2-vl-2b", options=options)) == []
+    else:
+        with pytest.raises(ModelDownloadError, match="the model made of it need"):
+            pull("qwen2-vl-2b", options=options)
+        assert hub.requests == []
+
+
+def test_a_folder_that_is_taken_is_said_before_the_download(hub, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep me")
+    with pytest.raises(ModelBuildError, match="out: already exists"):
+        pull("qwen2-vl-2b", out=tmp_path / "out", options=FP32)
     assert hub.requests == []
 
 
