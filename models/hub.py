@@ -316,15 +316,16 @@ def _checksum(path: Path, is_lfs: bool) -> str:
 
 def _finished(folder: Path) -> str | None:
     """Return the commit of a finished download whose files are all there, else None."""
-    marker = folder / COMPLETE
-    if not marker.exists():
-        return None
-    found = json.loads(marker.read_text())
+    try:
+        found = json.loads((folder / COMPLETE).read_text())
+        commit, sizes = str(found["commit"]), dict(found["bytes"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None  # not there, or torn when the power went
     whole = all(
         (folder / name).exists() and (folder / name).stat().st_size == size
-        for name, size in found["bytes"].items()
+        for name, size in sizes.items()
     )
-    return str(found["commit"]) if whole else None
+    return commit if whole else None
 
 
 def _finish(folder: Path, repository: str, commit: str) -> None:
@@ -334,7 +335,9 @@ def _finish(folder: Path, repository: str, commit: str) -> None:
         if path.suffix in (".json", ".safetensors") and path.name != COMPLETE
     }
     content = {"repository": repository, "commit": commit, "bytes": sizes}
-    (folder / COMPLETE).write_text(json.dumps(content, indent=2) + "\n")
+    written = folder / f".{COMPLETE}.new"
+    written.write_text(json.dumps(content, indent=2) + "\n")
+    written.replace(folder / COMPLETE)
     log.info("%s is in %s; remove it when you need no other build of it", repository, folder)
 
 

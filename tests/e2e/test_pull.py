@@ -147,6 +147,21 @@ def pulled(capsys, *arguments) -> str:
     return Path(json.loads(said.out)["folder"]).name
 
 
+@pytest.mark.parametrize(
+    "torn", ["", '{"repos', "[]", '{"commit": "5"}', '{"commit": 5, "bytes": 1}']
+)
+def test_a_torn_marker_is_a_download_that_did_not_finish(hub, tmp_path, torn):
+    """Every later pull ended in a traceback."""
+    pull("qwen2-vl-2b", tmp_path / "one", FP32)
+    (marker,) = (tmp_path / "models").rglob("download.json")
+    marker.write_text(torn)
+    n_requests = len(hub.requests)
+    assert verify(pull("qwen2-vl-2b", tmp_path / "two", FP32)) == []
+    assert json.loads(marker.read_text())["commit"] == COMMIT
+    assert len(hub.requests) == n_requests, "the files are there and whole"
+    assert not [path for path in marker.parent.iterdir() if path.name.endswith(".new")]
+
+
 def test_a_connection_that_breaks_goes_on_where_it_broke(hub, small_chunks, repositories):
     file = "model-00001-of-00002.safetensors"
     hub.cut_after[file] = 200_000
