@@ -26,6 +26,7 @@ from models.vision import Patches, VisionFeatures, VisionTower
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 VisualSource = Image.Image | VisualInput | VisionFeatures
+Limits = tuple[int | None, int | None]  # least and most pixels of an image
 Turn = tuple[str, str]  # an earlier question and its answer
 
 DEFAULT_MAX_NEW_TOKENS = 512
@@ -145,17 +146,20 @@ class Generator:
         history: Sequence[Turn] = (),
         system: str | None = None,
         sampling: Sampling | None = None,
+        min_pixels: int | None = None,
         max_pixels: int | None = None,
         cancellation: Cancellation | None = None,
     ) -> Answer:
         """Answer `prompt` about the images (or videos), which stand in the first turn.
 
-        history   earlier questions and answers about the same images
-        sampling  None: as generation_config.json says
+        history     earlier questions and answers about the same images
+        sampling    None: as generation_config.json says
+        min_pixels, max_pixels  of an image, instead of the model folder's; the least alone
+                    raises the most
         Raises PromptError at once if the prompt is empty or longer than the context, ImageError
         for an unusable image. The work is done while the answer is iterated.
         """
-        made = self._prompt(images, prompt, history, system, max_pixels)
+        made = self._prompt(images, prompt, history, system, (min_pixels, max_pixels))
         room = self._decoder.config.max_positions - len(made.ids)
         cancellation = cancellation or Cancellation()
         progress = _Progress(Timings(n_prompt_tokens=len(made.ids)))
@@ -165,7 +169,7 @@ class Generator:
 
     def logits(self, images: Sequence[VisualSource], prompt: str) -> FloatArray:
         """Return (vocab,) float32: the logits of the first new token. Raises as `generate`."""
-        made = self._prompt(images, prompt, (), None, None)
+        made = self._prompt(images, prompt, (), None)
         conversation = self._conversations.take(made.keys)
         logits = self._prefill(conversation, made, Timings(), Cancellation())
         self._conversations.give_back(conversation)
@@ -177,9 +181,9 @@ class Generator:
         prompt: str,
         history: Sequence[Turn],
         system: str | None,
-        max_pixels: int | None,
+        limits: Limits = (None, None),
     ) -> _Prompt:
-        visuals = [self._patches(each, max_pixels) for each in images]
+        visuals = [self._patches(each, limits) for each in images]
         places = tuple(Visual(int(each.kept.sum()), each.kind) for each in visuals)
         messages = [Message("system", (system,))] if system is not None else []
         for question, reply in history:
@@ -197,7 +201,7 @@ class Generator:
         positions, following = self._decoder.positions(ids, visuals)
         return _Prompt(ids, self._keys(ids, positions, visuals), positions, following, visuals)
 
-    def _patches(self, image: VisualSource, max_pixels: int | None) -> Patches | VisionFeatures:
+    def _patches(self, image: VisualSource, limits: Limits) -> Patches | VisionFeatures:
         if isinstance(image, VisionFeatures):
             if image.tower != self._vision.name:
                 raise ModelShapeError(
@@ -206,8 +210,9 @@ class Generator:
                 )
             return image
         if isinstance(image, Image.Image):
-            limit = max_pixels or self.options.max_pixels
-            image = preprocess(image, min(self.options.min_pixels, limit), limit)
+            least, most = limits
+            most = most or max(self.options.max_pixels, least or 0)
+            image = preprocess(image, min(least or self.options.min_pixels, most), most)
         return Patches.choose(image, self.options.skip_blank_blocks)
 
     def _keys(

@@ -42,7 +42,12 @@ def look(
         int | None, typer.Option(min=784, help="Enlarge smaller images, or frames, to this area.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=784, help="Shrink larger images, or frames, to this area.")
+        int | None,
+        typer.Option(
+            min=784,
+            help="Shrink larger images, or frames, to this area; by default to what the model "
+            "gives a page, or to --min-pixels if that is more.",
+        ),
     ] = None,
     fps: Annotated[float, typer.Option(min=0.01, help="Frames taken a second of video.")] = 2.0,
     as_json: JsonFlag = False,
@@ -55,7 +60,6 @@ def look(
     pixels if there is only one picture.
     """
     from models import load
-    from models.engine import EngineOptions
     from models.grounding import parse_boxes
     from models.images import load_image
     from rag.manner import Manner
@@ -69,10 +73,12 @@ def look(
     visuals: list[Image | VisualInput] = [load_image(path) for path in paths]
     if video is not None:
         visuals.append(_load_video(video, fps, min_pixels, max_pixels))
-    engine = load(_folder_of(model, precision), device, EngineOptions(min_pixels=min_pixels))
+    engine = load(_folder_of(model, precision), device)
     if Manner.load(engine.folder).quotes:
         sys.stderr.write(f"yomu: {engine.info.name} cannot read pages yet: expect no sense\n")
-    answer = engine.generator.generate(visuals, prompt, max_new_tokens, max_pixels=max_pixels)
+    answer = engine.generator.generate(
+        visuals, prompt, max_new_tokens, min_pixels=min_pixels, max_pixels=max_pixels
+    )
     pieces = []
     for piece in answer:
         pieces.append(piece)

@@ -302,6 +302,22 @@ def test_pixel_limits(look, pictures):
     assert n_tokens("--min-pixels", 20 * 784) >= usual - 12 + 20
 
 
+def test_the_least_pixels_may_be_more_than_a_page_gets(look, model_folder, tmp_path, pictures):
+    """They were cut to the model's budget, whatever --max-pixels said."""
+    folder = shutil.copytree(model_folder(), tmp_path / "model")
+    info = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(info | {"max_visual_tokens": 16}))
+
+    def n_tokens(*arguments):
+        found = look(pictures[0], "--max-new-tokens", 1, *arguments, model=folder)
+        return found["timings"]["n_prompt_tokens"]
+
+    usual = n_tokens()  # 12 visual tokens
+    least = ("--min-pixels", 40 * 784)
+    assert n_tokens(*least) >= usual - 12 + 40
+    assert n_tokens(*least, "--max-pixels", 60 * 784) == n_tokens(*least)
+
+
 def test_a_video_and_its_limits(look, clip):
     def n_tokens(*arguments):
         found = look("--video", clip, "--max-new-tokens", 1, *arguments)

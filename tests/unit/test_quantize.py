@@ -231,7 +231,7 @@ def outputs(source, out, options=FP32) -> tuple[np.ndarray, ...]:
         for image in prompt.pictures()
     ]
     features = np.concatenate([each.features for each in seen])
-    made = generator._prompt(prompt.pictures(), prompt.text, (), None, None)
+    made = generator._prompt(prompt.pictures(), prompt.text, (), None)
     embedded = generator._decoder.embed(made.ids, features)
     hidden = generator._decoder.hidden([embedded], [made.positions], {})[0]
     return features, hidden, generator.logits(prompt.pictures(), prompt.text)
