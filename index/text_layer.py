@@ -1,16 +1,16 @@
 """Text of pages and questions as the words that full-text search compares.
 
-Folding is Unicode NFKC (full-width and half-width forms become one), casefold and Latin letters
-without accents (Zürich, Tōkyō). Chinese, Japanese
-and Korean have no spaces: runs of their letters, over the ends of lines and where a heading is
-spaced out, become overlapping pairs (bigrams; one letter alone stays alone). Everything else is
-split into words. SQLite's FTS5 indexes the result and ranks with BM25 (k1 1.2, b 0.75).
+Folding is Unicode NFKC (full-width and half-width forms become one), casefold, Latin letters
+without accents (Zürich, Tōkyō) and numbers without commas (1,420). Chinese, Japanese and Korean
+have no spaces: runs of their letters, over the ends of lines and where a heading is spaced out,
+become overlapping pairs (bigrams; one letter alone stays alone). Everything else is split into
+words. SQLite's FTS5 indexes the result and ranks with BM25 (k1 1.2, b 0.75).
 """
 
 import re
 import unicodedata
 
-WORDS_VERSION = 4  # of what words() makes of a text; an index made by another is folded anew
+WORDS_VERSION = 5  # of what words() makes of a text; an index made by another is folded anew
 # Hiragana, katakana, CJK ideographs with extensions, Hangul; ー and 々 belong to the words they
 # lengthen or repeat.
 CJK = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
@@ -21,6 +21,8 @@ VARIANTS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # which shape of 
 # Words go on in the next line, whatever stands there: lines of a few letters, most of them cells of
 # tables, make pairs that nobody asks for, which changed no ranking of the development set.
 BROKEN_LINE = re.compile(f"(?<=[{CJK}])[ \t]*\\r?\\n[ \t]*(?=[{CJK}])")
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 1,420 is the number 1420
+FISCAL = re.compile(r"\b(fy|cy)[ '’]?(19|20)?(\d\d)\b")  # FY23 is 2023
 SPACED_OUT = re.compile(f"(?<![{CJK}])[{CJK}](?: [{CJK}](?![{CJK}])){{2,}}")  # as headings are
 CJK_FIRST = re.compile(f"[{CJK}]")
 # Words that say nothing of what a text is about, as people put them around what they ask; in
@@ -30,7 +32,8 @@ EMPTY = frozenset(
     "doing done else for from get give given had has have how i if in into is it its just know let "
     "many me might much must my not of on or our please say see shall should show so some "
     "tell than that the their them then there these they this those to too up was we were what "
-    "when where whether which who whom whose why will with would you your 教え 教 下さ 下".split()
+    "when where whether which who whom whose why will with would you your fy cy "
+    "教え 教 下さ 下".split()
 )
 JOINT = re.compile(r"[\u3041-\u309f][^\u3041-\u309f]|[^\u3041-\u309f][\u3041-\u309f]")
 UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
@@ -44,7 +47,8 @@ def words(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKC", VARIANTS.sub("", text)).casefold()
     bare = ACCENTS.sub("", unicodedata.normalize("NFD", folded))
     whole = BROKEN_LINE.sub("", unicodedata.normalize("NFC", bare))
-    whole = SPACED_OUT.sub(_without_spaces, whole)
+    whole = SPACED_OUT.sub(_without_spaces, THOUSANDS.sub("", whole))
+    whole = FISCAL.sub(lambda year: f"{year[1]} {year[2] or 20}{year[3]}", whole)
     for match in RUNS.finditer(whole):
         for run in WORD_IN_MIXED.findall(match.group()):
             if CJK_FIRST.match(run) and len(run) > 1:

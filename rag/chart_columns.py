@@ -12,6 +12,7 @@ from rag.rows import FIGURE, NO_VALUE, YEAR, PlacedLine, is_right_under, joined_
 
 LEAST_COLUMNS = 2
 OFF_CENTRE = 0.125  # of the distance of two labels: how far the figures' middle may be from theirs
+MOST_PAIRS = 5_000_000  # of figures and words looked at: a chart has few, a page of tables many
 TURNED = 1.5  # times as high as wide is no line of upright letters, but for one or two of them
 
 
@@ -19,7 +20,11 @@ def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLi
     """Return a text for each column of a chart, its label first, and the lines left over."""
     texts: list[str] = []
     lines = left = [part for line in lines for part in _figures_apart(line)]
-    for labels in _label_rows(lines):
+    label_rows = _label_rows(lines)
+    n_figures = sum(map(_is_value, lines))
+    if len(label_rows) * n_figures * (len(lines) - n_figures) > MOST_PAIRS:
+        return [], lines
+    for labels in label_rows:
         if not all(label in left for label in labels):
             continue
         figures = _over(labels, left)

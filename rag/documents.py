@@ -28,7 +28,7 @@ from rag.page_content import (
     is_blank,
     printable,
 )
-from rag.rows import PlacedLine, join_rows, most_together
+from rag.rows import PlacedLine, columns_of, join_rows, most_together
 from rag.text_quality import judge
 
 # pymupdf loads an onnxruntime layout model when this module is importable: 0.9 s and 350 MB of
@@ -213,13 +213,14 @@ def _name_for_mupdf(path: Path) -> Iterator[str]:
 
 
 def _placed_lines(page: pymupdf.Page) -> list[PlacedLine]:
+    """Return the lines of a page as it is shown, turned pages too."""
     found = []
     for block in page.get_text("dict", flags=pymupdf.TEXTFLAGS_TEXT)["blocks"]:
         for line in block["lines"]:
-            left, top, right, bottom = line["bbox"]
+            box = (pymupdf.Rect(line["bbox"]) * page.rotation_matrix).normalize()
             text = _one_line("".join(span["text"] for span in line["spans"]))
-            found.append(PlacedLine(left, top, right, bottom, text))
-    return found
+            found.append(PlacedLine(box.x0, box.y0, box.x1, box.y1, text, bool(line["wmode"])))
+    return [*(line for line in found if not line.is_vertical), *columns_of(found)]
 
 
 def _one_line(text: str) -> str:

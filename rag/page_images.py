@@ -74,8 +74,8 @@ class PageImages:
             return rows
         stored = _unspaced(page.text)  # without lines of the layer that are garbage
         rows = [row for row in rows if all(piece in stored for piece in row.split())]
-        shown = _unspaced("".join(rows))
-        return rows + [line for line in page.text.splitlines() if _unspaced(line) not in shown]
+        shown, pieces = _unspaced("".join(rows)), {piece for row in rows for piece in row.split()}
+        return rows + [line for line in page.text.splitlines() if not _is_in(line, shown, pieces)]
 
     def image_of(self, path: Path, *, dpi: float, max_pixels: int) -> Image.Image:
         """Return the first page of a file that is no part of the index. Raises DocumentError."""
@@ -88,6 +88,13 @@ class PageImages:
         if not source.is_office:
             return source.path
         return self._office.to_pdf(source.path, record.sha256 or "")
+
+
+def _is_in(line: str, shown: str, pieces: set[str]) -> bool:
+    """Whether a line is shown already; a figure only as such: 20 is in 2023, and not said by it."""
+    if any(map(str.isalpha, line)):
+        return _unspaced(line) in shown
+    return pieces.issuperset(line.split())
 
 
 def _require_unchanged(record: DocumentRecord) -> None:

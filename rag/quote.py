@@ -9,11 +9,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import pairwise
 
-from index.text_layer import means_something, words
+from index.text_layer import words
 from rag.rows import FIGURE, joined_lines
 from rag.table_columns import named_figure
+from rag.terms import asked_in_kana, terms
 
 MOST_ROWS = 4
 MOST_CHARS = 240
@@ -22,11 +23,12 @@ LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
 LINE_CHARS = 36  # a shorter row may be a table's or a heading: the next is not put in one with it
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
-KANJI = re.compile(r"[\u3400-\u9fff]")
 QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
 ANSWER_ROWS = 2  # that follow a question of the page's own
 MOST_FURTHER = 2  # rows in which a sentence goes on
 LEAST_TICKS = 3
+NUMBER = re.compile(r"[-−△▲]?\d[\d,]*(\.\d+)?")
+PLAIN = str.maketrans("−△▲", "---", ",")
 YEARS = re.compile(r"(19|20)\d\d$")
 ENDED = re.compile(r"([.!。！][\"'”’」』]*|、)$")
 CAPTION = re.compile(r"(fig|table|chart|source|note|図|表|出典|資料|注|※)", re.IGNORECASE)
@@ -45,7 +47,9 @@ def quote(question: str, rows: Sequence[str]) -> str:
     """
     rows = [row for row in rows if row.strip()]
     texts = [" ".join(row.split()) for row in rows]
-    asked, found = terms(question), [terms(text) for text in texts]
+    kana = asked_in_kana(question)
+    asked = terms(question) | kana
+    found = [terms(text) | kana.intersection(words(text)) for text in texts]
     count = Counter(word for row in found for word in row)
     weight = {word: math.log(1 + len(texts) / count[word]) for word in asked & set(count)}
     chosen: list[int] = []
@@ -68,7 +72,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
         missing -= found[best]
     further = _continued(texts, chosen)
     for at in chosen:
-        if figure := named_figure(asked, rows, at):
+        if figure := named_figure(question, rows, at):
             texts[at] = f"{texts[at]} ({figure})"
     if weight and is_small and said_at is None:
         has_all = len(weight) == len(asked) and not missing
@@ -97,19 +101,35 @@ def _is_of_table(text: str) -> bool:
 
 
 def _but_ticks(texts: Sequence[str]) -> list[int]:
-    """Return the rows but for numbers along an axis: three or more of one figure in a column."""
+    """Return the rows but for numbers along an axis: three or more in a column, evenly spaced."""
     kept: list[int] = []
-    at = range(len(texts))
-    for is_figure, group in groupby(at, lambda n: bool(FIGURE.match(texts[n]))):
-        rows = list(group)
-        if not is_figure or len(rows) < LEAST_TICKS:
-            kept += rows
+    at = 0
+    while at < len(texts):
+        end = _end_of_ticks(texts, at)
+        if end - at < LEAST_TICKS:
+            end = at + 1
+            kept.append(at)
+        at = end
     return kept
 
 
-def terms(text: str) -> frozenset[str]:
-    """Return what a text speaks of: words, bigrams, and single kanji, as they stand in tables."""
-    return frozenset(filter(means_something, (*words(text), *KANJI.findall(text))))
+def _end_of_ticks(texts: Sequence[str], start: int) -> int:
+    """Return the row behind the evenly spaced numbers, of one unit, that begin in a row."""
+    numbers: list[float] = []
+    units: set[str] = set()
+    for text in texts[start:]:
+        number = NUMBER.search(text) if FIGURE.match(text) else None
+        if not number:
+            break
+        numbers.append(float(number.group().replace(",", "")))
+        units.add(NUMBER.sub("", text, count=1).strip())
+        steps = [b - a for a, b in pairwise(numbers)]
+        is_even = all(math.isclose(step, steps[0], rel_tol=0.01) for step in steps)
+        zero = {""} if 0 in numbers else set()  # which often has none
+        if not is_even or len(units - zero) > 1:
+            numbers.pop()
+            break
+    return start + len(numbers)
 
 
 def _has_figure(text: str) -> bool:

@@ -6,20 +6,25 @@ are not, since they do not belong together. A lone figure right below a label, a
 pie, goes behind the label; figures half way down a label of two lines go behind both.
 """
 
+import math
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 CELL_END = "\t"
 CELL_CHARS = 32  # a longer line is running text; table cells rarely are
 DIVIDED = re.compile(r"[a-z]-$")
+LEVEL = 0.35  # of the height of a line: how far the middles of cells side by side may be apart
+MOST_BANDS = 100  # of ordinary lines: no heading is higher
 SAME_LINE = 3.0  # points between the middles of neighbours on one line, at most
 YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F|\*)?$")
 NO_VALUE = re.compile(r"^(n/?a|n\.m\.|[-–—―]|…)$", re.IGNORECASE)  # in the place of a figure
-FIGURE = re.compile(r"^[\W\d_]*\d[\W\d_]*\w{0,8}$")
+FIGURE = re.compile(r"^[\W_]*+\d[\W\d_]*+\w{0,8}$")
 
 Place = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -33,24 +38,68 @@ class PlacedLine:
     right: float
     bottom: float
     text: str
+    is_vertical: bool = False  # written from top to bottom
 
     @property
+    def middle(self) -> float:
+        """Half way down."""
+        return (self.top + self.bottom) / 2
+
+    @cached_property
+    def is_figure(self) -> bool:
+        """Whether it is a number, with its unit and signs at most."""
+        return bool(FIGURE.match(self.text))
+
+    @cached_property
     def is_cell(self) -> bool:
         """Whether it may be a cell of a table: short, or a figure."""
-        return len(self.text) <= CELL_CHARS or bool(FIGURE.match(self.text))
+        return not self.is_vertical and (len(self.text) <= CELL_CHARS or self.is_figure)
+
+    @cached_property
+    def is_narrow(self) -> bool:
+        """Whether it is short on the page: a Japanese letter is twice as wide as a Latin one."""
+        wide = sum(unicodedata.east_asian_width(each) in "WF" for each in self.text)
+        return len(self.text) + wide <= CELL_CHARS
 
 
 def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     """Return the lines in their order, cells at one height from left to right, CELL_END between."""
+    lines = _with_whole_labels(_with_their_labels(lines))
+    figures = sorted(line.middle for line in lines if line.is_figure)
     rows: list[list[PlacedLine]] = []
-    for line in _with_whole_labels(_with_their_labels(lines)):
-        row = next((row for row in reversed(rows) if _is_beside(line, row)), None)
+    near = _Near(lines)
+    for line in lines:
+        row = next((row for row in near.rows(line) if _is_beside(line, row, figures)), None)
         if row is None:
             rows.append([line])
+            near.add(rows[-1])
         else:
             row.append(line)
     in_order = (sorted(row, key=lambda cell: cell.left) for row in rows)
     return [CELL_END.join(each.text for each in row) for row in in_order]
+
+
+class _Near:
+    """Rows by the height they stand at: a page of figures has thousands."""
+
+    def __init__(self, lines: Sequence[PlacedLine]) -> None:
+        heights = sorted(line.bottom - line.top for line in lines)
+        self._band = max(heights[len(heights) // 2], 1e-3) if heights else 1.0
+        self._rows: dict[int, list[list[PlacedLine]]] = defaultdict(list)
+
+    def add(self, row: list[PlacedLine]) -> None:
+        """Take a new row of one line."""
+        reach = LEVEL * (row[0].bottom - row[0].top)
+        first, last = self._number(row[0].middle - reach), self._number(row[0].middle + reach)
+        for number in range(first, min(last, first + MOST_BANDS) + 1):
+            self._rows[number].append(row)
+
+    def rows(self, line: PlacedLine) -> Iterator[list[PlacedLine]]:
+        """Yield the rows that may be at the height of a line, the last one first."""
+        return reversed(self._rows.get(self._number(line.middle), []))
+
+    def _number(self, height: float) -> int:
+        return math.floor(height / self._band)
 
 
 def _with_their_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
@@ -61,18 +110,19 @@ def _with_their_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
     """
     spaced = (replace(line, text=" ".join(line.text.split())) for line in lines)
     given = list(dict.fromkeys(line for line in spaced if line.text))  # bold by printing twice
+    tops = sorted(line.top for line in given)
     found: list[PlacedLine] = []
     for line in given:
         labels = 0
-        if FIGURE.match(line.text) and _is_alone(line, given):
-            labels = _n_labels(line, found, given)
+        if line.is_figure and _is_alone(line, tops):
+            labels = _n_labels(line, found, tops)
         for _ in range(labels):
             line = _joined(found.pop(), line)
         found.append(line)
     return found
 
 
-def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> int:
+def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine], tops: Sequence[float]) -> int:
     """How many of the lines before a figure, the last ones, are its label."""
     below, n = figure, 0
     for line in reversed(before):
@@ -81,13 +131,16 @@ def _n_labels(figure: PlacedLine, before: Sequence[PlacedLine], lines: Sequence[
         if any(char.isdigit() for char in line.text):
             return 0
         below, n = line, n + 1
-    return n if all(_is_alone(line, lines) for line in before[len(before) - n :]) else 0
+    return n if all(_is_alone(line, tops) for line in before[len(before) - n :]) else 0
 
 
-def _is_alone(line: PlacedLine, lines: Sequence[PlacedLine]) -> bool:
-    """Whether no other line begins at the same height, as the cells of a table's row do."""
+def _is_alone(line: PlacedLine, tops: Sequence[float]) -> bool:
+    """Whether no other line begins at the same height, as the cells of a table's row do.
+
+    tops  of all lines, sorted
+    """
     near = 0.1 * (line.bottom - line.top)
-    return sum(abs(each.top - line.top) < near for each in lines) == 1
+    return bisect_left(tops, line.top + near) - bisect_right(tops, line.top - near) <= 1
 
 
 def is_right_under(lower: PlacedLine, upper: PlacedLine) -> bool:
@@ -121,20 +174,26 @@ def joined_lines(before: str, after: str) -> str:
     return f"{before} {after}"
 
 
-def _is_beside(line: PlacedLine, row: Sequence[PlacedLine]) -> bool:
-    """Whether a line is a cell at the height of a row of cells, beside them all."""
-    if not (line.is_cell and all(each.is_cell for each in row)):
-        return False
+def _is_beside(line: PlacedLine, row: Sequence[PlacedLine], figures: Sequence[float]) -> bool:
+    """Whether a line is a cell at the height of a row of cells, beside them all.
+
+    figures  middles of all figures of the page, sorted: without one at that height, what stands
+             side by side is columns of running text unless it is short
+    """
     first = row[0]
-    middle, height = (line.top + line.bottom) / 2, first.bottom - first.top
-    same_height = abs(middle - (first.top + first.bottom) / 2) < 0.35 * height
-    apart = all(line.left >= each.right - 1 or line.right <= each.left + 1 for each in row)
-    return same_height and apart
+    reach = LEVEL * (first.bottom - first.top)
+    if not (line.is_cell and first.is_cell and abs(line.middle - first.middle) < reach):
+        return False
+    at = bisect_left(figures, first.middle - reach)
+    has_figure = at < len(figures) and figures[at] < first.middle + reach
+    if not (has_figure or (line.is_narrow and all(each.is_narrow for each in row))):
+        return False
+    return all(line.left >= each.right - 1 or line.right <= each.left + 1 for each in row)
 
 
 def _with_whole_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
     """Join the two lines of a label that figures at its right stand half way down of."""
-    figures = [line for line in lines if FIGURE.match(line.text)]
+    figures = [line for line in lines if line.is_figure]
     found: list[PlacedLine] = []
     for line in lines:
         if found and _is_one_label(found[-1], line, figures):
@@ -146,17 +205,45 @@ def _with_whole_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
 def _is_one_label(upper: PlacedLine, lower: PlacedLine, figures: Sequence[PlacedLine]) -> bool:
     height = upper.bottom - upper.top
     edges = (upper.left - lower.left, upper.right - lower.right)
-    is_words = all(each.is_cell and not FIGURE.match(each.text) for each in (upper, lower))
+    is_words = all(each.is_cell and not each.is_figure for each in (upper, lower))
     if not (is_words and _is_next(lower, upper) and min(map(abs, edges)) < height):
         return False
     right = max(upper.right, lower.right) - height
-    beside = [(each.top + each.bottom) / 2 for each in figures if each.left >= right]
+    beside = [each.middle for each in figures if each.left >= right]
 
     def is_level(top: float, bottom: float) -> bool:
         return any(abs((top + bottom) / 2 - middle) < 0.2 * height for middle in beside)
 
     own = is_level(upper.top, upper.bottom) or is_level(lower.top, lower.bottom)
     return is_level(upper.top, lower.bottom) and not own
+
+
+def columns_of(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
+    """Return the columns of what is written from top to bottom, in the order they are read.
+
+    A text layer has such a column whole or a letter at a time. Columns are read from right to left,
+    and those at the top of the page before those below them.
+    """
+    columns: list[PlacedLine] = []
+    pieces = (line for line in lines if line.is_vertical and line.text)
+    for line in sorted(pieces, key=lambda line: (-round(line.left + line.right), line.top)):
+        last = columns[-1] if columns else None
+        if last and _goes_down(last, line):
+            line = replace(columns.pop(), bottom=line.bottom, text=f"{last.text}{line.text}")
+        columns.append(line)
+    tiers: list[list[PlacedLine]] = []
+    for column in sorted(columns, key=lambda column: column.top):
+        if not tiers or column.top > max(each.bottom for each in tiers[-1]):
+            tiers.append([])
+        tiers[-1].append(column)
+    return [column for tier in tiers for column in sorted(tier, key=lambda each: -each.right)]
+
+
+def _goes_down(upper: PlacedLine, lower: PlacedLine) -> bool:
+    """Whether a piece of a column goes on in another, no more than a letter below."""
+    width = upper.right - upper.left
+    is_under = abs(upper.left + upper.right - lower.left - lower.right) < width
+    return is_under and -0.5 * width < lower.top - upper.bottom < width
 
 
 def most_together(words: Sequence[tuple[str, Place]]) -> list[Place]:

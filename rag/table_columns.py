@@ -7,37 +7,67 @@ each name spans as many of them. Where that leaves a doubt, nothing is said.
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 
-from index.text_layer import words
-from rag.rows import CELL_CHARS, CELL_END, FIGURE, NO_VALUE, YEAR
+from rag.moments import moments
+from rag.rows import CELL_CHARS, CELL_END, FIGURE, NO_VALUE
+from rag.terms import terms
 
 SIGN = re.compile(r"^[^\w\s]$")  # $, %, ( that stand in a cell of their own
-OPENING = "$€£¥(+-−"
+OPENING = "$€£¥￥(（+＋-−－△▲▵∆"
+DASH = re.compile(r"^[-−–—―－]$")
+PERIOD = re.compile(  # what FIGURE takes for a figure, and heads a column
+    r"^\W*((FY|CY|'|’)?\s?(19|20)\d\d\s?(年?度?\s?(予想|予算|実績|計画|見込|見通し)?|[AEFP*]|[/–-]\s?\d{2,4})"
+    r"|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|(19|20)\d\d[./-]\d{1,2}([./-]\d{1,2})?"
+    r"|[1-4]Q\D?\d*|Q[1-4]\D*\d*|第[1-4１-４]四半期"
+    r"|((19|20)\d\d年\s?)?(1[0-2]|[1-9])月(\d{1,2}日|期|末)?[^\W\d]{0,3}"
+    r"|(令和|平成|昭和)\s?(元|\d{1,2})年.{0,6}|\d+\s?[^\W\d]?(以上|以下|未満))\W*$",
+    re.IGNORECASE,
+)
+UNIT = re.compile(
+    r"^[(（［\[]|単位|^(百万|十億|億|千)?[円人件台株]$|\b(in )?(millions|thousands)\b", re.I
+)
 MOST_NAME = 48  # letters of a column's name: longer ones are pieces of several
 MOST_ABOVE = 60  # rows between a row and the names of its columns
 
 
-def named_figure(asked: frozenset[str], rows: Sequence[str], at: int) -> str:
+def named_figure(question: str, rows: Sequence[str], at: int) -> str:
     """Return "name of the column: figure" for the row `at`, "" if no one column is asked for.
 
-    asked  folded words of the question
     rows   of the page, cells divided as `join_rows` does
     """
     figures = _figures(_cells(rows[at]))
     if len(figures) < 2:
         return ""
     columns = groupby(zip(_names(rows, at, len(figures)), figures, strict=False), itemgetter(0))
-    matches = [
-        (len(asked.intersection(words(name))), name, " ".join(figure for _, figure in column))
-        for name, column in columns
-    ]
-    most = max((n for n, _, _ in matches), default=0)
-    best = [(name, figure) for n, name, figure in matches if n == most > 0]
+    spans = [(name, " ".join(figure for _, figure in column)) for name, column in columns]
+    matches = _matches(question, [name for name, _ in spans])
+    most = max(matches, default=0)
+    best = [span for span, n in zip(spans, matches, strict=True) if n == most > 0]
     if len(best) != 1 or len(best[0][0]) > MOST_NAME:
         return ""
     return "{}: {}".format(*best[0])
+
+
+def _matches(question: str, names: Sequence[str]) -> list[int]:
+    """Say how much of a question each column's name has; nothing if it is of another time.
+
+    "December 31, 2022" shares more words with "December 31, 2023" than "June 30, 2023" does, and is
+    not asked for: of years, months and quarters, a column may only have those of the question.
+    """
+    asked, asked_at = terms(question), moments(question)
+    named_at = [moments(name) for name in names]
+    found = [len(asked & terms(name)) for name in names]
+    for kind, wanted in asked_at.items():
+        have = [each[kind] for each in named_at]
+        if not wanted or not any(have):
+            continue
+        if not any(each and each <= wanted for each in have):
+            return [0] * len(names)  # a time that the table does not have
+        for n, each in enumerate(have):
+            found[n] = found[n] + len(each) if each <= wanted else -len(names)
+    return found
 
 
 def _names(rows: Sequence[str], at: int, n: int) -> list[str]:
@@ -48,25 +78,37 @@ def _names(rows: Sequence[str], at: int, n: int) -> list[str]:
         heads = _heads(cells, n)
         if heads:
             found.insert(0, heads)
-        elif found or not (len(_figures(cells)) in (0, n) and _is_short(cells)):
+        elif found or not _is_within(cells, n):
             break
     return [" ".join(dict.fromkeys(parts)) for parts in zip(*found, strict=True)]
+
+
+def _is_within(cells: Sequence[str], n: int) -> bool:
+    """Whether a row may stand between a row of n figures and the heads of their table.
+
+    Another such row may, or a lone heading; a sentence ends the table, and what looks like heads
+    that are not understood may be of the row's own table, those above it of another.
+    """
+    if len(cells) < 2:
+        return not any(cell.endswith((".", "。")) for cell in cells)
+    return len(_figures(cells)) == n and _is_short(cells)
 
 
 def _heads(cells: Sequence[str], n: int) -> list[str]:
     """Return the cells of a row as the names of n columns, each as often as it spans some."""
     is_labelled = len(cells) > 1 and (
-        cells[0].startswith(("(", "（")) or _has_digit(cells[0]) != _has_digit(cells[1])
+        UNIT.search(cells[0]) or _has_digit(cells[0]) != _has_digit(cells[1])
     )
-    for heads in (cells, cells[1:] if is_labelled else ()):  # what stands over the labels is none
-        spans, rest = divmod(n, max(1, len(heads)))
-        if len(heads) > 1 and spans and not rest and all(map(_is_name, heads)):
-            return [head for head in heads for _ in range(spans)]
+    heads = cells[1:] if is_labelled else cells  # what stands over the labels is none
+    spans, rest = divmod(n, max(1, len(heads)))
+    if len(heads) > 1 and spans and not rest and all(map(_is_name, heads)):
+        return [head for head in heads for _ in range(spans)]
     return []
 
 
 def _is_name(cell: str) -> bool:
-    return bool(YEAR.match(cell)) or (any(map(str.isalpha, cell)) and not FIGURE.match(cell))
+    is_figure = FIGURE.match(cell)
+    return bool(PERIOD.match(cell)) or (any(map(str.isalpha, cell)) and not is_figure)
 
 
 def _has_digit(cell: str) -> bool:
@@ -83,6 +125,8 @@ def _cells(row: str) -> list[str]:
     for cell in row.split(CELL_END):
         parts = cell.split()
         are_apart = len(parts) > 1 and all(FIGURE.match(each) or SIGN.match(each) for each in parts)
+        # a dash before a figure takes it away, or says that a column has none
+        are_apart &= not any(DASH.match(a) and _has_digit(b) for a, b in pairwise(parts))
         found += parts if are_apart else [" ".join(parts)]
     return [cell for cell in found if cell]
 
@@ -91,7 +135,7 @@ def _figures(cells: Sequence[str]) -> list[str]:
     """Return the figures behind a row's label, with the signs before or behind them."""
     found: list[str] = []
     sign = ""
-    for cell in cells:
+    for cell in cells[1:]:
         if FIGURE.match(cell) or NO_VALUE.match(cell):
             found.append(sign + cell)
             sign = ""
@@ -101,4 +145,5 @@ def _figures(cells: Sequence[str]) -> list[str]:
             found[-1] += cell
         elif found:  # words behind figures: no row of a table, or of two
             return []
-    return found if cells and _is_name(cells[0]) and not YEAR.match(cells[0]) else []
+    is_head = all(PERIOD.match(figure) for figure in found)
+    return found if cells and _is_name(cells[0]) and not is_head else []

@@ -1,6 +1,7 @@
 """Documents to pages: sizes, rotation, forms, images, and everything that can be wrong."""
 
 import os
+from contextlib import closing
 
 import numpy as np
 import pymupdf
@@ -361,3 +362,41 @@ def test_the_title_is_the_authors_own(tmp_path, title, kept):
     document = open_document(tmp_path / "a.pdf")
     assert document.title == kept
     document.close()
+
+
+@pytest.mark.parametrize("turned", [0, 90, 180, 270])
+def test_rows_of_a_turned_page_are_those_that_are_seen(tmp_path, turned):
+    table = [["Millions of yen", "Revenue", "Tax"], ["2022", "12,410", "90"], ["2023", "380", "87"]]
+    pdf = pymupdf.open()
+    page = pdf.new_page(width=842, height=595)
+    page.set_rotation(turned)
+    for y, row in enumerate(table):
+        for x, cell in enumerate(row):
+            at = pymupdf.Point(72 + 150 * x, 100 + 30 * y) * page.derotation_matrix
+            page.insert_text(at, cell, rotate=turned)
+    with closing(open_document(saved(tmp_path, pdf))) as document:
+        assert document.rows(1) == ["\t".join(row) for row in table]
+        assert document.read(1, SIZE).image.width == (842 if turned % 180 == 0 else 595)
+
+
+def test_vertical_text_is_read_downwards_from_right_to_left(tmp_path):
+    columns = ["冬の湖畔に小屋がある。", "屋根には雪が積もる。"]
+    commands = "".join(
+        f"1 0 0 1 {300 - 30 * n} 700 Tm <{text.encode('utf-16-be').hex()}> Tj "
+        for n, text in enumerate(columns)
+    )
+    font = (
+        "<< /Type /Font /Subtype /Type0 /BaseFont /HeiseiMin-W3 /Encoding /UniJIS-UTF16-V"
+        " /DescendantFonts [<< /Type /Font /Subtype /CIDFontType0 /BaseFont /HeiseiMin-W3"
+        " /CIDSystemInfo << /Registry (Adobe) /Ordering (Japan1) /Supplement 2 >>"
+        " /FontDescriptor << /Type /FontDescriptor /FontName /HeiseiMin-W3 /Flags 4"
+        " /FontBBox [-123 -257 1001 910] /ItalicAngle 0 /Ascent 709 /Descent -241"
+        " /CapHeight 709 /StemV 69 >> >>] >>"
+    )
+    path = odd.raw_pdf(
+        tmp_path / "down.pdf",
+        f"BT /F1 20 Tf {commands} ET".encode("ascii"),
+        resources=f"/Font << /F1 {font} >>",
+    )
+    with closing(open_document(path)) as document:
+        assert document.rows(1) == columns

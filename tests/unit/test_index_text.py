@@ -12,7 +12,8 @@ from tests.unit.index_data import SETTINGS, document, page
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("Net income, 2023: 1,234.5", "net income 2023 1 234 5"),
+        ("Net income, 2023: 1,234.5", "net income 2023 1234 5"),
+        ("1,234,567 in 2022,2023 or 12,34", "1234567 in 2022 2023 or 12 34"),
         ("東京都庁", "東京 京都 都庁"),
         ("ＡＢＣ１２３ ｶﾞｲﾄﾞ", "abc123 ガイ イド"),
         ("売上高はYen建て", "売上 上高 高は yen 建て"),

@@ -3,7 +3,7 @@
 import pytest
 
 from rag.quote import MOST_CHARS, quote
-from rag.rows import PlacedLine, join_rows, joined_lines, most_together
+from rag.rows import PlacedLine, columns_of, join_rows, joined_lines, most_together
 
 FILLER = ["Nothing else on this page has to do with it at all."] * 5
 TABLE = ["Sales by region", "Region 2022 2023", "North 410 455", "South 380 362", "Total 790 817"]
@@ -210,3 +210,76 @@ def test_words_are_framed_where_they_stand_together():
     beside = {"A4": (0.0, 100.0, 9.0, 103.8), "210": (20.0, 100.0, 29.0, 104.2)}  # 101.9, 102.1
     assert most_together([*beside.items(), ("210", elsewhere)]) == list(beside.values())
     assert most_together([("210", elsewhere)]) == [elsewhere]
+
+
+@pytest.mark.parametrize(
+    ("rows", "question", "wanted"),
+    [
+        (["Step 1\t3.5", "Step 2\t8", "Step 3\t10"], "How long is step 3?", "Step 3 10"),
+        (["1月\t3,200", "2月\t2,900", "3月\t2,750"], "3月の電気使用量は？", "3月 2,750"),
+        (["4月\t5,120", "5月\t6,300"], "5月の来場者数は", "5月 6,300"),
+        (["りんご\t737,100", "みかん\t682,200", "いちご\t160,000"],
+         "みかんの収穫量はいくらですか。", "みかん 682,200"),
+        (["Net sales1\t500\t520", "Other income\t1\t2"], "net sales", "Net sales1 500 520"),
+        (["がん\t385,797", "心疾患\t232,964"], "がんの死亡者数", "がん 385,797"),
+    ],
+)  # fmt: skip
+def test_the_row_of_the_thing_itself(rows, question, wanted):
+    said = quote(question, [*rows, "これは表の下にある長い文章です。" * 30])
+    assert said.splitlines()[0] == wanted
+
+
+def test_figures_of_a_page_that_are_no_ticks_are_said():
+    rows = ["Harbour Tea 2023", "Sales", "Costs", "Profit", "410", "380", "30"]
+    assert "410\n380\n30" in quote("What was the profit?", rows)
+    rows = ["売上高", "営業利益", "利益率", "1,204億円", "310億円", "12.4%"]
+    assert "12.4%" in quote("利益率は？", rows)
+    axis = ["Profit by year", "0", "10%", "20%", "30%", "2021", "2022", "2023", "25%"]
+    assert quote("What was the profit?", axis) == "Profit by year …\n25%"
+
+
+def test_neighbouring_columns_of_japanese_text_are_not_interleaved():
+    left = [
+        "今月号では港の歴史と、これから始まる工事の",
+        "予定をお伝えします。新しい桟橋は来年の春に",
+    ]
+    right = [
+        "市民の皆さまからお寄せいただいたご意見のうち",
+        "多かったものを、担当する課の回答とともに載せ",
+    ]
+    lines = [
+        PlacedLine(x, 100 + 20 * n, x + 200, 112 + 20 * n, text)
+        for x, texts in ((50, left), (300, right))
+        for n, text in enumerate(texts)
+    ]
+    assert join_rows(lines) == [*left, *right]
+    label = PlacedLine(50, 300, 250, 312, "親会社株主に帰属する当期純利益（損失）の金額")
+    figure = PlacedLine(300, 300, 340, 312, "1,204")
+    assert join_rows([*lines, label, figure])[-1] == f"{label.text}\t1,204"
+
+
+def test_what_is_written_downwards_is_read_downwards():
+    columns = ["冬の湖畔に", "小屋が立つ"]
+    letters = [
+        PlacedLine(x, 100 + 12 * n, x + 12, 112 + 12 * n, letter, is_vertical=True)
+        for x, text in ((300, columns[0]), (280, columns[1]))
+        for n, letter in enumerate(text)
+    ]
+    below = PlacedLine(300, 400, 312, 500, "次の段", is_vertical=True)
+    found = columns_of([below, *reversed(letters)])
+    assert [each.text for each in found] == [*columns, "次の段"]
+    assert join_rows(found) == [*columns, "次の段"]
+
+
+def test_thousands_of_cells_are_joined_in_order():
+    lines = [
+        PlacedLine(100 * x, 14 * y, 100 * x + 60, 14 * y + 10, f"{x + y}.0" if x else f"Row {y}")
+        for y in range(300)
+        for x in range(10)
+    ]
+    rows = join_rows(lines)
+    assert len(rows) == 300
+    assert rows[7].split("\t") == ["Row 7", *(f"{x + 7}.0" for x in range(1, 10))]
+    text = "0123456789 " * 12 + "abcdefghijk"
+    hard = [PlacedLine(0, 14 * y, 400, 14 * y + 10, text) for y in range(400)]
+    assert len(join_rows(hard)) == 400  # once a minute of backtracking

@@ -1,0 +1,52 @@
+"""Years, months and quarters in a text, as people write them: 2023, FY23, 令和5年度, Q1, 3月期."""
+
+import re
+import unicodedata
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "大正": 1911}  # the year before the first
+ERA_YEAR = re.compile(f"({'|'.join(ERAS)})\\s?(元|\\d{{1,2}})(?!\\d)")
+YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)(?:\s?[/–-]\s?(\d\d)(?!\d))?")
+SHORT_YEAR = re.compile(r"(?:\b(?:FY|CY)\s?|(?<=[1-4]Q)\s?|['’])(\d\d)(?!\d)", re.IGNORECASE)
+NAMED_MONTH = re.compile(rf"\b({'|'.join(MONTHS)})(?:[a-z]{{0,6}})\b", re.IGNORECASE)
+MONTH = re.compile(r"(?<!\d)(1[0-2]|[1-9])月")
+QUARTER = re.compile(r"\bQ([1-4])|(?<!\d)([1-4])Q|第([1-4])四半期", re.IGNORECASE)
+NAMED_QUARTER = re.compile(r"\b(first|second|third|fourth)\s+quarter", re.IGNORECASE)
+ORDINALS = ("first", "second", "third", "fourth")
+
+Moments = dict[str, frozenset[int]]
+
+
+PLACES = {
+    "year": (ERA_YEAR, YEAR, SHORT_YEAR),
+    "month": (NAMED_MONTH, MONTH),
+    "quarter": (QUARTER, NAMED_QUARTER),
+}
+
+
+def without(text: str, named: Moments) -> str:
+    """Return a text without its own years, months or quarters where others are named."""
+    text = unicodedata.normalize("NFKC", text)
+    for kind, patterns in PLACES.items():
+        for pattern in patterns if named[kind] else ():
+            text = pattern.sub(" ", text)
+    return " ".join(text.split())
+
+
+def moments(text: str) -> Moments:
+    """Return the "year", "month" and "quarter" numbers that a text names."""
+    text = unicodedata.normalize("NFKC", text)
+    years = {ERAS[era] + (1 if n == "元" else int(n)) for era, n in ERA_YEAR.findall(text)}
+    for year, until in YEAR.findall(text):
+        years |= {int(year)} | (
+            {int(year[:2] + until)} if int(until or 0) > int(year[2:]) else set()
+        )
+    years |= {2000 + int(year) for year in SHORT_YEAR.findall(text)}
+    named = (MONTHS.index(month.lower()) + 1 for month in NAMED_MONTH.findall(text))
+    quarters = {int("".join(found)) for found in QUARTER.findall(text)}
+    quarters |= {ORDINALS.index(name.lower()) + 1 for name in NAMED_QUARTER.findall(text)}
+    return {
+        "year": frozenset(years),
+        "month": frozenset(named) | {int(month) for month in MONTH.findall(text)},
+        "quarter": frozenset(quarters),
+    }
