@@ -389,6 +389,13 @@ class PageIndex:
         with self._database.view() as sql:
             return catalogue.records(sql, pattern)
 
+    def names(self, filters: Filters) -> frozenset[str]:
+        """Names of the documents that filters leave."""
+        condition, values = catalogue.where(filters)
+        with self._database.view() as sql:
+            rows = sql.execute(f"SELECT d.name FROM documents d WHERE {condition}", values)
+            return frozenset(name for (name,) in rows)
+
     def document(self, name: str) -> DocumentRecord:
         """Return the document of exactly this name. Raises DocumentUnknown."""
         for each in self.documents(name):

@@ -15,6 +15,7 @@ from PIL import Image
 from index.records import DocumentRecord, PageHit
 from rag.encoder import PIXELS_PER_TOKEN
 from rag.errors import DocumentError
+from rag.follow_up import in_full, is_follow_up
 from rag.manner import AnswerOptions, Manner
 from rag.page_choice import PageRef, fitting, in_reading_order
 from rag.words import (
@@ -56,6 +57,16 @@ class Question:
     id: str | None = None
     history: tuple[Turn, ...] = ()
     kept: tuple[PageRef, ...] = ()
+
+    @property
+    def is_follow_up(self) -> bool:
+        """Whether it cannot be understood without the earlier ones."""
+        return bool(self.history) and is_follow_up(self.text)
+
+    @property
+    def in_full(self) -> str:
+        """What to look for: "And in 2022?" with what the questions before were about."""
+        return in_full(self.text, [asked for asked, _ in self.history])
 
 
 @dataclass(frozen=True)
@@ -236,7 +247,7 @@ class AnswerStream(Iterator[str]):
             yield not_found(question.text)
             return
         if self._read_rows is not None:
-            yield self._quoted(question.text, self._read_rows)
+            yield self._quoted(question, self._read_rows)
             return
         started = time.perf_counter()
         engine = self._open_engine()
@@ -256,7 +267,7 @@ class AnswerStream(Iterator[str]):
         )
         yield from self._generated
 
-    def _quoted(self, question: str, read_rows: Callable[[PageRef], Sequence[str]]) -> str:
+    def _quoted(self, question: Question, read_rows: Callable[[PageRef], Sequence[str]]) -> str:
         """Quote the pages that have words of the question, and set `pages` to them.
 
         The best hit stays in any case: where it has no such words, they may be in its picture.
@@ -273,18 +284,18 @@ class AnswerStream(Iterator[str]):
             if self._cancellation.cancelled:
                 state.stop_reason = "cancelled"
                 break
-            text = quote(question, read_rows(page))
+            text = quote(question.in_full, read_rows(page))
             if text or page == best:
                 found[page] = text
         state.pages, state.quotations = tuple(found), tuple(found.items())
         if any(found.values()):
             state.notes.append(QUOTED_NOTE)
         state.read_s = time.perf_counter() - started
-        nothing = in_language_of(question, NOTHING_TO_QUOTE)
+        nothing = in_language_of(question.text, NOTHING_TO_QUOTE)
         if len(found) < 2:
             return "".join(text or nothing for text in found.values())
         return "\n\n".join(
-            f"{page_named(question, page.document, page.page)}:\n{text or nothing}"
+            f"{page_named(question.text, page.document, page.page)}:\n{text or nothing}"
             for page, text in found.items()
         )
 

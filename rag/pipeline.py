@@ -323,7 +323,7 @@ class Pipeline:
         quotes = manner.quotes and not options.generate
         n_pages = options.pages or (QUOTED_PAGES if quotes else manner.pages)
         top_k = max(n_pages, top_k or self.settings.top_k)
-        query = Query(question.text, id=question.id)
+        query = Query(question.in_full, id=question.id)
         (found,) = self.search([query], filters, top_k=top_k, mode=mode)
         page_index = self._searchable(with_model=False)
 
@@ -334,12 +334,18 @@ class Pipeline:
                 return False
 
         hits = found.hits if found.is_answered else ()
+        kept = question.kept
+        if filters != EVERYTHING:
+            names = page_index.names(filters)
+            kept = tuple(page for page in kept if page.document in names)
+        if question.history and not question.is_follow_up and (quotes or not found.is_answered):
+            kept = ()  # this question is about something else
         pages = choose_pages(
             worth_quoting(hits) if quotes and options.pages is None else hits,
             n_pages,
             options.neighbours,
             is_stored,
-            question.kept,
+            kept,
         )
         encode_s = found.encode_s
         below = f"{filters.folder.strip('/')}/" if filters.folder else ""

@@ -210,6 +210,26 @@ def test_a_follow_up_of_quotations_keeps_the_page_that_speaks_of_it(asked, model
         assert kept[0].key in [page.key for page in stream.pages]
 
 
+def test_a_follow_up_is_understood_with_the_question_before_it(asked, model):
+    (model / "answer.json").write_text('{"pages": 1, "quotes": true}')
+    sales = ("What were the total sales in 2023?", "Total 1,300 1,420 (2023: 1,420)")
+    kept = (PageRef("annual-report.pdf", 1),)
+    with Pipeline(Settings.resolve(index=asked.index, model=str(model))) as pipeline:
+
+        def ask(text, filters=None):
+            stream = pipeline.ask(Question(text, history=(sales,), kept=kept), filters=filters)
+            return "".join(stream), [page.document for page in stream.pages]
+
+        answer, documents = ask("And in 2022?")
+        assert "(2022: 1,300)" in answer
+        assert "annual-report.pdf" in documents
+        answer, documents = ask("What is the capacity of the kettle?")  # about something else
+        assert "1.7 litres" in answer
+        assert "annual-report.pdf" not in documents
+        _, documents = ask("And in 2022?", Filters(document="kettle*"))
+        assert set(documents) <= {"kettle-manual.pdf"}
+
+
 def test_only_some_documents(asked):
     answer = asked.json("ask", KETTLE, "--document", "annual*", "--max-new-tokens", "2")
     assert {name for name, _ in pages(answer["hits"])} == {"annual-report.pdf"}
