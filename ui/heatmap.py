@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rag.quote import terms
+from rag.terms import terms
 
 Floats = NDArray[np.float32]
 
@@ -90,6 +90,7 @@ def quoted_words(quotation: str, question: str) -> tuple[str, ...]:
 def answer_words(answer: str, most: int = 12) -> tuple[str, ...]:
     """Return the words of an answer worth framing on its page, in order, each once.
 
+    Of more than `most`, the numbers first, which people look for, then the first of the others.
     Numbers with their unit, words of three letters or more that say something, and runs of kanji
     or katakana. A lone digit stands in too many places: it counts only where it is all there is.
     """
@@ -99,4 +100,6 @@ def answer_words(answer: str, most: int = 12) -> tuple[str, ...]:
     )
     bare = (each.rstrip(".,:-/'") for each in found)
     kept = tuple(dict.fromkeys(each for each in bare if each.lower() not in COMMON))
-    return (tuple(each for each in kept if len(each) > 1) or kept)[:most]
+    kept = tuple(each for each in kept if len(each) > 1) or kept
+    first = sorted(kept, key=lambda each: not each[0].isdigit())[:most]
+    return tuple(each for each in kept if each in first)

@@ -98,3 +98,13 @@ def test_of_a_quotation_the_lines_that_answer_are_framed():
 
 def test_only_so_many_words_are_framed():
     assert len(answer_words(" ".join(f"word{n}" for n in range(100)), most=5)) == 5
+
+
+def test_the_figure_at_the_end_of_a_long_sentence_is_framed():
+    said = (
+        "The company's total operating revenue for the fiscal year under review, including "
+        "discontinued businesses abroad, came to 1,420 million"
+    )
+    found = answer_words(said)
+    assert len(found) == 12
+    assert found[-1] == "1,420"
