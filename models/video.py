@@ -37,6 +37,8 @@ MAX_PIXELS = 768 * FACTOR_PX**2
 MAX_VIDEO_TOKENS = 128_000
 DEFAULT_RATE = 24.0  # frames a second, for the rare file that does not say
 
+_CAPPED = "%s: %g frames a second of its %.0f s are more than %d; %d are taken, evenly spread"
+
 Bytes = NDArray[np.uint8]
 
 
@@ -63,6 +65,9 @@ def load_video(
             if n_seen == 0:
                 raise ImageError(f"{path} holds no picture that can be decoded")
             if len(clip.frames) == len(wanted):
+                seconds = n_frames / rate
+                if min(seconds * fps, n_frames) >= max_frames + 1:
+                    log.warning(_CAPPED, path, fps, seconds, max_frames, len(wanted))
                 return clip.finish()
             log.warning("%s says it has %d frames but has %d", path, n_frames, n_seen)
             n_frames = n_seen  # fewer than before, so this ends

@@ -49,7 +49,10 @@ def look(
             "gives a page, or to --min-pixels if that is more.",
         ),
     ] = None,
-    fps: Annotated[float, typer.Option(min=0.01, help="Frames taken a second of video.")] = 2.0,
+    fps: Annotated[
+        float,
+        typer.Option(min=0.01, help="Frames taken a second of video; 30 in all at most."),
+    ] = 2.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Qwen2-VL on its own: describe, read, answer about images or a video.

@@ -14,6 +14,7 @@ import typer.main
 import models
 from models.generator import Generator
 from models.sampling import Sampling
+from models.video import MAX_FRAMES
 from rag.cli import app, main
 from tests.parity import cases, tiny
 
@@ -331,6 +332,13 @@ def test_a_video_and_its_limits(look, clip):
         "--video", clip, "--max-new-tokens", 1, "--max-pixels", 6 * 784, "--min-pixels", 784
     )
     assert both["timings"]["n_prompt_tokens"] == small
+
+
+def test_the_most_frames_of_a_video_are_in_the_help(yomu, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERMINAL_WIDTH", "300")
+    code, out, _ = yomu("look", "--help")
+    assert code == 0 and f"{MAX_FRAMES} in all at most" in " ".join(out.split())
 
 
 def test_json_has_the_answer_and_its_boxes_on_the_page(look, scripted, pictures):

@@ -132,6 +132,17 @@ def test_a_clip_that_ends_early_is_sampled_again_and_said(tmp_path, monkeypatch,
     np.testing.assert_allclose(levels_of(video), [0, 40, 80, 120, 160, 200], atol=4)
 
 
+@pytest.mark.parametrize(
+    ("fps", "most", "is_said"), [(2.5, 8, False), (10, 8, True), (99, 24, False)]
+)
+def test_frames_that_are_left_out_are_said(tmp_path, caplog, fps, most, is_said):
+    """A long video was seen in 30 frames, whatever --fps said."""
+    path = clip(tmp_path / "a.mp4", range(0, 240, 10))  # 2.4 s
+    load_video(path, fps=fps, max_frames=most, **LIMITS)
+    said = "10 frames a second of its 2 s are more than 8; 8 are taken, evenly spread"
+    assert (said in caplog.text) == bool(caplog.records) == is_said
+
+
 def test_a_damaged_a_missing_and_a_silent_file_are_refused(tmp_path):
     whole = clip(tmp_path / "whole.mp4", [100] * 8).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
