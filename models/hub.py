@@ -303,7 +303,7 @@ def _fetch_file(repository: str, commit: str, file: RepoFile, folder: Path, endp
             f"{repository}: {file.path} was damaged on its way (its checksum is wrong); "
             "run the same command again"
         )
-    part.rename(target)
+    part.replace(target)  # on Windows `rename` refuses where an older file is
 
 
 def _checksum(path: Path, is_lfs: bool) -> str:

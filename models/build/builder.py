@@ -121,7 +121,10 @@ def _partial_folder(out: Path) -> Iterator[Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        path.unlink(missing_ok=True)
+        # While it is held: afterwards it may be another build's. Windows refuses that, and there
+        # FileLock removes the file as it lets go.
+        with suppress(OSError):
+            path.unlink()
         lock.release()
 
 

@@ -257,6 +257,23 @@ def test_a_refusing_hub_is_named_with_its_answer(hub, status):
         pull("colqwen2-v1.0", options=FP32)
 
 
+def test_a_file_that_is_there_and_wrong_is_replaced(hub, tmp_path, monkeypatch):
+    """On Windows the download ended with FileExistsError."""
+    pull("qwen2-vl-2b", tmp_path / "one", FP32)
+    (config,) = (tmp_path / "models").rglob("config.json")
+    config.write_text("{}")
+    real = Path.rename
+
+    def rename(self, target):
+        if Path(target).exists():
+            raise FileExistsError(17, "already exists", str(target))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert verify(pull("qwen2-vl-2b", tmp_path / "two", FP32)) == []
+    assert len(hub.of("config.json")) == 2
+
+
 def test_a_file_damaged_on_its_way_is_thrown_away(hub, tmp_path):
     file = "model-00002-of-00002.safetensors"
     hub.spoil.add(file)

@@ -441,6 +441,28 @@ def test_a_kill_leaves_no_half_built_folder_and_the_next_build_cleans_up(checkpo
     assert models.folder.verify(out) == []
 
 
+def test_a_lock_that_cannot_be_removed_while_it_is_held_spoils_no_build(
+    checkpoints, tmp_path, monkeypatch
+):
+    """On Windows a complete build ended with PermissionError."""
+    real = Path.unlink
+
+    def unlink(self, missing_ok=False):
+        if self.name.endswith(".lock"):
+            raise PermissionError(13, "used by another process", str(self))
+        real(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    for name in ("one", "two"):
+        assert (
+            models.folder.verify(build(Sources.find(checkpoints / "qwen2vl"), tmp_path / name))
+            == []
+        )
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "one")
+    build(Sources.find(checkpoints / "qwen2vl"), tmp_path / "one")  # the lock that was left is free
+
+
 def test_two_builds_of_one_folder_do_not_share_what_is_half_built(checkpoints, tmp_path):
     """The second deleted the folder that the first was writing into."""
     sources, refused = Sources.find(checkpoints / "qwen2vl"), []
