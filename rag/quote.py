@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from index.text_layer import words
-from rag.rows import FIGURE, joined_lines
+from rag.rows import CELL_END, FIGURE, joined_lines, width
 from rag.table_columns import named_figure
 from rag.terms import asked_in_kana, terms
 
@@ -20,7 +20,9 @@ MOST_ROWS = 4
 MOST_CHARS = 240
 SAID_SHARE = 0.6  # of the question's words: a sentence that has them answers without its page
 LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
-LINE_CHARS = 36  # a shorter row may be a table's or a heading: the next is not put in one with it
+LINE_CHARS = (
+    36  # wide; a shorter row may be a table's or a heading: the next is not put in one with it
+)
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
 QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
@@ -32,13 +34,15 @@ PLAIN = str.maketrans("−△▲", "---", ",")
 YEARS = re.compile(r"(19|20)\d\d$")
 ENDED = re.compile(r"([.!。！][\"'”’」』]*|、)$")
 CAPTION = re.compile(r"(fig|table|chart|source|note|図|表|出典|資料|注|※)", re.IGNORECASE)
+HEADED = re.compile(r"[■□●○◆◇▼▽・※•▪–]|注[:：]|第[\d１-９]|[\d１-９]+[.．)）]")  # begins anew
+TITLED = re.compile(r"[■□◆◇▼【]")
 SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
 
 
 def quote(question: str, rows: Sequence[str]) -> str:
     """Return up to four rows that say most of the question's words, in the page's order.
 
-    Beside them the rows in which a sentence ends or a question of the page is answered.
+    Beside them the rows in which a sentence begins or ends, or a question of the page is answered.
 
     "" if no row has any of them. Rows left out between two are shown as " … ", lines of one
     sentence are put in one. A table's row is followed by the figure of the one column that is asked
@@ -46,7 +50,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
     quoted whole but for the ticks of an axis, unless a sentence or a row of a table says it.
     """
     rows = [row for row in rows if row.strip()]
-    texts = [" ".join(row.split()) for row in rows]
+    texts = [CELL_END.join(" ".join(cell.split()) for cell in row.split(CELL_END)) for row in rows]
     kana = asked_in_kana(question)
     asked = terms(question) | kana
     found = [terms(text) | kana.intersection(words(text)) for text in texts]
@@ -144,13 +148,13 @@ def _nearness(at: int, chosen: Sequence[int]) -> float:
 
 
 def _continued(texts: Sequence[str], chosen: Sequence[int]) -> set[int]:
-    """Rows in which a sentence of the chosen ones goes on, or a question is answered."""
+    """Rows in which a sentence of the chosen ones begins or goes on, or a question is answered."""
     further: set[int] = set()
     for at in chosen:
         end = _end(texts, at)
         if QUESTION_END.search(texts[end]):
             end = _end(texts, min(end + ANSWER_ROWS, len(texts) - 1))
-        further |= set(range(at + 1, end + 1))
+        further |= set(range(_start(texts, at), end + 1))
     return further
 
 
@@ -162,6 +166,16 @@ def _end(texts: Sequence[str], at: int) -> int:
         end += 1
         goes_on = _is_line  # one row of a table may follow another, not the whole of it
     return end
+
+
+def _start(texts: Sequence[str], at: int) -> int:
+    """Return the row in which the sentence of a row begins, or the first one looked at."""
+    start = at
+    while at - start < MOST_FURTHER and start and CELL_END not in texts[start]:
+        if not _is_line(texts[start - 1]) or HEADED.match(texts[start]):
+            break
+        start -= 1
+    return start
 
 
 def _goes_on(text: str) -> bool:
@@ -179,19 +193,20 @@ def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
             shown = text
         elif at != chosen[n - 1] + 1:
             shown += f" …\n{text}"
-        elif _is_line(texts[at - 1]) and not _ends_in_figure(text):
+        elif _is_line(texts[at - 1]) and not (_ends_in_figure(text) or HEADED.match(text)):
             shown = joined_lines(shown, text)
         else:
             shown += f"\n{text}"
     is_last = not chosen or chosen[-1] + 1 == len(texts)
     if not is_last and _is_line(texts[chosen[-1]]) and not shown.endswith(("…", ")", "）")):
         shown += " …"  # the sentence goes on, the quotation does not
-    return shown
+    return shown.replace(CELL_END, " ")
 
 
 def _is_line(text: str) -> bool:
     """Whether a row is a line of running text that goes on in the next; a table's row is not."""
-    return len(text) >= LINE_CHARS and not _ends_in_figure(text) and _goes_on(text)
+    is_long = CELL_END not in text and width(text) >= LINE_CHARS
+    return is_long and not TITLED.match(text) and not _ends_in_figure(text) and _goes_on(text)
 
 
 def _ends_in_figure(text: str) -> bool:

@@ -57,9 +57,13 @@ class PlacedLine:
 
     @cached_property
     def is_narrow(self) -> bool:
-        """Whether it is short on the page: a Japanese letter is twice as wide as a Latin one."""
-        wide = sum(unicodedata.east_asian_width(each) in "WF" for each in self.text)
-        return len(self.text) + wide <= CELL_CHARS
+        """Whether it is as short on the page as a cell."""
+        return width(self.text) <= CELL_CHARS
+
+
+def width(text: str) -> int:
+    """Return how wide a text is, in Latin letters: one of Japanese is as wide as two."""
+    return len(text) + sum(unicodedata.east_asian_width(each) in "WF" for each in text)
 
 
 def join_rows(lines: Sequence[PlacedLine]) -> list[str]:

@@ -91,7 +91,7 @@ def _is_within(cells: Sequence[str], n: int) -> bool:
     """
     if len(cells) < 2:
         return not any(cell.endswith((".", "。")) for cell in cells)
-    return len(_figures(cells)) == n and _is_short(cells)
+    return n in (len(_figures(cells)), len(_figures(["label", *cells]))) and _is_short(cells)
 
 
 def _heads(cells: Sequence[str], n: int) -> list[str]:

@@ -1,7 +1,7 @@
 """What a question and the rows of a page speak of, as `quote` compares them.
 
 Like the words of full-text search, but decimals stay whole (3.5 is not about 3), single kanji count
-as they stand in tables, and FY2023, or "Sales1" with the mark of a footnote, by their parts too.
+as they stand in tables, and "Sales1" is about sales, too.
 """
 
 import re
@@ -11,7 +11,7 @@ from index.text_layer import means_something, words
 
 KANJI = re.compile(r"[\u3400-\u9fff]")
 DECIMAL = re.compile(r"\d+(?:\.\d+)+")
-MIXED = re.compile(r"([^\W\d_]+)(\d+)|(\d+)([^\W\d_]+)")
+MARKED = re.compile(r"([^\W\d_]{3,})\d{1,2}")  # with the mark of a footnote
 KANA = re.compile(r"(?P<before>[\u3400-\u9fff々\u30a0-\u30ff])?(?P<run>[\u3041-\u309fー]{2,})")
 # What a question says in hiragana beside the things it is about, at the end of a run of it or right
 # behind a kanji: particles, endings of verbs, words that ask.
@@ -28,7 +28,7 @@ BEGINNING = re.compile(
 
 
 def terms(text: str) -> frozenset[str]:
-    """Return what a text speaks of: words, numbers, bigrams, single kanji, parts of FY2023."""
+    """Return what a text speaks of: words, numbers, bigrams and single kanji."""
     return frozenset(filter(means_something, _all(text)))
 
 
@@ -49,5 +49,4 @@ def asked_in_kana(question: str) -> frozenset[str]:
 def _all(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKC", text)
     found = [*words(DECIMAL.sub(" ", folded)), *DECIMAL.findall(folded), *KANJI.findall(text)]
-    parts = (MIXED.fullmatch(word) for word in found)
-    return found + [part for match in parts if match for part in match.groups() if part]
+    return found + [match[1] for match in map(MARKED.fullmatch, found) if match]

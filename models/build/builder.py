@@ -169,8 +169,9 @@ class _Plan:
         ):
             if checkpoint is not None:
                 _add_graphs(models, checkpoint, options, vision, decoder)
+        answers = sources.adapter is not None and base.has_lm_head
         roles = (("retriever",) if retriever else ()) + (
-            ("generator",) if not retriever or sources.adapter or generator else ()
+            ("generator",) if not retriever or answers or generator else ()
         )
         return cls(folder, base, options, sources, graphs, models, retriever, roles, generator)
 

@@ -152,6 +152,8 @@ class Checkpoint:
             dim = tensors.shape(PROJECTION_WEIGHT)[0]
             wanted[PROJECTION_WEIGHT] = (dim, config.text.hidden_size)
             wanted[PROJECTION_BIAS] = (dim,)
+            if "lm_head.weight" not in tensors:  # a retriever has no use for it
+                wanted.pop("lm_head.weight", None)
         check_shapes(folder, tensors, wanted)
         return cls(folder, config, tensors)
 
@@ -161,9 +163,14 @@ class Checkpoint:
         return PROJECTION_WEIGHT in self.tensors
 
     @property
+    def has_lm_head(self) -> bool:
+        """Whether it can answer; some retrievers are saved without what that takes."""
+        return self.config.text.tied_embeddings or "lm_head.weight" in self.tensors
+
+    @property
     def lm_head_name(self) -> str:
-        """Name of the tensor that turns hidden states into logits."""
-        tied = self.config.text.tied_embeddings
+        """Name of the tensor that turns hidden states into logits; any, where none are asked for."""
+        tied = self.config.text.tied_embeddings or not self.has_lm_head
         return "model.embed_tokens.weight" if tied else "lm_head.weight"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import models
 from models.build.builder import BuildOptions, Precisions, build
@@ -315,6 +315,38 @@ def test_a_projection_out_of_either_checkpoint_gets_the_adapter_once(
         recorded = cases.load("colqwen2")
         for n, vectors in enumerate(fresh(folder).retriever.encode_pages(pages())):
             close(vectors, recorded[f"page {n}"])
+
+
+def test_a_retriever_needs_no_output_layer(checkpoints, tmp_path):
+    """One of a size whose embeddings are not tied was refused without `lm_head`."""
+    whole = tiny.write_colqwen2(tmp_path / "whole", tiny.UNTIED)
+    vectors = fresh(built(whole, tmp_path / "a")).retriever.encode_pages(pages())
+    without_lm_head(whole)
+    engine = fresh(built(whole, tmp_path / "b"))
+    assert engine.info.roles == ("retriever",)
+    for found, wanted in zip(engine.retriever.encode_pages(pages()), vectors, strict=True):
+        assert (found == wanted).all()
+
+
+def test_a_base_without_an_output_layer_answers_only_with_a_generator(tmp_path):
+    base = tiny.write_colqwen2(tmp_path / "base", tiny.UNTIED, with_lora=False)
+    without_lm_head(base)
+    adapter = tiny.write_adapter(tmp_path / "adapter", tiny.UNTIED)
+    alone = built(adapter, tmp_path / "alone", base=base)
+    assert ModelInfo.load(alone).roles == ("retriever",)
+    answering = tiny.write_qwen2vl(tmp_path / "qwen2vl", tiny.UNTIED)
+    both = fresh(built(adapter, tmp_path / "both", base=base, generator=answering))
+    prompt = cases.PROMPTS["image"]
+    found = both.generator.logits(prompt.pictures(), prompt.text)
+    wanted = fresh(built(answering, tmp_path / "answering")).generator
+    assert (found == wanted.logits(prompt.pictures(), prompt.text)).all()
+
+
+def without_lm_head(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    del weights["lm_head.weight"]
+    save_file(weights, file, {"format": "pt"})
 
 
 # --- width of the 2B ------------------------------------------------------------------------

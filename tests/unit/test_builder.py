@@ -167,6 +167,12 @@ def test_a_missing_tensor(refusal, source):
     assert "tensor visual.blocks.1.attn.proj.bias is missing" in refusal(source)
 
 
+def test_a_missing_output_layer_of_a_model_that_answers(refusal, tmp_path):
+    source = tiny.write_qwen2vl(tmp_path / "untied", tiny.UNTIED)
+    rewrite(source, lambda tensors: tensors.pop("lm_head.weight"))
+    assert "tensor lm_head.weight is missing" in refusal(source)
+
+
 def test_an_unused_tensor(refusal, source):
     rewrite(source, lambda tensors: tensors.update(extra=np.ones(3, np.float32)))
     assert "tensor extra is not part of this architecture" in refusal(source)

@@ -197,7 +197,7 @@ def test_a_sentence_that_goes_on_beyond_the_quotation_is_not_shown_as_whole():
     ]
     quoted = quote("When was the orchard planted?", [*lines, *FILLER])
     assert quoted == " ".join(lines[:3]) + " …"
-    assert quote("great flood", [*lines, *FILLER]) == lines[3]
+    assert quote("great flood", [*lines, *FILLER]) == " ".join(lines[1:])
     heading = "Annual Report of the Example Company for the Fiscal Year"
     assert quote("the company report", [*FILLER, heading]) == heading  # the page ends here
 
@@ -283,3 +283,17 @@ def test_thousands_of_cells_are_joined_in_order():
     text = "0123456789 " * 12 + "abcdefghijk"
     hard = [PlacedLine(0, 14 * y, 400, 14 * y + 10, text) for y in range(400)]
     assert len(join_rows(hard)) == 400  # once a minute of backtracking
+
+
+def test_a_sentence_of_japanese_lines_is_quoted_from_its_beginning():
+    lines = [
+        "■第１-１図／国際会議の開催地と参加国の推移",
+        "この枠組みの設立は、二〇一九年八月に南部の港",
+        "町で開かれた第四十五回の首脳会議において、そ",
+        "の必要性がはじめて提唱されたことに始まります。",
+        "●会議は毎年開かれ、議長国が持ち回りで務めて",
+        "います。",
+    ]
+    filler = ["別の段落です。" * 4] * 9
+    assert quote("必要性が提唱されたのはいつ？", [*lines, *filler]) == "".join(lines[1:4])
+    assert quote("議長国", [*lines, *filler]) == "".join(lines[4:])
