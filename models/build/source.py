@@ -169,7 +169,7 @@ class Checkpoint:
 
     @property
     def lm_head_name(self) -> str:
-        """Name of the tensor that turns hidden states into logits; any, where none are asked for."""
+        """Name of the tensor that turns hidden states into logits; any, if it cannot answer."""
         tied = self.config.text.tied_embeddings or not self.has_lm_head
         return "model.embed_tokens.weight" if tied else "lm_head.weight"
 
