@@ -58,7 +58,12 @@ class PlacedLine:
     @cached_property
     def is_narrow(self) -> bool:
         """Whether it is as short on the page as a cell."""
-        return width(self.text) <= CELL_CHARS
+        return self.is_cell and (self.is_figure or width(self.text) <= CELL_CHARS)
+
+    @cached_property
+    def is_label(self) -> bool:
+        """Whether it may be the long name of a row of figures."""
+        return not self.is_vertical and width(self.text) <= 2 * CELL_CHARS
 
 
 def width(text: str) -> int:
@@ -69,11 +74,11 @@ def width(text: str) -> int:
 def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     """Return the lines in their order, cells at one height from left to right, CELL_END between."""
     lines = _with_whole_labels(_with_their_labels(lines))
-    figures = sorted(line.middle for line in lines if line.is_figure)
+    heights = _Heights(lines)
     rows: list[list[PlacedLine]] = []
     near = _Near(lines)
     for line in lines:
-        row = next((row for row in near.rows(line) if _is_beside(line, row, figures)), None)
+        row = next((row for row in near.rows(line) if _is_beside(line, row, heights)), None)
         if row is None:
             rows.append([line])
             near.add(rows[-1])
@@ -178,21 +183,44 @@ def joined_lines(before: str, after: str) -> str:
     return f"{before} {after}"
 
 
-def _is_beside(line: PlacedLine, row: Sequence[PlacedLine], figures: Sequence[float]) -> bool:
+def _is_beside(line: PlacedLine, row: Sequence[PlacedLine], heights: "_Heights") -> bool:
     """Whether a line is a cell at the height of a row of cells, beside them all.
 
-    figures  middles of all figures of the page, sorted: without one at that height, what stands
-             side by side is columns of running text unless it is short
+    Where no figure is at that height, what stands side by side is columns of running text unless it
+    is short; the name of several figures may be long, with nothing else beside it.
     """
     first = row[0]
     reach = LEVEL * (first.bottom - first.top)
-    if not (line.is_cell and first.is_cell and abs(line.middle - first.middle) < reach):
+    if abs(line.middle - first.middle) >= reach:
         return False
-    at = bisect_left(figures, first.middle - reach)
-    has_figure = at < len(figures) and figures[at] < first.middle + reach
-    if not (has_figure or (line.is_narrow and all(each.is_narrow for each in row))):
-        return False
-    return all(line.left >= each.right - 1 or line.right <= each.left + 1 for each in row)
+    n_figures, n_others = heights.count(first.middle - reach, first.middle + reach)
+    cells = (*row, line)
+    if n_figures > 1 and n_others == 1:
+        may_be = all(each.is_figure or each.is_label for each in cells)
+    else:
+        may_be = all(each.is_cell if n_figures else each.is_narrow for each in cells)
+    apart = all(line.left >= each.right - 1 or line.right <= each.left + 1 for each in row)
+    return may_be and apart
+
+
+class _Heights:
+    """How many figures, and other lines, have their middles between two heights."""
+
+    def __init__(self, lines: Sequence[PlacedLine]) -> None:
+        figures: list[float] = []
+        others: list[float] = []
+        for line in lines:
+            is_figure = line.is_figure or NO_VALUE.match(line.text)
+            (figures if is_figure else others).append(line.middle)
+        self._figures, self._others = sorted(figures), sorted(others)
+
+    def count(self, low: float, high: float) -> tuple[int, int]:
+        """Return the numbers of figures and of others, both ends left out."""
+        figures, others = (
+            bisect_left(middles, high) - bisect_right(middles, low)
+            for middles in (self._figures, self._others)
+        )
+        return figures, others
 
 
 def _with_whole_labels(lines: Sequence[PlacedLine]) -> list[PlacedLine]:

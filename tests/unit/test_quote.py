@@ -297,3 +297,12 @@ def test_a_sentence_of_japanese_lines_is_quoted_from_its_beginning():
     filler = ["別の段落です。" * 4] * 9
     assert quote("必要性が提唱されたのはいつ？", [*lines, *filler]) == "".join(lines[1:4])
     assert quote("議長国", [*lines, *filler]) == "".join(lines[4:])
+
+
+def test_the_long_name_of_figures_stands_in_their_row():
+    name = "Equity in income (loss) of affiliates, net"
+    cells = [(50, name), (300, "12"), (350, "-"), (400, "(3)")]
+    lines = [PlacedLine(x, 100, x + 5 * len(text), 110, text) for x, text in cells]
+    assert join_rows(lines) == [f"{name}\t12\t-\t(3)"]
+    note = PlacedLine(450, 100, 480, 110, "restated")  # beside text it is running text
+    assert join_rows([*lines, note])[0] == name
