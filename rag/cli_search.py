@@ -141,7 +141,10 @@ def _queries(question: str | None, image: Path | None, file: Path | None) -> "li
         return [Query(_checked(question or "", "QUESTION"), image)]
     if question is not None or image is not None:
         raise UsageError("--queries brings its own questions; leave out QUESTION and --image")
-    return [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
+    found = [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
+    if not found:
+        raise UsageError(f"{file}: holds no query")
+    return found
 
 
 def _parse(line: str, where: str) -> "Query":

@@ -329,6 +329,7 @@ def test_control_characters_never_reach_the_terminal(asked, monkeypatch):
         (["ask", "x", "--questions", "q.jsonl"], "leave out QUESTION"),
         (["ask", "--questions", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["ask", "--questions", "empty.jsonl"], "empty.jsonl: holds no question"),
+        (["search", "--queries", "empty.jsonl"], "empty.jsonl: holds no query"),
         (["ask", "--questions", "wrong.jsonl"], "wrong.jsonl:1: wanted"),
         (["ask", "--questions", "blank.jsonl"], "blank.jsonl:1: the question is empty"),
         (["ask", "x", "--pages", "0"], "--pages"),
