@@ -23,6 +23,7 @@ LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
 LINE_CHARS = (
     36  # wide; a shorter row may be a table's or a heading: the next is not put in one with it
 )
+MOST_HEADING = 60  # wide; of what stands over a sentence or figures
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
 QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
@@ -154,8 +155,28 @@ def _continued(texts: Sequence[str], chosen: Sequence[int]) -> set[int]:
         end = _end(texts, at)
         if QUESTION_END.search(texts[end]):
             end = _end(texts, min(end + ANSWER_ROWS, len(texts) - 1))
+        elif _is_heading(texts[at]):
+            end = max(end, _end_below(texts, at))
         further |= set(range(_start(texts, at), end + 1))
     return further
+
+
+def _is_heading(text: str) -> bool:
+    """Whether a row says nothing by itself: a few words, no figures behind them."""
+    *numbers, words_of_it = text.split(CELL_END)
+    is_name = len(numbers) < 2 and all(map(FIGURE.match, numbers)) and not FIGURE.match(words_of_it)
+    return is_name and width(text) < MOST_HEADING and not SENTENCE_END.search(text)
+
+
+def _end_below(texts: Sequence[str], at: int) -> int:
+    """Return the row in which ends what a heading stands over: a sentence, or figures."""
+    below = at + 1
+    if below < len(texts) and _is_line(texts[below]) and not _is_line(texts[at]):
+        return _end(texts, below)
+    for end in range(below, min(below + MOST_FURTHER, len(texts))):
+        if FIGURE.match(texts[end]):
+            return end
+    return at
 
 
 def _end(texts: Sequence[str], at: int) -> int:

@@ -306,3 +306,18 @@ def test_the_long_name_of_figures_stands_in_their_row():
     assert join_rows(lines) == [f"{name}\t12\t-\t(3)"]
     note = PlacedLine(450, 100, 480, 110, "restated")  # beside text it is running text
     assert join_rows([*lines, note])[0] == name
+
+
+def test_what_a_heading_stands_over_is_quoted_with_it():
+    rows = [
+        "Data model of the harbour",
+        "2\tLRS",
+        "The Linear Reference System (LRS) is the most usual way of storing",
+        "what stands along the quays.",
+        "Adjusted earnings a share / Mid-point of the range",
+        "Change on the prior year",
+        "$10.45 – $10.65 / $10.55",
+    ]
+    assert "Linear Reference System" in quote("What is LRS short for?", [*rows, *FILLER])
+    said = quote("adjusted earnings a share", [*rows, *FILLER])
+    assert said == f"{rows[4]} {rows[5]}\n{rows[6]}"
