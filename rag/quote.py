@@ -18,11 +18,10 @@ from rag.terms import asked_in_kana, terms
 
 MOST_ROWS = 4
 MOST_CHARS = 240
+LEAST_SAID = 0.25  # of the question's words: of a page of few words, less is a mere footer
 SAID_SHARE = 0.6  # of the question's words: a sentence that has them answers without its page
 LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
-LINE_CHARS = (
-    36  # wide; a shorter row may be a table's or a heading: the next is not put in one with it
-)
+LINE_CHARS = 36  # wide; a row less wide is a table's or a heading: the next is no part of it
 MOST_HEADING = 60  # wide; of what stands over a sentence or figures
 RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
@@ -82,7 +81,8 @@ def quote(question: str, rows: Sequence[str]) -> str:
     if weight and is_small and said_at is None:
         has_all = len(weight) == len(asked) and not missing
         if not (has_all and any(_is_of_table(texts[at]) for at in chosen)):
-            return _joined(texts, _but_ticks(texts))
+            says_little = len(weight) < LEAST_SAID * len(asked)
+            return "" if says_little else _joined(texts, _but_ticks(texts))
     return _joined(texts, sorted(set(chosen) | further))
 
 

@@ -321,3 +321,12 @@ def test_what_a_heading_stands_over_is_quoted_with_it():
     assert "Linear Reference System" in quote("What is LRS short for?", [*rows, *FILLER])
     said = quote("adjusted earnings a share", [*rows, *FILLER])
     assert said == f"{rows[4]} {rows[5]}\n{rows[6]}"
+
+
+def test_a_footer_is_no_answer():
+    rows = ["7 The harbour project work group / CC BY 4.0", "Surveyed 2022/3/31-4/30"]
+    question = (
+        "What percentage of harbour towns had no strategy for open boats in that year's survey?"
+    )
+    assert quote(question, rows) == ""
+    assert "2022/3/31" in quote("When was it surveyed?", rows)
