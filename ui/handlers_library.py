@@ -36,8 +36,7 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
     mark = repr(
         (
             status.state,
-            status.n_documents,
-            status.n_pages,
+            service.library.mark(),
             status.reason,
             progress,
             status.index_error,

@@ -4,6 +4,7 @@ Part of `ui.service`; as there, every method may be called from any thread, and 
 returns or raises says where on this machine's disk a file lies.
 """
 
+import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ Box = tuple[float, float, float, float]
 MOST_DPI = 300
 MOST_SIDE_PX = 4000
 MOST_WORDS = 100
+Mark = tuple[tuple[int, int, int] | None, ...]
 
 
 class Library:
@@ -47,6 +49,7 @@ class Library:
         self._line = threading.Lock()  # around the two below
         self._waiting: list[IngestRequest] = []  # uploads that the running job is to read as well
         self._takes_more = False
+        self._sized: tuple[Mark, tuple[int, int, dict[str, int]]] | None = None
 
     def close(self) -> None:
         """Stop the ingest."""
@@ -54,8 +57,23 @@ class Library:
             self._job.cancel()
             self._job.join(30.0)
 
+    def mark(self) -> Mark:
+        """Return what is another once a document has come, gone or changed; costs a few stats."""
+        index = self._settings.index
+        watched = (index / "index.db", index / "index.db-wal", index / "segments", self.folder)
+        return tuple(map(_mark, watched))
+
     def sizes(self) -> tuple[int, int, dict[str, int]]:
-        """Return how many documents and pages there are, and bytes by part, uploads and total."""
+        """Return how many documents and pages there are, and bytes by part, uploads and total.
+
+        They are counted anew only where the mark is another: every open page asks all the time.
+        """
+        mark, sized = self.mark(), self._sized
+        if sized is None or sized[0] != mark:
+            self._sized = sized = mark, self._count()
+        return sized[1]
+
+    def _count(self) -> tuple[int, int, dict[str, int]]:
         uploads = sum(each.stat().st_size for each in self.folder.glob("*") if each.is_file())
         with for_clients():
             try:
@@ -260,6 +278,20 @@ class Library:
         source = path_of(record.source)
         if record.source and source.parent == self.folder:
             source.unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file or folder from what it was; None where there is none.
+
+    An empty file counts as none: readers leave an empty log beside the index.
+    """
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    if not state.st_size and stat.S_ISREG(state.st_mode):
+        return None
+    return state.st_ino, state.st_mtime_ns, state.st_size
 
 
 def _allowed(path: Path, roots: tuple[Path, ...]) -> Path:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from rag.answer import Answer, Turn
 from rag.errors import UsageError
@@ -112,7 +113,7 @@ def install(app: FastAPI, service: Service) -> None:
     @router.get("/models")
     def models() -> dict[str, Any]:
         """List the one model there is."""
-        name = service.status().model
+        name = service.model_name
         return {
             "object": "list",
             "data": [{"id": name, "object": "model", "created": 0, "owned_by": "yomu"}],
@@ -122,7 +123,8 @@ def install(app: FastAPI, service: Service) -> None:
     async def chat(body: ChatBody, request: Request) -> Response:
         """Answer the last message from the indexed pages."""
         asked = body.request(client_of(request), service.limits)
-        made = _Completion(body.model or service.status().model, str(request.base_url))
+        model = body.model or await run_in_threadpool(lambda: service.model_name)
+        made = _Completion(model, str(request.base_url))
         stream = events(service, asked, request.is_disconnected)
         if body.stream:
             has_usage = body.stream_options is not None and body.stream_options.include_usage

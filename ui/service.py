@@ -120,7 +120,7 @@ class Service:
         return ServiceStatus(
             state=self._state,
             reason=self._reason,
-            model=Path(name).name,
+            model=self.model_name,
             is_embedded=name == DEFAULT_MODEL,
             device=device,
             precision=precision,
@@ -133,6 +133,11 @@ class Service:
             waiting=self._queue.n_waiting,
             index_error=index_error,
         )
+
+    @property
+    def model_name(self) -> str:
+        """What clients call the model: its name, or that of its folder."""
+        return Path(self._model_name()).name
 
     def _model_name(self) -> str:
         if self.settings.model:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rag.errors import DocumentError, UsageError
+from rag.house import House
 from rag.records import DocumentUnknown, Filters, IndexMissing
 from rag.settings import Settings
 from tests import odd_files as odd
@@ -268,6 +269,23 @@ def test_uploads_of_a_linked_folder_go_when_they_are_removed(samples_index, tiny
 def test_what_was_said_before_may_be_long(make):
     asked = AskRequest(KETTLE, history=(("And?", "word " * 3000),), max_new_tokens=1)
     assert isinstance(list(make().ask(asked))[-1], Finished)
+
+
+def test_an_index_is_weighed_again_only_when_it_has_changed(make, monkeypatch, tmp_path):
+    weighed = []
+    stats = House.stats
+    monkeypatch.setattr(House, "stats", lambda self: weighed.append(1) or stats(self))
+    service = make()
+    before = service.status()
+    assert service.search(SearchRequest("kettle", mode="text")).hits
+    assert [service.status().n_pages for _ in range(3)] == [before.n_pages] * 3
+    assert service.model_name == before.model
+    assert len(weighed) == 1
+    House(tmp_path / "index").remove("kettle-manual.pdf")  # as another process does
+    after = service.status()
+    assert after.n_documents == before.n_documents - 1
+    assert after.bytes["total"] != before.bytes["total"]
+    assert len(weighed) == 2
 
 
 def test_a_damaged_index_is_named_by_the_status(make, tmp_path):

@@ -302,6 +302,9 @@ class House(SmallService):
     def job(self):
         return self.progress
 
+    def mark(self):
+        return (tuple(self.records),)
+
     def sizes(self):
         return len(self.records), 4, {"total": 2_500_000, "images": 1_000}
 
@@ -376,6 +379,9 @@ def test_what_is_unchanged_is_not_sent_again():
     assert again == handlers_library.Looked(seen=seen)
     service.progress = progress()
     assert handlers_library.look(service, "en", seen).banner is not None
+    service.progress = None
+    service.records[0] = record(service.records[0].name, status="damaged")  # as many as before
+    assert "some pages failed" in handlers_library.look(service, "en", seen).documents
 
 
 def test_uploads_are_taken_one_by_one():
