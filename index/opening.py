@@ -25,11 +25,18 @@ def is_empty(database: Database) -> bool:
         return int(database.sql.execute(query).fetchone()[0]) == 0
 
 
-def refuse_lost_database(folder: Path) -> None:
-    """Raise IndexCorrupt where vectors lie without their database: they are no leftovers."""
-    if not (folder / "index.db").exists() and any((folder / "segments").glob("[0-9a-f]*")):
+def refuse_lost_database(folder: Path, database: Database | None = None) -> None:
+    """Raise IndexCorrupt where vectors lie without their database: they are no leftovers.
+
+    Nor where it is empty, as a placeholder of a file that lies elsewhere, or a torn copy, is.
+    """
+    if database is None:
+        what = None if (folder / "index.db").exists() else "missing"
+    else:
+        what = "empty" if is_empty(database) else None
+    if what and any((folder / "segments").glob("[0-9a-f]*")):
         raise IndexCorrupt(
-            f"{folder}: index.db is missing but segments/ is not empty; bring it back, or {REBUILD}"
+            f"{folder}: index.db is {what} but segments/ is not empty; bring it back, or {REBUILD}"
         )
 
 

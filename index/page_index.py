@@ -143,6 +143,7 @@ class PageIndex:
         lock: FileLock | None,
     ) -> Self:
         try:
+            opening.refuse_lost_database(folder, database)
             if lock is not None and settings is not None and opening.is_empty(database):
                 opening.create(database, settings)
             stored = opening.load_settings(database)

@@ -50,13 +50,17 @@ def test_a_process_killed_while_creating_leaves_no_index(tmp_path):
     PageIndex.open(tmp_path, SETTINGS).close()
 
 
-def test_a_lost_database_never_takes_the_vectors_along(tmp_path):
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_a_lost_database_never_takes_the_vectors_along(tmp_path, what):
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
         put(page_index, "a.pdf")
     for path in tmp_path.glob("index.db*"):
         path.unlink()
-    with pytest.raises(IndexCorrupt, match="bring it back"):
-        PageIndex.open(tmp_path, SETTINGS, writable=True)
+    if what == "empty":
+        (tmp_path / "index.db").touch()
+    for writable in (False, True, True):
+        with pytest.raises(IndexCorrupt, match=f"index.db is {what} .* bring it back"):
+            PageIndex.open(tmp_path, SETTINGS, writable=writable)
     assert list((tmp_path / "segments").glob("*/vectors.bin"))
 
 
