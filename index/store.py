@@ -11,7 +11,9 @@ Layout of an index folder:
 
 import errno
 import hashlib
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from index.errors import IndexCorrupt, IndexFull, IndexLocked
 
 CHUNK = 1 << 20
 TEMPORARY = ".tmp-"
+IMAGE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -62,6 +66,17 @@ def write_durably(path: Path, data: bytes) -> None:
     fsync_file(temporary)
     temporary.rename(path)
     fsync_folder(path.parent)
+
+
+def sweep(path: Path) -> None:
+    """Delete a leftover; one that cannot be deleted stays, for it harms nobody."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        log.warning("%s: a leftover stays: %s", path, error.strerror)
 
 
 def sha256_of(path: Path) -> str:
@@ -126,5 +141,6 @@ class Thumbnails:
     def sweep(self, used: set[str]) -> None:
         """Delete images that are not used, and what a killed writer left half-written."""
         for path in self._folder.glob("*/*"):
-            if path.stem not in used:
-                path.unlink()
+            is_ours = IMAGE_NAME.fullmatch(path.name) or path.name.startswith(TEMPORARY)
+            if is_ours and path.stem not in used:
+                sweep(path)

@@ -21,9 +21,9 @@ from index.codec import StoreCodec
 from index.database import Database
 from index.errors import IndexCorrupt
 from index.records import Floats, Tuning
-from index.segment import RESIDUALS, Segment, SegmentInfo, SegmentWriter
+from index.segment import RESIDUALS, SEGMENT_NAME, Segment, SegmentInfo, SegmentWriter
 from index.snapshot import Snapshot, codebook_path, contains, load_codebook
-from index.store import TEMPORARY, Thumbnails, disk_errors, sha256_of, write_durably
+from index.store import TEMPORARY, Thumbnails, disk_errors, sha256_of, sweep, write_durably
 from index.writer import insert_segment
 
 Ints = NDArray[np.int64]
@@ -215,14 +215,14 @@ class Upkeep:
             known = {row[0] for row in sql.execute("SELECT id FROM segments")}
             books = {row[0] for row in sql.execute("SELECT version FROM codebooks")}
         for path in (self._folder / "segments").glob("*"):
-            if path.name not in known:
-                shutil.rmtree(path)
+            if path.name not in known and SEGMENT_NAME.fullmatch(path.name):
+                sweep(path)
         kept = {codebook_path(self._folder, version).name for version in books}
         for path in self._folder.glob("codebook-*.faiss"):
             if path.name not in kept:
-                path.unlink()
+                sweep(path)
         for path in self._folder.glob(f"{TEMPORARY}*"):
-            path.unlink()
+            sweep(path)
 
     def sweep_codebooks(self, snapshot: Snapshot) -> None:
         """Forget codebooks that neither a segment nor the writer uses."""

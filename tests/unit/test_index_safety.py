@@ -64,6 +64,38 @@ def test_a_lost_database_never_takes_the_vectors_along(tmp_path, what):
     assert list((tmp_path / "segments").glob("*/vectors.bin"))
 
 
+def test_what_others_leave_in_the_folder_stays_there(tmp_path):
+    """File managers and network drives write files and folders of their own into every folder."""
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+    images = next(tmp_path.glob("images/*"))
+    strangers = [tmp_path / "segments" / ".DS_Store", images / "Thumbs.db"]
+    for path in strangers:
+        path.touch()
+    for path in (tmp_path / "segments" / "@eaDir", images / "@eaDir"):
+        path.mkdir()
+        strangers.append(path)
+    leftovers = [tmp_path / "segments" / ("0" * 24), images / f"{'0' * 64}.webp"]
+    leftovers[0].mkdir()
+    leftovers[1].touch()
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        page_index.compact()
+        assert page_index.verify().clean
+    assert all(path.exists() for path in strangers)
+    assert not any(path.exists() for path in leftovers)
+
+
+def test_a_leftover_that_cannot_be_deleted_hinders_nobody(tmp_path, monkeypatch, caplog):
+    PageIndex.open(tmp_path, SETTINGS, writable=True).close()
+    leftover = tmp_path / "segments" / ("0" * 24)
+    leftover.mkdir(parents=True)
+    refuse = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+    assert f"{leftover}: a leftover stays: Permission denied" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
