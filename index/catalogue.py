@@ -125,11 +125,17 @@ def source_of(document: DocumentInput) -> str:
     return document.source.encode("utf-8", "backslashreplace").decode()
 
 
-def date_of(document: DocumentInput) -> str:
-    """ISO date of a document: its own, or that of its last change, as it was here then."""
+def date_of(document: DocumentInput) -> str | None:
+    """ISO date of a document: its own, or that of its last change, as it was here then.
+
+    None where a damaged clock or archive left a time that no calendar has.
+    """
     if document.date is not None:
         return checked_date(document.date)
-    return date.fromtimestamp(document.modified).isoformat()
+    try:
+        return date.fromtimestamp(document.modified).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def is_current(sql: sqlite3.Connection, document: DocumentInput) -> int | None:
@@ -137,7 +143,7 @@ def is_current(sql: sqlite3.Connection, document: DocumentInput) -> int | None:
     row = sql.execute(
         "SELECT d.content FROM documents d JOIN contents c ON c.id = d.content"
         " WHERE d.name = ? AND c.sha256 = ? AND d.pending IS NULL AND d.reason IS NULL"
-        " AND d.source = ? AND d.size = ? AND d.modified = ? AND d.date = ?"
+        " AND d.source = ? AND d.size = ? AND d.modified = ? AND d.date IS ?"
         " AND (?7 IS NULL OR d.language = ?7)",
         (
             *(document.name, document.sha256, source_of(document), document.size_bytes),

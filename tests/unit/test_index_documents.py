@@ -15,7 +15,7 @@ from index import database
 from index.database import Database
 from index.errors import DocumentUnknown, FilterError, IndexReadOnly, ShapeMismatch
 from index.page_index import PageIndex
-from index.records import PatchGrid, Tuning
+from index.records import Filters, PatchGrid, Tuning
 from index.segment import SegmentInfo
 from index.verify import Verifier
 from index.writer import insert_segment
@@ -148,6 +148,21 @@ def test_a_file_that_goes_back_to_its_old_bytes_needs_no_reading(page_index):
     page_index.begin_document(document("a.pdf", seed=2))
     assert page_index.begin_document(document("a.pdf", seed=1)).unchanged
     assert page_index.documents()[0].status == "complete"
+
+
+@pytest.mark.parametrize("modified", [9e11, -9e11, 1e30])
+def test_a_time_that_no_calendar_has_is_no_date(page_index, modified):
+    """Archives and damaged clocks leave such; and the unchanged file costs no second writing."""
+    put(page_index, "a.pdf", modified=modified)
+    page_index.commit()
+    assert page_index.document("a.pdf").date is None
+    before = page_index._database.sql.total_changes
+    assert put(page_index, "a.pdf", modified=modified) == "complete"
+    assert page_index._database.sql.total_changes == before
+    assert (
+        page_index.search(9, text="common", mode="text", filters=Filters(date_from="1900-01-01"))
+        == ()
+    )
 
 
 def test_a_touched_file_only_gets_its_new_date(page_index):

@@ -92,6 +92,7 @@ def test_a_leftover_that_cannot_be_deleted_hinders_nobody(tmp_path, monkeypatch,
     refuse = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
     monkeypatch.setattr(shutil, "rmtree", refuse)
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        monkeypatch.undo()
         put(page_index, "a.pdf")
     assert f"{leftover}: a leftover stays: Permission denied" in caplog.text
 
