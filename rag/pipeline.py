@@ -98,6 +98,7 @@ class Pipeline:
         self._retired: list[PageIndex] = []
         self._is_checked = False
         self._stored: VectorSettings | None = None
+        self._place: tuple[int, int] | None = None  # of the index.db that the above are about
         self._lock = threading.RLock()  # around opening things once
 
     def __enter__(self) -> Self:
@@ -141,6 +142,7 @@ class Pipeline:
     def stored(self) -> VectorSettings | None:
         """What the index was built with; None where there is no index yet."""
         with self._lock:
+            self._forget_another()
             if self._stored is None:
                 try:
                     with PageIndex.open(self.settings.index) as page_index:
@@ -164,6 +166,21 @@ class Pipeline:
         model = settings.model or (stored.model_name if stored else DEFAULT_MODEL)
         tokens = settings.max_visual_tokens or (stored.max_visual_tokens if stored else None)
         return ModelEncoder(model, settings.device, settings.threads, tokens)
+
+    def check_model(self) -> None:
+        """Raise IndexMismatch where the index was made with another model; opens no model.
+
+        Also raises ModelFilesError where there is no such model.
+        """
+        from models.folder import ModelInfo
+
+        stored = self.stored
+        if stored is None:
+            return
+        digest = ModelInfo.load(self.encoder.folder).digest
+        if digest != stored.model:
+            wanted = replace(stored, model=digest, model_name=self.encoder.name)
+            PageIndex.open(self.settings.index, wanted).close()
 
     # -- search ----------------------------------------------------------------------------------
 
@@ -249,17 +266,32 @@ class Pipeline:
             return self._open(with_model)
 
     def _open(self, with_model: bool) -> PageIndex:
-        if self._opened is not None and with_model and not self._is_checked:
-            self._retired.append(self._opened)  # another thread may be in the middle of it
-            self._opened = None
-        if self._opened is None:
-            stored = self.stored
+        stored = self.stored  # and forgets an index that is gone
+        if self._opened is None or (with_model and not self._is_checked):
             wanted = None
             if stored is not None and with_model:
                 wanted = replace(stored, model=self.encoder.digest, model_name=self.encoder.name)
-            self._opened = PageIndex.open(self.settings.index, wanted)
-            self._is_checked = with_model
+            opened = PageIndex.open(self.settings.index, wanted)
+            self._retire()
+            self._opened, self._is_checked = opened, with_model
         return self._opened
+
+    def _retire(self) -> None:
+        """Close what is open only at the end: another thread may be in the middle of it."""
+        if self._opened is not None:
+            self._retired.append(self._opened)
+            self._opened = None
+
+    def _forget_another(self) -> None:
+        """Forget an index that was deleted or replaced: what is open of it would answer on."""
+        try:
+            state = (self.settings.index / "index.db").stat()
+            place = state.st_dev, state.st_ino
+        except OSError:
+            place = None
+        if place != self._place:
+            self._retire()
+            self._stored, self._place = None, place
 
     def patch_scores(self, vectors: Floats, document: str, page: int) -> PatchScores:
         """Where on a page each query vector finds its match, for heatmaps."""

@@ -1,6 +1,13 @@
 """What lies below `rag` and is shown above it, so that `ui` imports nothing but `rag`."""
 
-from index.errors import DocumentUnknown, FilterError, IndexLocked, IndexMissing, PageIndexError
+from index.errors import (
+    DocumentUnknown,
+    FilterError,
+    IndexLocked,
+    IndexMismatch,
+    IndexMissing,
+    PageIndexError,
+)
 from index.records import DocumentRecord, Failure, Filters, Floats, PageHit, PageRecord
 from models.errors import ModelError, PromptError
 from models.session import Cancellation
@@ -14,6 +21,7 @@ __all__ = [
     "Filters",
     "Floats",
     "IndexLocked",
+    "IndexMismatch",
     "IndexMissing",
     "ModelError",
     "PageHit",

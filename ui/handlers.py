@@ -43,6 +43,8 @@ HERE = {
     "`yomu list` shows the names": "the Library tab shows the names",
     "`yomu ingest` reads it anew": "read it again",
     "wait for it (--wait) or stop it": "wait until it is done",
+    "ingest again into a new folder with `yomu ingest PATH --index NEW`": "start the server on a "
+    "new index",
     "; `yomu remove GLOB` takes documents out of the index": "",
 }
 

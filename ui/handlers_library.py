@@ -196,7 +196,7 @@ def status_page(service: Service, language: str) -> str:
         ("status_state", word(language, f"state_{status.state}")),
         ("status_device", status.device or "–"),
         ("status_precision", status.precision or "–"),
-        ("status_index", reason(str(status.index))),
+        ("status_index", reason(status.index_error or str(status.index), language)),
         ("status_documents", str(status.n_documents)),
         ("status_pages", str(status.n_pages)),
         ("status_bytes", size_text(status.bytes.get("total", 0))),

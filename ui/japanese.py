@@ -92,6 +92,9 @@ _LINES: tuple[tuple[str, str], ...] = (
      "書き込めませんでした({0})。それまでに保存した分は無事です。空き容量を作ってもう一度お試しください"),
     (r"index format (\d+), this program reads format (\d+); .+",
      "索引の形式{0}は読めません(このプログラムは形式{1})。別のフォルダに作り直してください"),
+    (r"this index was made with (.+?); (?:use .+, or )?ingest again into a new folder with .+",
+     "索引は別のモデルや設定で作られています({0})。"
+     "同じモデルでサーバーを起動し直すか、新しい索引に読み込み直してください"),
     (r"(.+); delete the index folder and ingest again; the documents themselves are untouched",
      "索引が壊れています({0})。索引のフォルダを削除して読み込み直してください。文書は無事です"),
     (r"Tesseract took longer than (\S+) s", "Tesseractが{0}秒を超えました"),

@@ -16,6 +16,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from rag.errors import UsageError
+from rag.pipeline import Pipeline
+from rag.records import IndexMismatch, ModelError, PageIndexError
 from rag.settings import Settings
 from ui import api, openai_api
 from ui.hidden_folder import HiddenFolder
@@ -128,8 +130,9 @@ async def _nothing_to_cancel(request: Request, error: Exception) -> Response:
 
 
 def serve(settings: Settings, options: ServeOptions) -> None:
-    """Run until interrupted. Raises UsageError before anything listens."""
+    """Run until interrupted. Raises UsageError and IndexMismatch before anything listens."""
     options.check()
+    _refuse_other_model(settings)
     use_one_arena()
     import uvicorn
 
@@ -150,6 +153,16 @@ def serve(settings: Settings, options: ServeOptions) -> None:
     )  # fmt: skip
     with contextlib.suppress(KeyboardInterrupt):  # it ended well, and says so again
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _refuse_other_model(settings: Settings) -> None:
+    """Raise IndexMismatch where no question could be answered; the page says all else itself."""
+    try:
+        Pipeline(settings).check_model()
+    except IndexMismatch:
+        raise
+    except (ModelError, PageIndexError):
+        pass
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -18,7 +18,7 @@ from rag.answer import AnswerStream, Question
 from rag.errors import UsageError
 from rag.manner import AnswerOptions
 from rag.pipeline import Pipeline, Query, SearchResult
-from rag.records import Cancellation
+from rag.records import Cancellation, IndexMismatch, ModelError
 from rag.settings import DEFAULT_MODEL, Settings
 from ui.errors import ExpectedError, NotReady, RequestTimeout, for_clients, public
 from ui.heat import QueryHeat, query_heat
@@ -115,6 +115,7 @@ class Service:
         index_error = ""
         try:
             n_documents, n_pages, sizes = self.library.sizes()
+            index_error = self._other_model()
         except ExpectedError as error:
             n_documents, n_pages, sizes, index_error = 0, 0, {}, public(str(error))
         return ServiceStatus(
@@ -133,6 +134,17 @@ class Service:
             waiting=self._queue.n_waiting,
             index_error=index_error,
         )
+
+    def _other_model(self) -> str:
+        """Say why an open model cannot search the index: it was made with another one."""
+        try:
+            if self._state == "ready":
+                self._pipeline.check_model()
+        except IndexMismatch as error:
+            return public(str(error))
+        except ModelError:
+            pass  # its folder has gone since it was opened
+        return ""
 
     @property
     def model_name(self) -> str:

@@ -15,6 +15,7 @@ from rag.records import (
     FilterError,
     Filters,
     IndexLocked,
+    IndexMismatch,
     IndexMissing,
     PromptError,
 )
@@ -35,6 +36,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (DocumentUnknown, 404),
     (DocumentError, 404),
     (IndexLocked, 409),
+    (IndexMismatch, 409),
     (UsageError, 400),
     (FilterError, 400),
     (PromptError, 400),

@@ -56,6 +56,16 @@ def test_other_machines_are_not_served_without_a_password():
     assert "Traceback" not in done.stderr
 
 
+def test_an_index_of_another_model_is_refused_before_anything_listens(samples_index):
+    done = subprocess.run(
+        [sys.executable, "-m", "rag", "serve", "--index", samples_index, "--model", "embedded"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "was made with model" in done.stderr and "use --model" in done.stderr
+    assert "Starting" not in done.stderr and "Traceback" not in done.stderr
+
+
 def test_only_loopback_listens(served):
     port = int(served.url.rsplit(":", 1)[1])
     addresses = {

@@ -1,8 +1,10 @@
 """The service in this process: order of events, cancelling, one ingest beside searches."""
 
+import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from rag.errors import DocumentError, UsageError
 from rag.house import House
-from rag.records import DocumentUnknown, Filters, IndexMissing
+from rag.records import DocumentUnknown, Filters, IndexMismatch, IndexMissing
 from rag.settings import Settings
 from tests import odd_files as odd
 from tests.e2e.conftest import SAMPLES
@@ -27,7 +29,7 @@ from ui.requests import (
     Stage,
 )
 from ui.service import Service
-from ui.wire import AskBody
+from ui.wire import AskBody, status_of
 
 KETTLE = "What is the capacity of the kettle?"
 
@@ -286,6 +288,45 @@ def test_an_index_is_weighed_again_only_when_it_has_changed(make, monkeypatch, t
     assert after.n_documents == before.n_documents - 1
     assert after.bytes["total"] != before.bytes["total"]
     assert len(weighed) == 2
+
+
+def other_model(folder: Path) -> Path:
+    """Make a model another one as far as an index can tell."""
+    path = folder / "model.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | {"skip_blank_blocks": not said["skip_blank_blocks"]}))
+    return folder
+
+
+def test_an_index_of_another_model_is_named_by_the_status(make, both_roles, tmp_path):
+    service = make(model=str(other_model(Path(shutil.copytree(both_roles, tmp_path / "other")))))
+    service.wait(60)
+    status = service.status()
+    assert "was made with model" in status.index_error
+    assert str(tmp_path) not in status.index_error
+    assert status.n_documents == 5
+    for _ in range(3):
+        assert service.search(SearchRequest("kettle", mode="text")).hits
+        with pytest.raises(IndexMismatch) as told:
+            service.search(SearchRequest("kettle"))
+    assert status_of(told.value) == 409
+    assert service._pipeline._retired == []  # nor does it keep an open file for each try
+    shutil.rmtree(tmp_path / "index")
+    assert service.status().index_error == ""
+
+
+def test_an_index_that_is_deleted_no_longer_answers(make, samples_index, tmp_path):
+    service = make()
+    request = SearchRequest("kettle")
+    assert service.search(request).hits
+    shutil.rmtree(tmp_path / "index")
+    for mode in ("text", "hybrid"):
+        with pytest.raises(IndexMissing, match="nothing is indexed yet"):
+            service.search(replace(request, mode=mode))
+    assert service.status().n_documents == 0
+    shutil.copytree(samples_index, tmp_path / "index")
+    House(tmp_path / "index").remove("kettle-manual.pdf")
+    assert "kettle-manual.pdf" not in {hit.document for hit in service.search(request).hits}
 
 
 def test_a_damaged_index_is_named_by_the_status(make, tmp_path):

@@ -332,6 +332,20 @@ def test_an_index_that_cannot_be_read_is_said_in_the_head():
     assert "No documents yet" not in found.banner
 
 
+def test_an_index_of_another_model_is_said_without_the_command_line():
+    house = House()
+    house.index_error = (
+        "index: this index was made with model a1 (now b2); use --model colqwen2, or ingest again "
+        "into a new folder with `yomu ingest PATH --index NEW`"
+    )
+    for language in ("en", "ja"):
+        for html in (
+            handlers_library.look(house, language).banner,
+            handlers_library.status_page(house, language),
+        ):
+            assert "model a1 (now b2)" in html and "yomu ingest" not in html
+
+
 def test_a_run_that_was_stopped_is_not_called_finished():
     note = JobFailure("links", None, "is a link to a folder and was not followed; name it")
     summary = IngestSummary(1, 0, 0, 0, 2, 0, 1.0, (note,))

@@ -73,6 +73,11 @@ def test_names_and_numbers_are_kept():
         ("nothing to read in x: no PDF, image or Office file; `yomu remove GLOB` …", "x"),
         ("index: another process is writing to this index; wait for it (--wait) or stop it", ""),
         ("index.db: index format 1, this program reads format 2; ingest again into …", "1"),
+        (
+            "index: this index was made with model a1b2…, dpi 144 (now 96); use --dpi 144, or "
+            "ingest again into a new folder with `yomu ingest PATH --index NEW`",
+            "dpi 144 (now 96)",
+        ),
         ("a.pdf, p. 3 is left out: is empty (0 bytes)", "a.pdfの3ページは省きました: 空の"),
         ("OCR: Tesseract took longer than 9 s", "文字認識: Tesseractが9秒を"),
         (
