@@ -7,6 +7,7 @@ PageIndexError
 ├── IndexLocked      another process is writing to the index
 ├── IndexReadOnly    a change was asked of an index that was opened for reading
 ├── IndexFull        the disk is full or refused a write; nothing committed was lost
+├── TooManyFiles     the process may open no more files; the index itself is as it was
 ├── DocumentUnknown  no document, or no page of it, has this name
 ├── ShapeMismatch    vectors of another width, or an empty or non-finite multi-vector
 └── FilterError      a filter or an option of the search cannot be meant
@@ -42,6 +43,10 @@ class IndexReadOnly(PageIndexError):
 
 class IndexFull(PageIndexError):
     """The disk refused a write; free some space and run again: what was committed is kept."""
+
+
+class TooManyFiles(PageIndexError):
+    """The process, or the machine, may open no more files; raise the limit and run again."""
 
 
 class DocumentUnknown(PageIndexError):

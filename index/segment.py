@@ -38,7 +38,15 @@ from index.codebook import Codebook
 from index.codec import Bytes, StoreCodec
 from index.errors import IndexCorrupt
 from index.records import FORMAT_VERSION
-from index.store import TEMPORARY, damaged, fsync_file, fsync_folder, read_checked, sha256_of
+from index.store import (
+    TEMPORARY,
+    damaged,
+    fsync_file,
+    fsync_folder,
+    read_checked,
+    reading,
+    sha256_of,
+)
 
 Ints = NDArray[np.int64]
 
@@ -233,10 +241,8 @@ class Segment:
 
     def _keep_open(self, name: str) -> int:
         path, wanted = self.path / name, self.files[name]["bytes"]
-        try:
+        with reading(path):
             descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise IndexCorrupt(damaged(path, str(error.strerror))) from error
         self._open.callback(os.close, descriptor)
         size = os.fstat(descriptor).st_size
         if size != wanted:
@@ -252,8 +258,9 @@ class Segment:
         if isinstance(descriptor, IndexCorrupt):
             raise descriptor
         path = Path(f"/dev/fd/{descriptor}")
-        if sha256_of(path) != self.files[name]["sha256"]:
-            raise IndexCorrupt(damaged(self.path / name, "checksum differs"))
+        with reading(self.path / name):
+            if sha256_of(path) != self.files[name]["sha256"]:
+                raise IndexCorrupt(damaged(self.path / name, "checksum differs"))
         return path
 
     def _array(self, name: str) -> NDArray[Any]:
@@ -329,7 +336,9 @@ class Segment:
             return False
 
     def _read(self, view: memoryview, place: int, start: int, end: int) -> None:
-        if os.preadv(self._vectors, [view[start:end]], place) != end - start:
+        with reading(self.path / "vectors.bin"):
+            n_bytes = os.preadv(self._vectors, [view[start:end]], place)
+        if n_bytes != end - start:
             raise IndexCorrupt(damaged(self.path / "vectors.bin", "shorter than at opening"))
 
     def _check(self, row: int, records: Bytes) -> None:

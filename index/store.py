@@ -21,12 +21,27 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from index.errors import IndexCorrupt, IndexFull, IndexLocked
+from index.errors import IndexCorrupt, IndexFull, IndexLocked, TooManyFiles
 
 CHUNK = 1 << 20
 TEMPORARY = ".tmp-"
+NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 IMAGE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn a refused read into IndexCorrupt, or TooManyFiles, which says nothing of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_MORE_FILES:
+            raise TooManyFiles(
+                f"{path}: {error.strerror}; nothing is damaged: allow more (`ulimit -n 4096`) "
+                "and run the same command again"
+            ) from error
+        raise IndexCorrupt(damaged(path, str(error.strerror or error))) from error
 
 
 @contextmanager
@@ -87,10 +102,8 @@ def sha256_of(path: Path) -> str:
 
 def read_checked(path: Path, sha256: str) -> bytes:
     """Read a file whole; raises IndexCorrupt unless it is what was written."""
-    try:
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise IndexCorrupt(damaged(path, str(error.strerror))) from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise IndexCorrupt(damaged(path, "checksum differs"))
     return data

@@ -16,7 +16,7 @@ from index.opening import has_present_words
 from index.records import Damage, VerifyReport
 from index.segment import DERIVED, Segment, SegmentInfo
 from index.snapshot import codebook_path, generation_of
-from index.store import Thumbnails, read_checked, sha256_of
+from index.store import Thumbnails, read_checked, reading, sha256_of
 
 
 @dataclass
@@ -207,7 +207,8 @@ class Verifier:
     def _same_size(path: Path) -> bool:
         vectors = path / "vectors.bin"
         wanted = json.loads((path / "manifest.json").read_text())["files"]["vectors.bin"]["bytes"]
-        return vectors.exists() and vectors.stat().st_size == wanted
+        with reading(vectors):
+            return vectors.exists() and vectors.stat().st_size == wanted
 
     def _bad_files(self, path: Path, manifest_sha256: str) -> Iterator[str]:
         try:
@@ -219,13 +220,15 @@ class Verifier:
         self._count(path / "manifest.json")
         for name, wanted in json.loads(manifest)["files"].items():
             file = path / name
-            if not file.exists():
-                self._found.add(self._name(file), "missing")
-                yield name
-                continue
-            self._count(file)
-            if sha256_of(file) != wanted["sha256"]:
-                self._found.add(self._name(file), "checksum differs")
+            try:
+                with reading(file):
+                    self._count(file)
+                    reason = "" if sha256_of(file) == wanted["sha256"] else "checksum differs"
+            except IndexCorrupt as error:  # a part of it may be readable all the same
+                missing = isinstance(error.__cause__, FileNotFoundError)
+                reason = "missing" if missing else _reason(error)
+            if reason:
+                self._found.add(self._name(file), reason)
                 yield name
 
     @staticmethod

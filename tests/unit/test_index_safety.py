@@ -23,6 +23,7 @@ from index.errors import (
     IndexMismatch,
     IndexMissing,
     IndexReadOnly,
+    TooManyFiles,
 )
 from index.page_index import PageIndex
 from index.records import Filters, Tuning
@@ -526,6 +527,57 @@ def test_mending_keeps_every_page_that_is_whole(tmp_path, each_alone):
         assert shown(page_index) == {1, 2, 3, 4}
         assert len(list((tmp_path / "images").rglob("*.webp"))) == 7
         assert page_index.verify().clean
+
+
+def refuse_reads(monkeypatch, code, path):
+    """Have the system refuse to read the start of a file, and the file as a whole."""
+    pread, sha256_of, inode = os.preadv, verify.sha256_of, path.stat().st_ino
+
+    def refusing(descriptor, buffers, offset, *flags):
+        if not offset and os.fstat(descriptor).st_ino == inode:
+            raise OSError(code, os.strerror(code))
+        return pread(descriptor, buffers, offset, *flags)
+
+    def digest(other):
+        if other == path:
+            raise OSError(code, os.strerror(code))
+        return sha256_of(other)
+
+    monkeypatch.setattr(os, "preadv", refusing)
+    monkeypatch.setattr(verify, "sha256_of", digest)
+
+
+def test_a_sector_that_cannot_be_read_costs_its_page_only(tmp_path, monkeypatch):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf", seed=1)
+    refuse_reads(monkeypatch, errno.EIO, next(tmp_path.glob("segments/*/vectors.bin")))
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        with pytest.raises(
+            IndexCorrupt, match="vectors.bin: Input/output error; run `yomu verify`"
+        ):
+            page_index.search(1, vectors=page(1, 1).vectors, mode="visual")
+        (damage,) = page_index.verify().damage
+        assert damage.reason == "Input/output error"
+        assert page_index.mend() == ("a.pdf",)
+        assert shown(page_index) == {2, 3}
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_are_no_damage(tmp_path, monkeypatch, code):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf", seed=1)
+    refuse_reads(monkeypatch, code, next(tmp_path.glob("segments/*/vectors.bin")))
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        for action in (page_index.verify, page_index.mend):
+            with pytest.raises(TooManyFiles, match="ulimit -n"):
+                action()
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "open", Mock(side_effect=OSError(code, os.strerror(code))))
+        with pytest.raises(TooManyFiles, match="nothing is damaged"):
+            page_index.search(1, vectors=page(1, 1).vectors, mode="visual")
+        monkeypatch.undo()
+        assert page_index.verify().clean
+        assert shown(page_index) == {1, 2, 3}
 
 
 @pytest.mark.parametrize(
