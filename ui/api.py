@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rag.records import Filters
 from ui.api_page import api_page
-from ui.errors import ExpectedError, NotAllowed, error_body, public
+from ui.errors import OUR_FAULT, ExpectedError, NotAllowed, ServerError, error_body, public
 from ui.requests import Finished, SearchRequest
 from ui.service import Service
 from ui.streaming import events
@@ -30,6 +31,8 @@ from ui.wire import (
     status_of,
 )
 
+log = logging.getLogger(__name__)
+
 MOST_FILES = 100
 DEFAULT_SIDE_PX = 1400
 # What any route may answer beside 200; the body is {"error": "one line"}, below /v1 as OpenAI's.
@@ -37,8 +40,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/json": {}}}
     for status, text in {
         400: "The request cannot be meant", 403: "Not accepted by this server",
-        404: "No such document, or nothing indexed", 409: "The index is being written to",
-        429: "Busy; try again later", 503: "The model is not open",
+        404: "No such document, or nothing indexed",
+        409: "The index is being written to, or of another model",
+        429: "Busy; try again later", 500: "Our bug; the server's log has it",
+        503: "The model is not open", 507: "No room for a file",
     }.items()
 }  # fmt: skip
 SSE: dict[int | str, dict[str, Any]] = {
@@ -58,6 +63,7 @@ def install(app: FastAPI, service: Service) -> None:
     for kind in ExpectedError:
         app.add_exception_handler(kind, _expected)
     app.add_exception_handler(RequestValidationError, _misshapen)
+    app.add_exception_handler(Exception, _unexpected)  # which the server logs as well
     app.include_router(_questions(service), prefix="/api", tags=["questions"], responses=ERRORS)
     app.include_router(_documents(service), prefix="/api", tags=["documents"], responses=ERRORS)
     app.include_router(_pages(service), prefix="/api", tags=["documents"], responses=ERRORS)
@@ -70,6 +76,10 @@ async def _expected(request: Request, error: Exception) -> Response:
     headers = {"retry-after": "30"} if status in (429, 503) else None
     body = error_body(request.url.path, status, public(str(error)))
     return JSONResponse(body, status, headers=headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return JSONResponse(error_body(request.url.path, 500, OUR_FAULT), 500)
 
 
 async def _misshapen(request: Request, error: Exception) -> Response:
@@ -164,6 +174,11 @@ async def _server_sent(stream: AsyncIterator[Any]) -> AsyncIterator[str]:
         if is_first:
             raise
         yield _line("error", {"error": public(str(error)), "status": status_of(error)})
+    except Exception:
+        if is_first:
+            raise
+        log.exception("an answer broke off for a reason that is our bug")
+        yield _line("error", {"error": OUR_FAULT, "status": 500})
 
 
 def _line(name: str, data: dict[str, Any]) -> str:
@@ -197,7 +212,7 @@ def _documents(service: Service) -> APIRouter:
                 paths.append(
                     await run_in_threadpool(service.library.store_upload, each.filename or "", data)
                 )
-        except NotAllowed:  # none of them is taken
+        except ServerError:  # none of them is taken
             await run_in_threadpool(service.library.discard, paths)
             raise
         passwords = (password,) if password else ()

@@ -4,6 +4,7 @@ ServerError
 ├── ServiceBusy      the queue is full, or another job is running
 ├── RequestTimeout   a request took longer than it may
 ├── NotAllowed       a path, file or size that this server does not accept
+├── NotKept          a file could not be written, as on a full disk
 └── NotReady         the model is still being opened, or cannot be
 """
 
@@ -31,12 +32,19 @@ class NotAllowed(ServerError):
     """A path, file or size that this server does not accept; the message says which."""
 
 
+class NotKept(ServerError):
+    """A file that was sent could not be written; make room and send it again."""
+
+
 class NotReady(ServerError):
     """The model is still being opened, or could not be; the message says what to do."""
 
 
 # What the server answers with one line; anything else is our bug.
 ExpectedError = (ServerError, *RagError)
+
+# What is said of our bugs, whose traceback goes to the log.
+OUR_FAULT = "an error of the server; its log has the cause"
 
 # A path may have spaces, commas and brackets in it, so it goes on to the last slash before a quote,
 # a colon or another path: rather too much is taken out than too little.

@@ -3,6 +3,7 @@
 Plain generators, without gradio. Each yields named outputs; None leaves one as it is.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from rag.records import Cancellation, Filters
 from rag.settings import Mode
 from rag.words import QUOTED_NOTE
 from ui import markup, markup_ask
-from ui.errors import ExpectedError, public
+from ui.errors import OUR_FAULT, ExpectedError, public
 from ui.heatmap import answer_words, bytes_uri, data_uri, overlay, quoted_words
 from ui.japanese import in_japanese
 from ui.markup_ask import Card, Layer, Sheet, Step, Turn
@@ -30,6 +31,8 @@ from ui.requests import (
 )
 from ui.service import Service
 from ui.texts import counted, word
+
+log = logging.getLogger(__name__)
 
 PAGE_PX = 1500  # longer side of the page in the viewer: text of 8 pt is readable at full width
 MAX_TURNS = 50  # kept of one visit
@@ -156,7 +159,7 @@ class _Conversation:
                 return self._finished(answer)
         return Shown()
 
-    def failed(self, error: BaseException) -> Shown:
+    def failed(self, error: BaseException | str) -> Shown:
         """Say in one line what went wrong; what was written so far stays."""
         self._turn = replace(self._turn, is_finished=True)
         line = word(self._language, "error", reason=reason(error, self._language))
@@ -259,6 +262,9 @@ def ask(
             yield conversation.take(event)
     except ExpectedError as error:
         yield conversation.failed(error)
+    except Exception:  # raised on, it would be an empty message, and the buttons stay disabled
+        log.exception("a question failed for a reason that is our bug")
+        yield conversation.failed(OUR_FAULT)
 
 
 def welcome(language: str) -> tuple[str, str]:

@@ -48,6 +48,8 @@ _LINES: tuple[tuple[str, str], ...] = (
     (r"only PDF, image and Office files can be added",
      "追加できるのはPDF・画像・Officeファイルだけです"),
     (r"(.+) is larger than (\S+) MB", "{0}は{1} MBを超えています"),
+    (r"(.+) could not be kept \((.+)\); make room and add it again",
+     "{0}を保存できませんでした({1})。空き容量を作ってからもう一度追加してください"),
     (r"([^:]+) is empty \(0 bytes\)", "{0}は空のファイルです(0バイト)"),
     (r"is no regular file", "普通のファイルではありません"),
     (r"folder cannot be looked into: (.+)", "フォルダの中を見ることができません({0})"),

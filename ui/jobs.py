@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from rag.ingest import IngestReport, Progress, StopIngest
-from ui.errors import ExpectedError, public
+from rag.ingest import IngestReport, Progress, StopIngest, Trouble
+from ui.errors import OUR_FAULT, ExpectedError, public
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class IngestJob:
             error = public(str(known))
         except Exception:
             log.exception("an ingest failed for a reason that is our bug")
-            error = "an error of the server; its log has the cause"
+            error = OUR_FAULT
         with self._lock:
             self._state = _finished(self._state, report, error, self._cancelled)
 
@@ -144,12 +144,14 @@ def _finished(
         stopped=cancelled and bool(report.interrupted),
         error=error or ("" if cancelled else public(report.interrupted)),
         n_failed=len(report.failures),
-        failures=tuple(
-            JobFailure(each.document, each.page, public(each.reason)) for each in report.failures
-        ),
+        failures=tuple(_shown(each) for each in report.failures),
         report=IngestSummary(
             counts["added"], counts["updated"], counts["unchanged"], counts["failed"],
             report.pages["added"], report.pages["failed"], round(report.seconds, 3),
-            tuple(JobFailure(each.document, each.page, each.reason) for each in report.notes),
+            tuple(_shown(each) for each in report.notes),
         ),
     )  # fmt: skip
+
+
+def _shown(trouble: Trouble) -> JobFailure:
+    return JobFailure(trouble.document, trouble.page, public(trouble.reason))

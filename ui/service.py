@@ -20,7 +20,7 @@ from rag.manner import AnswerOptions
 from rag.pipeline import Pipeline, Query, SearchResult
 from rag.records import Cancellation, IndexMismatch, ModelError
 from rag.settings import DEFAULT_MODEL, Settings
-from ui.errors import ExpectedError, NotReady, RequestTimeout, for_clients, public
+from ui.errors import OUR_FAULT, ExpectedError, NotReady, RequestTimeout, for_clients, public
 from ui.heat import QueryHeat, query_heat
 from ui.library import Library
 from ui.queue import AnswerQueue
@@ -86,7 +86,7 @@ class Service:
             self._state, self._reason = "failed", public(str(error))
         except Exception:
             log.exception("the model could not be opened for a reason that is our bug")
-            self._state, self._reason = "failed", "an error of the server; its log has the cause"
+            self._state, self._reason = "failed", OUR_FAULT
         else:
             self._state = "ready"
 

@@ -138,7 +138,6 @@ ENGLISH: dict[str, str] = {
     "indexing": "Still indexing: {done} of {total} pages. What is ready can be asked already.",
     "indexing_start": "Still indexing. What is ready can be asked already.",
     "error": "This did not work: {reason}",
-    "lost": "The connection to the server was lost; please ask again.",
     # status
     "status_model": "Model",
     "status_state": "State",
@@ -300,7 +299,6 @@ JAPANESE: dict[str, str] = {
     "indexing": "読み込み中：{done} / {total} ページ。済んだ分にはもう質問できます。",
     "indexing_start": "読み込み中です。済んだ分にはもう質問できます。",
     "error": "うまくいきませんでした：{reason}",
-    "lost": "サーバーとの接続が切れました。もう一度質問してください。",
     "status_model": "モデル",
     "status_state": "状態",
     "state_loading": "準備中",

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 from rag.sources import READABLE_SUFFIXES
-from ui.errors import NotAllowed
+from ui.errors import NotAllowed, NotKept
 
 MOST_NAME_BYTES = 180
 MAGIC: dict[str, tuple[bytes, ...]] = {
@@ -65,9 +65,18 @@ def store(library: Path, name: str, content: Path | bytes, most_bytes: int) -> P
     """Keep a file in the library folder and return its path.
 
     Another file of that name stays: the new one becomes `name (2).pdf`, unless it is the same.
-    Raises NotAllowed for a file that is too large, empty, or not what its name says.
+    Raises NotAllowed for a file that is too large, empty, or not what its name says, and NotKept
+    where it cannot be written.
     """
     name = safe_name(name)
+    try:
+        return _store(library, name, content, most_bytes)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise NotKept(f"{name} could not be kept ({why}); make room and add it again") from error
+
+
+def _store(library: Path, name: str, content: Path | bytes, most_bytes: int) -> Path:
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     if size > most_bytes:
         raise NotAllowed(f"{name} is larger than {most_bytes / 1e6:g} MB")

@@ -19,7 +19,7 @@ from rag.records import (
     IndexMissing,
     PromptError,
 )
-from ui.errors import NotAllowed, NotReady, RequestTimeout, ServiceBusy
+from ui.errors import NotAllowed, NotKept, NotReady, RequestTimeout, ServiceBusy
 from ui.requests import AskRequest, Event, Finished, Found, Piece, Queued, SearchRequest
 
 __all__ = ["answer_json", "result_json"]
@@ -32,6 +32,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (RequestTimeout, 408),
     (NotAllowed, 403),
     (NotReady, 503),
+    (NotKept, 507),
     (IndexMissing, 404),
     (DocumentUnknown, 404),
     (DocumentError, 404),

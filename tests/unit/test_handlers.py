@@ -112,9 +112,13 @@ def test_an_error_in_mid_answer_keeps_the_pages():
     assert "report.pdf" in last(final, "evidence")
 
 
-def test_our_own_bugs_are_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        shown(SmallService(fails={"ask": ZeroDivisionError()}))
+@pytest.mark.parametrize("at", ["ask", "writing"])
+def test_our_own_bugs_are_said_and_logged(at, caplog):
+    """Raised on, they would leave the page with nothing said and its buttons disabled."""
+    final = shown(SmallService(fails={at: ZeroDivisionError("/srv/x")}), language="ja")
+    assert "サーバーのエラーです" in Elements(last(final, "progress")).text
+    assert "aria-busy=\"true\"" not in last(final, "answer")
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_stopped_answer_is_kept_and_called_stopped():

@@ -1,18 +1,25 @@
 """The parts of the server that need neither model nor index: line, uploads, words, passwords."""
 
 import asyncio
+import errno
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from rag.errors import UsageError
-from ui.errors import NotAllowed, RequestTimeout, ServiceBusy, public
+from rag.ingest import IngestReport, Trouble
+from ui import api, openai_api
+from ui.errors import OUR_FAULT, NotAllowed, NotKept, RequestTimeout, ServiceBusy, public
 from ui.heat import query_heat, words_of
+from ui.jobs import IngestProgress, _finished
 from ui.queue import AnswerQueue
-from ui.requests import AskRequest, Piece
+from ui.requests import AskRequest, Found, Piece, ServiceLimits
 from ui.security import (
     Gate,
     GateOptions,
@@ -26,6 +33,7 @@ from ui.security import (
 from ui.server import ServeOptions
 from ui.streaming import events
 from ui.uploads import safe_name, store
+from ui.wire import status_of
 
 PDF = b"%PDF-1.7\n"
 
@@ -126,6 +134,85 @@ def test_files_that_are_too_large(tmp_path):
     (tmp_path / "big").write_bytes(PDF + b"x" * 100)
     with pytest.raises(NotAllowed, match="larger than"):
         store(tmp_path, "a.pdf", tmp_path / "big", 50)
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("ui.uploads.os.replace", full)
+    with pytest.raises(NotKept, match="could not be kept") as told:
+        store(tmp_path, "a.pdf", PDF, 100)
+    assert "No space left on device" in str(told.value)
+    assert str(tmp_path) not in str(told.value)
+    assert status_of(told.value) == 507
+    assert list(tmp_path.iterdir()) == []
+
+
+class Broken:
+    """A service whose answers break off by a bug of ours."""
+
+    model_name = "small"
+    limits = ServiceLimits()
+
+    def ask(self, request, cancellation):
+        if request.question == "at once":
+            raise ZeroDivisionError("/srv/secret")
+        yield Found((), (), abstained=False, seconds=0.1)
+        raise ZeroDivisionError("/srv/secret")
+
+
+@pytest.fixture
+def broken():
+    app = FastAPI()
+    api.install(app, Broken())
+    openai_api.install(app, Broken())
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_an_answer_that_breaks_off_ends_with_an_error_event(broken, caplog):
+    told = broken.post("/api/ask", json={"question": "later"})
+    assert told.text.endswith(
+        'event: error\ndata: {"error": "an error of the server; its log has the cause", '
+        '"status": 500}\n\n'
+    )
+    asked = {"messages": [{"role": "user", "content": "later"}], "stream": True}
+    chunks = broken.post("/v1/chat/completions", json=asked).text
+    assert "an error of the server" in chunks
+    assert chunks.endswith("data: [DONE]\n\n")
+    assert caplog.text.count("an answer broke off") == 2
+    early = broken.post("/api/ask", json={"question": "at once"})
+    assert (early.status_code, early.json()) == (500, {"error": OUR_FAULT})
+
+
+def test_files_that_came_before_one_that_could_not_be_kept_are_dropped():
+    class Full:
+        dropped: list[Path] = []  # noqa: RUF012 - one test, one list
+
+        def store_upload(self, name, data):
+            if name == "b.pdf":
+                raise NotKept("b.pdf could not be kept (No space left on device); make room")
+            return Path(name)
+
+        def discard(self, paths):
+            self.dropped += paths
+
+    app, service = FastAPI(), Broken()
+    service.library = Full()
+    api.install(app, service)
+    files = [("files", (name, PDF)) for name in ("a.pdf", "b.pdf")]
+    with TestClient(app) as client:
+        told = client.post("/api/documents", files=files)
+    assert told.status_code == 507
+    assert "No space left" in told.json()["error"]
+    assert service.library.dropped == [Path("a.pdf")]
+
+
+def test_remarks_of_a_job_tell_no_paths():
+    report = IngestReport(notes=[Trouble("links", None, "/srv/secret/a: is a link")])
+    done = _finished(IngestProgress("1"), report, "", False)
+    assert done.report.notes[0].reason == "a: is a link"
 
 
 def test_another_file_of_the_same_name_is_kept_beside_the_first(tmp_path):
