@@ -51,6 +51,7 @@ CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """
 REBUILD = "delete the index folder and ingest again; the documents themselves are untouched"
 VERIFY = "`yomu verify --mend` reads what is damaged again"
+TO_ERASE = "words_to_erase"  # a setting that is there while words of removed pages may be
 TIMEOUT_S = 30  # how long a connection waits for others
 LOG_WAIT_MS = 1000
 READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
@@ -161,16 +162,18 @@ class Database:
         """
         with self._lock, self.errors():
             self.sql.execute("INSERT INTO word_index(word_index) VALUES('optimize')")
-            self.empty_log()
+            if self.empty_log():
+                self.sql.execute(f"DELETE FROM settings WHERE key = '{TO_ERASE}'")
 
-    def empty_log(self) -> None:
+    def empty_log(self) -> bool:
         """Write the log into the file; not while somebody reads, which the next closing makes up.
 
         To wait for a long reading, `verify` of a large index, would keep a person waiting.
         """
         self.sql.execute(f"PRAGMA busy_timeout = {LOG_WAIT_MS}")
         try:
-            self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            (is_busy, *_), *_ = self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return not is_busy
         finally:
             self.sql.execute(f"PRAGMA busy_timeout = {1000 * TIMEOUT_S}")
 

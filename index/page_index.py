@@ -31,7 +31,7 @@ from filelock import FileLock
 
 from index import catalogue, opening, pages
 from index.codec import store_codec
-from index.database import Database
+from index.database import TO_ERASE, Database
 from index.errors import DocumentUnknown, IndexMissing, IndexReadOnly, PageIndexError
 from index.finder import Finder
 from index.fusion import DEFAULT, Fusion
@@ -68,6 +68,10 @@ __all__ = ["PageIndex", "by_document"]
 
 # Up to so many pages a removal erases words at once: 20,000 pages of 300 words take 1 to 2 s.
 ERASED_NOW_PAGES = 100_000
+ERASE_NOW = (
+    f"SELECT EXISTS (SELECT 1 FROM settings WHERE key = '{TO_ERASE}')"
+    " AND (SELECT coalesce(sum(n_pages), 0) FROM segments) <= ?"
+)
 EVERYTHING = Filters()
 TUNING = Tuning()
 
@@ -91,6 +95,7 @@ class PageIndex:
         if lock is not None:
             upkeep = Upkeep(folder, database, self._codec, tuning)
             upkeep.sweep_segments()
+            self._erase_deleted()
             writer = Writer(folder, database, settings, self._codec)
             writer.codebook = upkeep.codebook
             self._writing = writer, upkeep
@@ -259,18 +264,23 @@ class PageIndex:
         """Remove exactly these documents (`--prune`); otherwise as remove()."""
         removed = self._writer.remove(names)
         if removed:
-            self._merge_due(self._tuning.merge_now_pages)
-            snapshot = self._finder.snapshot()
-            self._upkeep.forget_deletions(snapshot)
-            if sum(each.info.n_pages for each in snapshot.segments) <= ERASED_NOW_PAGES:
-                self._erase_deleted()
+            try:
+                self._merge_due(self._tuning.merge_now_pages)
+                self._upkeep.forget_deletions(self._finder.snapshot())
+            except PageIndexError as error:  # the documents are removed all the same
+                log.warning("upkeep was put off: %s", error)
+            self._erase_deleted()
         return removed
 
     def _erase_deleted(self) -> None:
+        """Erase words of removed pages; what fails is made up by the next writer."""
         try:
-            self._database.erase_deleted()
-        except PageIndexError as error:  # the documents are removed all the same
-            log.warning("words of removed pages stay in the files until `compact`: %s", error)
+            with self._database.view() as sql:
+                (is_due,) = sql.execute(ERASE_NOW, (ERASED_NOW_PAGES,)).fetchone()
+            if is_due:
+                self._database.erase_deleted()
+        except PageIndexError as error:
+            log.warning("words of removed pages are still in the files: %s", error)
 
     def commit(self) -> int:
         """Make everything since the last commit durable and visible; returns pages added.

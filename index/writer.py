@@ -14,7 +14,7 @@ from index import catalogue
 from index.buffer import Buffer, prepare
 from index.codebook import Codebook
 from index.codec import StoreCodec
-from index.database import Database, pack_text
+from index.database import TO_ERASE, Database, pack_text
 from index.errors import DocumentUnknown, FilterError, PageIndexError
 from index.records import (
     DocumentInput,
@@ -227,6 +227,8 @@ class Writer:
             found = sorted({n for n in names if sql.execute(present, (n,)).fetchone()})
             if found:
                 images = catalogue.remove(sql, found)
+                sql.execute(f"DELETE FROM settings WHERE key = '{TO_ERASE}'")
+                catalogue.insert(sql, "settings", TO_ERASE, "true")
                 catalogue.bump(sql)
         if found:
             self._drop(images)

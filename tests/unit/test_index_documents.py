@@ -7,16 +7,18 @@ import json
 import shutil
 import sqlite3
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from index import database
 from index.database import Database
-from index.errors import DocumentUnknown, FilterError, IndexReadOnly, ShapeMismatch
+from index.errors import DocumentUnknown, FilterError, IndexFull, IndexReadOnly, ShapeMismatch
 from index.page_index import PageIndex
 from index.records import Filters, PatchGrid, Tuning
 from index.segment import SegmentInfo
+from index.upkeep import Upkeep
 from index.verify import Verifier
 from index.writer import insert_segment
 from tests.unit.index_data import SETTINGS, document, page, put, unit
@@ -270,6 +272,34 @@ def test_a_removal_does_not_wait_for_a_long_reading(gossip, monkeypatch):
         assert gossip.remove("secret.pdf") == ("secret.pdf",)
     assert gossip.remove("kept.pdf") == ("kept.pdf",)
     assert not says_the_word(gossip)
+
+
+def test_a_disk_that_is_full_after_a_removal_hides_nothing_of_it(gossip, monkeypatch, caplog):
+    """What was removed is told, no word of it stays, and the merge is made up."""
+    full = Mock(side_effect=IndexFull("disk full"))
+    monkeypatch.setattr(Upkeep, "merge", full)
+    assert gossip.remove("secret.pdf") == ("secret.pdf",)
+    assert full.called
+    assert not says_the_word(gossip)
+    assert "put off: disk full" in caplog.text
+    monkeypatch.undo()
+    gossip.compact()
+    assert gossip.stats().dead_pages == 0
+
+
+def test_words_that_could_not_be_erased_are_erased_by_the_next_writer(gossip, monkeypatch):
+    monkeypatch.setattr(Database, "erase_deleted", Mock(side_effect=IndexFull("disk full")))
+    assert gossip.remove("secret.pdf") == ("secret.pdf",)
+    assert says_the_word(gossip)
+    gossip.close()
+    monkeypatch.undo()
+    with PageIndex.open(gossip.folder, SETTINGS, writable=True) as page_index:
+        assert not says_the_word(page_index)
+        again = Mock()
+        monkeypatch.setattr(Database, "erase_deleted", again)
+        assert page_index.verify().clean
+    with PageIndex.open(gossip.folder, SETTINGS, writable=True):
+        assert not again.called
 
 
 def test_removing_and_replacing_never_changes_another_pages_id(page_index):
