@@ -44,6 +44,8 @@ class Upkeep:
     def __init__(self, folder: Path, database: Database, codec: StoreCodec, tuning: Tuning) -> None:
         self._folder, self._database = folder, database
         self._codec, self._tuning = codec, tuning
+        self._is_lost = False  # a codebook is recorded, but its file is not what was written
+        self._is_unread = False  # or cannot be read now, which may pass
         self.codebook = self._newest_codebook()
 
     def _newest_codebook(self) -> Codebook | None:
@@ -54,18 +56,23 @@ class Upkeep:
             try:
                 return load_codebook(self._folder, self._database, version)
             except IndexCorrupt as error:
-                log.warning("going on without a codebook: %s", error)  # mend() makes another
+                log.warning("going on without a codebook: %s", error)
+                is_refused = isinstance(error.__cause__, OSError)
+                self._is_unread = is_refused and not isinstance(error.__cause__, FileNotFoundError)
+                self._is_lost = not self._is_unread
                 return None
 
     # -- codebook --------------------------------------------------------------------------
 
     def renew_codebook(self, snapshot: Snapshot) -> bool:
-        """Cluster anew when the index has grown enough since the last time."""
+        """Cluster anew when the index has grown enough since the last time, or lost what it had."""
         n_pages = sum(segment.info.n_pages for segment in snapshot.segments)
         (trained,) = self._database.sql.execute(
             "SELECT coalesce(max(n_pages), 0) FROM codebooks"
         ).fetchone()
-        due = trained * self._tuning.retrain_growth if trained else self._tuning.train_pages
+        due = trained * self._tuning.retrain_growth
+        if not trained or self._is_lost:
+            due = self._tuning.train_pages
         if n_pages < due:
             return False
         n_vectors = sum(segment.info.n_vectors for segment in snapshot.segments)
@@ -81,7 +88,7 @@ class Upkeep:
             catalogue.insert(
                 sql, "codebooks", version, sha256_of(path), codebook.n_centroids, n_pages
             )
-        self.codebook = codebook
+        self.codebook, self._is_lost, self._is_unread = codebook, False, False
         return True
 
     def _sample(self, snapshot: Snapshot, n_vectors: int) -> Floats:
@@ -108,6 +115,8 @@ class Upkeep:
 
     def due(self, snapshot: Snapshot, most_pages: int) -> list[list[Segment]]:
         """Choose segments worth merging now, in groups of not more than most_pages pages."""
+        if self._is_unread:
+            return []  # the merged segment would be without codes
         tiers: dict[int, list[Segment]] = defaultdict(list)
         groups = []
         for segment in snapshot.segments:
@@ -129,6 +138,8 @@ class Upkeep:
 
     def outdated(self, snapshot: Snapshot) -> list[list[Segment]]:
         """Every segment that knows another codebook than the newest, in groups of fair size."""
+        if self._is_unread:
+            return []
         return self._pack([s for s in snapshot.segments if not self._coded(s)])
 
     def _coded(self, segment: Segment) -> bool:
@@ -226,6 +237,8 @@ class Upkeep:
 
     def sweep_codebooks(self, snapshot: Snapshot) -> None:
         """Forget codebooks that neither a segment nor the writer uses."""
+        if self._is_unread:
+            return
         used = {segment.info.codebook for segment in snapshot.segments}
         with self._database.transaction() as sql:
             rows = sql.execute("SELECT version FROM codebooks").fetchall()

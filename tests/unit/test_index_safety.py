@@ -609,6 +609,54 @@ def test_a_damaged_row_costs_no_page_but_its_own(tmp_path, needle, status, pages
         assert page_index.verify().clean
 
 
+def codebooks_of(folder):
+    """Which codebook each segment knows, by the segment's name."""
+    with PageIndex.open(folder) as reader:
+        return {each.info.id: each.info.codebook for each in reader._finder.snapshot().segments}
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_a_lost_codebook_is_made_again_by_one_rewriting(built, tmp_path, how):
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    flip(copy / "codebook-1.faiss", -1)
+    if how == "missing":
+        (copy / "codebook-1.faiss").unlink()
+    with PageIndex.open(copy, SETTINGS, writable=True, tuning=EAGER) as page_index:
+        page_index.maintain()
+    assert set(codebooks_of(copy).values()) == {2}
+    before = codebooks_of(copy)
+    with PageIndex.open(copy, SETTINGS, writable=True, tuning=EAGER) as page_index:
+        page_index.maintain()
+        assert page_index.verify().clean
+    assert codebooks_of(copy) == before
+    assert answers_of(copy)[1] == answers_of(built)[1]
+
+
+def test_a_codebook_that_cannot_be_read_now_costs_nothing(built, tmp_path, monkeypatch):
+    copy, real = tmp_path / "copy", Path.read_bytes
+    shutil.copytree(built, copy)
+    before = codebooks_of(copy)
+
+    def refusing(path):
+        if path.suffix == ".faiss":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refusing)
+        with PageIndex.open(copy, SETTINGS, writable=True, tuning=EAGER) as page_index:
+            put(page_index, "more.pdf", seed=5)
+            page_index.maintain()
+    after = codebooks_of(copy)
+    assert before.items() <= after.items()
+    assert (copy / "codebook-1.faiss").exists()
+    with PageIndex.open(copy, SETTINGS, writable=True, tuning=EAGER) as page_index:
+        page_index.maintain()
+        assert page_index.verify().clean
+    assert set(codebooks_of(copy).values()) == {1}
+
+
 def test_damaged_words_are_made_again(built, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
