@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,11 +26,10 @@ from ui.wire import (
     answer_json,
     document_json,
     event_json,
+    fault_of,
     result_json,
     status_of,
 )
-
-log = logging.getLogger(__name__)
 
 MOST_FILES = 100
 DEFAULT_SIDE_PX = 1400
@@ -170,15 +168,11 @@ async def _server_sent(stream: AsyncIterator[Any]) -> AsyncIterator[str]:
             name, data = event_json(event)
             yield _line(name, data)
             is_first = False
-    except ExpectedError as error:
+    except Exception as error:
         if is_first:
             raise
-        yield _line("error", {"error": public(str(error)), "status": status_of(error)})
-    except Exception:
-        if is_first:
-            raise
-        log.exception("an answer broke off for a reason that is our bug")
-        yield _line("error", {"error": OUR_FAULT, "status": 500})
+        status, line = fault_of(error)
+        yield _line("error", {"error": line, "status": status})
 
 
 def _line(name: str, data: dict[str, Any]) -> str:

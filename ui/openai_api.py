@@ -5,7 +5,6 @@ the model is told how to answer by its own folder. The pages go out as `annotati
 """
 
 import json
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -21,13 +20,11 @@ from rag.answer import Answer, Turn
 from rag.errors import UsageError
 from rag.words import QUOTED_HINT, QUOTED_NOTE, in_language_of
 from ui.api import ERRORS, begun, client_of
-from ui.errors import OUR_FAULT, ExpectedError, openai_error, public
+from ui.errors import openai_error
 from ui.requests import AskRequest, Event, Finished, Piece, ServiceLimits
 from ui.service import Service
 from ui.streaming import events
-from ui.wire import status_of
-
-log = logging.getLogger(__name__)
+from ui.wire import fault_of
 
 # ours → theirs
 FINISH = {"end": "stop", "length": "length", "repetition": "stop", "cancelled": "stop"}
@@ -185,16 +182,10 @@ class _Completion:
                     yield self._chunk(delta, _finish(event.answer))
                     if has_usage:
                         yield self._line([], {"usage": _usage(event.answer)})
-        except ExpectedError as error:
+        except Exception as error:
             if is_first:
                 raise
-            fault = openai_error(status_of(error), public(str(error)))
-            yield f"data: {json.dumps(fault)}\n\n"
-        except Exception:
-            if is_first:
-                raise
-            log.exception("an answer broke off for a reason that is our bug")
-            yield f"data: {json.dumps(openai_error(500, OUR_FAULT))}\n\n"
+            yield f"data: {json.dumps(openai_error(*fault_of(error)))}\n\n"
         yield "data: [DONE]\n\n"
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> str:

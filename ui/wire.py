@@ -1,6 +1,7 @@
 """What goes over the wire: request bodies, JSON of results, and one status for each error."""
 
 import dataclasses
+import logging
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -19,8 +20,19 @@ from rag.records import (
     IndexMissing,
     PromptError,
 )
-from ui.errors import NotAllowed, NotKept, NotReady, RequestTimeout, ServiceBusy
+from ui.errors import (
+    OUR_FAULT,
+    ExpectedError,
+    NotAllowed,
+    NotKept,
+    NotReady,
+    RequestTimeout,
+    ServiceBusy,
+    public,
+)
 from ui.requests import AskRequest, Event, Finished, Found, Piece, Queued, SearchRequest
+
+log = logging.getLogger(__name__)
 
 __all__ = ["answer_json", "result_json"]
 
@@ -47,6 +59,14 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
 def status_of(error: Exception) -> int:
     """Return the HTTP status of an expected error; 500 for what nobody but us can mend."""
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def fault_of(error: Exception) -> tuple[int, str]:
+    """Return status and line of what broke a stream off; our own bugs go to the log."""
+    if isinstance(error, ExpectedError):
+        return status_of(error), public(str(error))
+    log.error("an answer broke off for a reason that is our bug", exc_info=error)
+    return 500, OUR_FAULT
 
 
 class Body(BaseModel):

@@ -117,7 +117,7 @@ def test_our_own_bugs_are_said_and_logged(at, caplog):
     """Raised on, they would leave the page with nothing said and its buttons disabled."""
     final = shown(SmallService(fails={at: ZeroDivisionError("/srv/x")}), language="ja")
     assert "サーバーのエラーです" in Elements(last(final, "progress")).text
-    assert "aria-busy=\"true\"" not in last(final, "answer")
+    assert 'aria-busy="true"' not in last(final, "answer")
     assert "ZeroDivisionError" in caplog.text
 
 
