@@ -96,15 +96,30 @@ def _is_busy(error: sqlite3.OperationalError) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
+def _is_refused(error: sqlite3.OperationalError) -> bool:
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+
+
 def _folded(data: bytes, text_class: str) -> str:
     return fold(unpack_text(data)) if text_class in READABLE else ""
 
 
+class Changed(IndexLocked):
+    """The file was changed while it was read without a lock; what was read may be torn."""
+
+
 class Database:
-    """One connection; threads take turns at views and transactions."""
+    """One connection; threads take turns at views and transactions.
+
+    Who may not write beside the file reads it without SQLite's locks, as what cannot change. Its
+    owner may change it all the same: then the connection is made anew (`n_reopened`).
+    """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
+        self.n_reopened = 0
+        self._taken_as: tuple[int, ...] | None = None  # state of the file; None: it is locked
         self._lock = threading.RLock()
         if not path.exists() and not writable:
             raise IndexMissing(f"no index in {path.parent}; make one with `yomu ingest FOLDER`")
@@ -122,22 +137,63 @@ class Database:
         connection = self._open(address)
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema")
+            self._taken_as = None
         except sqlite3.OperationalError as error:
             connection.close()
-            if _is_busy(error):
+            if not _is_refused(error):
                 raise
+            # WAL needs to write beside the file. Others may still do so: see _renew.
+            state = self._state()
             self._refuse_unread_log()
-            # WAL needs to write beside the file; on a read-only file system nobody else does.
             connection = self._open(f"{address}&immutable=1")
+            self._taken_as = state
         return connection
+
+    def _state(self) -> tuple[int, ...]:
+        """Return what differs after every change of the file by its owner."""
+        known = []
+        for path in (self.path, self._log):
+            try:
+                now = path.stat()
+                known += [now.st_ino, now.st_size, now.st_mtime_ns]
+            except OSError:
+                known.append(-1)
+        return tuple(known)
+
+    @property
+    def _is_changed(self) -> bool:
+        return self._taken_as is not None and self._state() != self._taken_as
+
+    def _renew(self) -> None:
+        """Connect again where the file is another than the one that was opened as unchanging."""
+        if self._is_changed:
+            before, self.sql = self.sql, self._connect(writable=False)
+            self.n_reopened += 1
+            before.close()
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Raise Changed, whatever else the block raised, if the file was changed meanwhile."""
+        changed = Changed(f"{self.path}: changed while it was read; try again")
+        try:
+            yield
+        except Exception as error:
+            if self._is_changed:
+                raise changed from error
+            raise
+        if self._is_changed:
+            raise changed
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-wal")
 
     def _refuse_unread_log(self) -> None:
         """Raise IndexReadOnly where a log waits: who takes the file as it is misses all of it."""
-        log = self.path.with_name(f"{self.path.name}-wal")
-        if log.exists() and log.stat().st_size:
+        if self._log.exists() and self._log.stat().st_size:
             raise IndexReadOnly(
-                f"{self.path.parent}: {log.name} holds changes that cannot be read where nothing "
-                "can be written; run `yomu compact` on the index where it can be, then copy it"
+                f"{self.path.parent}: {self._log.name} holds changes that cannot be read "
+                "where nothing can be written; run `yomu compact` on the index where it can be, then copy it"
             )
 
     @staticmethod
@@ -182,7 +238,8 @@ class Database:
         """Copy the database for checks that a read-only connection may not run."""
         copy = self._open("file::memory:")
         try:
-            self.sql.backup(copy)
+            with self._unchanged():
+                self.sql.backup(copy)
             yield copy
         finally:
             copy.close()
@@ -226,9 +283,11 @@ class Database:
     def view(self) -> Iterator[sqlite3.Connection]:
         """One state of the database for several queries."""
         with self._lock, self.errors():
+            self._renew()
             self.sql.execute("BEGIN")
             try:
-                yield self.sql
+                with self._unchanged():
+                    yield self.sql
             finally:
                 if self.sql.in_transaction:
                     self.sql.execute("COMMIT")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from index import catalogue, fusion
 from index.codec import StoreCodec
-from index.database import COMPLETE, Database
+from index.database import COMPLETE, Changed, Database
 from index.errors import FilterError, IndexCorrupt, ShapeMismatch
 from index.fusion import Fusion, Signals
 from index.ranking import DECIMALS, Ranked, Ranker, rank
@@ -62,6 +62,7 @@ class Finder:
         self._folder, self._database, self._codec = folder, database, codec
         self._ranker = Ranker(codec, tuning)
         self._snapshot: Snapshot | None = None
+        self._n_reopened = database.n_reopened
         self._lock = threading.RLock()
 
     def snapshot(self) -> Snapshot:
@@ -70,6 +71,8 @@ class Finder:
             while True:
                 with self._database.view() as sql:
                     generation = generation_of(sql)
+                    if self._n_reopened != self._database.n_reopened:  # perhaps another index
+                        self._snapshot, self._n_reopened = None, self._database.n_reopened
                     try:
                         self._snapshot = take(
                             self._folder, self._database, self._codec, self._snapshot
@@ -102,10 +105,15 @@ class Finder:
         query = self._query(vectors) if mode != "text" else None
         if mode != "visual":
             _check_text(text, mode)
+        is_second = False
         while True:
-            snapshot = self.snapshot()
             try:
+                snapshot = self.snapshot()
                 return self._search(snapshot, k, query, text, mode, filters, weights, exact)
+            except Changed:
+                if is_second:
+                    raise
+                is_second = True
             except PageVanished:
                 # Removed or replaced between ranking and naming: the next snapshot is without it.
                 if self.snapshot() is snapshot:

@@ -88,8 +88,8 @@ class Verifier:
 
     def _check_database(self) -> None:
         self._count(self._database.path)
-        with self._database.errors():
-            rows = self._database.sql.execute("PRAGMA integrity_check(5)").fetchall()
+        with self._database.view() as sql:
+            rows = sql.execute("PRAGMA integrity_check(5)").fetchall()
         for (line,) in rows:
             if line != "ok":
                 self._found.add("index.db", str(line))

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from index import segment, statistics, verify
+from index import finder, segment, statistics, verify
 from index.database import Database, pack_text
 from index.errors import (
     IndexCorrupt,
@@ -179,25 +179,68 @@ def test_a_copied_index_answers_alike_from_a_read_only_folder(built, tmp_path):
         path.chmod(0o755)
 
 
-def test_a_copy_is_never_read_without_its_log(tmp_path, monkeypatch):
+def refuse_to_open(monkeypatch, reason="SQLITE_CANTOPEN"):
     """As where nothing can be written: SQLite opens the file only if it need not look for a log."""
-    with PageIndex.open(tmp_path / "index", SETTINGS, writable=True) as page_index:
-        put(page_index, "a.pdf")
-        page_index.commit()
-        shutil.copytree(tmp_path / "index", tmp_path / "copy")  # and its writer is still at work
-    whole = tmp_path / "index"
     open_as_is = Database._open
 
     def refusing(address):
-        if "immutable" in address:
+        if "mode=ro" not in address or "immutable" in address:
             return open_as_is(address)
         error = sqlite3.OperationalError("unable to open database file")
-        error.sqlite_errorname = "SQLITE_CANTOPEN"
+        error.sqlite_errorname = reason
         connection = Mock(sqlite3.Connection)
         connection.execute.side_effect = error
         return connection
 
     monkeypatch.setattr(Database, "_open", staticmethod(refusing))
+
+
+def test_who_may_not_write_sees_what_the_owner_writes(tmp_path, monkeypatch):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as owner:
+        put(owner, "a.pdf", seed=1)
+    refuse_to_open(monkeypatch)
+    with PageIndex.open(tmp_path, SETTINGS) as reader:
+        for seed in range(2, 9):
+            with PageIndex.open(tmp_path, SETTINGS, writable=True) as owner:
+                put(owner, f"{seed}.pdf", seed=seed)
+            (hit, *_) = reader.search(1, vectors=page(seed, 2).vectors, mode="visual")
+            assert (hit.document, hit.page) == (f"{seed}.pdf", 2)
+        assert reader.verify().clean
+
+
+def test_what_changes_during_a_reading_without_a_lock_is_read_again(tmp_path, monkeypatch):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as owner:
+        put(owner, "a.pdf", seed=1)
+    refuse_to_open(monkeypatch)
+    todo, match_any = [], finder.match_any
+
+    def changing(known):
+        if todo:
+            with PageIndex.open(tmp_path, SETTINGS, writable=True) as owner:
+                put(owner, todo.pop(), seed=2)
+        return match_any(known)
+
+    monkeypatch.setattr(finder, "match_any", changing)
+    with PageIndex.open(tmp_path, SETTINGS) as reader:
+        todo.append("b.pdf")
+        assert len(reader.search(9, text="common", mode="text")) == 6
+        assert not todo
+
+
+def test_a_database_that_is_no_database_is_not_read_in_another_way(tmp_path, monkeypatch):
+    PageIndex.open(tmp_path, SETTINGS, writable=True).close()
+    refuse_to_open(monkeypatch, "SQLITE_CORRUPT")
+    with pytest.raises(IndexCorrupt):
+        PageIndex.open(tmp_path, SETTINGS)
+
+
+def test_a_copy_is_never_read_without_its_log(tmp_path, monkeypatch):
+    with PageIndex.open(tmp_path / "index", SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+        page_index.commit()
+        shutil.copytree(tmp_path / "index", tmp_path / "copy")  # and its writer is still at work
+    whole = tmp_path / "index"
+    refuse_to_open(monkeypatch)
     with pytest.raises(IndexReadOnly, match=r"index.db-wal holds changes .* `yomu compact`"):
         PageIndex.open(tmp_path / "copy")
     (whole / "index.db-wal").touch()
