@@ -117,6 +117,7 @@ def job_of(progress: IngestProgress | None, language: str = "en") -> Job | None:
             for each in list(progress.failures)[:MAX_PROBLEMS]
         ),
         is_stopped=progress.stopped,
+        dropped=progress.dropped,
         remarks=tuple(
             (each.document, each.page, reason(each.reason, language))
             for each in (report.notes[:MAX_PROBLEMS] if report else ())

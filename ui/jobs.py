@@ -42,6 +42,7 @@ class IngestProgress:
 
     error     why the job as a whole failed, "" if it did not
     stopped   it was cancelled: what was read is kept
+    dropped   names of uploads that were not read and so are not kept
     report    once finished without error
     """
 
@@ -58,6 +59,7 @@ class IngestProgress:
     stopped: bool = False
     error: str = ""
     failures: tuple[JobFailure, ...] = ()
+    dropped: tuple[str, ...] = ()
     report: IngestSummary | None = None
 
 
@@ -74,6 +76,7 @@ class IngestJob:
         self._started = time.monotonic()
         self._cancelled = False
         self._is_told = False
+        self.dropped: tuple[str, ...] = ()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
@@ -88,6 +91,11 @@ class IngestJob:
         """Wait for the end."""
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._cancelled
 
     @property
     def is_running(self) -> bool:
@@ -129,7 +137,8 @@ class IngestJob:
             log.exception("an ingest failed for a reason that is our bug")
             error = OUR_FAULT
         with self._lock:
-            self._state = _finished(self._state, report, error, self._cancelled)
+            done = _finished(self._state, report, error, self._cancelled)
+            self._state = replace(done, dropped=self.dropped)
 
 
 def _finished(

@@ -7,6 +7,7 @@ returns or raises says where on this machine's disk a file lies.
 import stat
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from rag.intake import IngestRequest
 from rag.page_images import document_file
 from rag.pipeline import Pipeline
 from rag.records import DocumentRecord, DocumentUnknown, Failure, IndexMissing, PageRecord
-from rag.sources import path_of
+from rag.sources import Known, discover, path_of
 from ui.errors import ExpectedError, NotAllowed, ServiceBusy, for_clients, public
 from ui.jobs import IngestJob, IngestProgress
-from ui.uploads import store
+from ui.uploads import Unread, store
 
 Box = tuple[float, float, float, float]
 MOST_DPI = 300
@@ -46,13 +47,17 @@ class Library:
         self.folder = index.parent.resolve() / f"{index.name.lstrip('.') or 'yomu'}-library"
         self._writing = threading.Lock()  # one job or removal at a time
         self._job: IngestJob | None = None
-        self._line = threading.Lock()  # around the two below
+        self._line = threading.Lock()  # around the three below
         self._waiting: list[IngestRequest] = []  # uploads that the running job is to read as well
+        self._taken: list[Path] = []  # those of them that it has begun
         self._takes_more = False
+        self._unread = Unread(self.folder)
+        self._is_closing = False
         self._sized: tuple[Mark, tuple[int, int, dict[str, int]]] | None = None
 
     def close(self) -> None:
-        """Stop the ingest."""
+        """Stop the ingest; uploads that are not read yet are kept for the next start."""
+        self._is_closing = True
         if self._job is not None:
             self._job.cancel()
             self._job.join(30.0)
@@ -169,6 +174,8 @@ class Library:
         if not paths:
             raise UsageError("nothing to read: name a file or a folder")
         request = IngestRequest(paths, passwords=passwords)
+        if uploaded:
+            self._unread.add(paths)
         with self._line:
             if uploaded and self._takes_more and self._job is not None:
                 self._waiting.append(request)
@@ -178,7 +185,26 @@ class Library:
         except ServiceBusy:
             if uploaded:
                 self.discard(paths)
+                self._unread.remove(paths)
             raise
+
+    def resume(self) -> None:
+        """Read the uploads that were not read to the end when the server was stopped."""
+        paths = tuple(self._unread.paths())
+        if paths and not self._is_closing:
+            with suppress(ServiceBusy):  # that job takes them in
+                self._start(IngestRequest(paths), uploads=paths, is_resumed=True)
+
+    def names_of(self, paths: Sequence[Path]) -> list[str]:
+        """Return the names that the index has, or is going to have, for uploads."""
+        known = {
+            each.name: Known(path_of(each.source), each.sha256, each.size_bytes)
+            for each in self._records()
+        }
+        found = {
+            each.path: each.name for each in discover(paths, known, self._settings.index).sources
+        }
+        return [found[path.resolve()] for path in paths]
 
     def reread(self, document: str, passwords: tuple[str, ...] = ()) -> str:
         """Read a document again from its file; returns the id of the job.
@@ -196,14 +222,24 @@ class Library:
         return self._start(request, again=document)
 
     def _start(
-        self, request: IngestRequest, again: str = "", uploads: tuple[Path, ...] = ()
+        self,
+        request: IngestRequest,
+        again: str = "",
+        uploads: tuple[Path, ...] = (),
+        *,
+        is_resumed: bool = False,
     ) -> str:
         def work(progress: Progress) -> IngestReport:
             with self._writing:
+                is_read = False
                 try:
-                    return read(progress)
+                    report = read(progress)
+                    is_read = not report.interrupted
+                    return report
                 finally:
-                    self._take_no_more(uploads)
+                    # another server may be at what this one owed and could not read
+                    is_owed = is_resumed and not is_read and not job.is_cancelled
+                    job.dropped = self._take_no_more(() if is_owed else uploads)
 
         def read(progress: Progress) -> IngestReport:
             with Pipeline(self._settings, self._pipeline.encoder) as pipeline:
@@ -219,39 +255,54 @@ class Library:
         try:
             if self._job is not None and self._job.is_running:
                 raise ServiceBusy("documents are being added already; wait until that is done")
-            self._job = IngestJob(work)
+            self._job = job = IngestJob(work)
             with self._line:
                 self._takes_more = True
         finally:
             self._writing.release()
-        self._job.start()
-        return self._job.id
+        job.start()
+        return job.id
 
     def _next(self) -> IngestRequest | None:
         """Return what waits; where there is nothing, no more is taken."""
         with self._line:
             found, self._waiting = self._waiting, []
             self._takes_more = bool(found)
+            self._taken += [path for each in found for path in each.paths]
         paths = dict.fromkeys(path for each in found for path in each.paths)
         passwords = dict.fromkeys(word for each in found for word in each.passwords)
         return IngestRequest(tuple(paths), passwords=tuple(passwords)) if found else None
 
-    def _take_no_more(self, uploads: Sequence[Path]) -> None:
-        """End the line; what was not read, since the job was stopped or failed, is not kept."""
+    def _take_no_more(self, uploads: Sequence[Path]) -> tuple[str, ...]:
+        """End the line; what was not read, since the job was stopped or failed, is not kept.
+
+        Returns the names of what was dropped. At the end of the server all is kept.
+        """
         with self._line:
             left, self._waiting, self._takes_more = self._waiting, [], False
-        self.discard([*uploads, *(path for each in left for path in each.paths)])
+            taken, self._taken = self._taken, []
+        if self._is_closing:
+            return ()
+        ended = [*uploads, *taken, *(path for each in left for path in each.paths)]
+        dropped = self.discard(ended)
+        self._unread.remove(ended)
+        return dropped
 
-    def discard(self, paths: Sequence[Path]) -> None:
-        """Delete uploads that no document was read from; an index that is damaged may know all."""
-        if paths:
-            try:
-                known = {path_of(each.source) for each in self._records()}
-            except ExpectedError:
-                return
-            for path in paths:
-                if path not in known:
-                    path.unlink(missing_ok=True)
+    def discard(self, paths: Sequence[Path]) -> tuple[str, ...]:
+        """Delete uploads that no document was read from; an index that is damaged may know all.
+
+        Returns their names.
+        """
+        if not paths:
+            return ()
+        try:
+            known = {path_of(each.source) for each in self._records()}
+        except ExpectedError:
+            return ()
+        unknown = [path for path in dict.fromkeys(paths) if path not in known]
+        for path in unknown:
+            path.unlink(missing_ok=True)
+        return tuple(path.name for path in unknown)
 
     def job(self) -> IngestProgress | None:
         """Return how far the last ingest is; None before the first."""

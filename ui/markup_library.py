@@ -33,6 +33,7 @@ class Job:
     is_stopped: bool = False  # by someone, before its end
     remarks: tuple[tuple[str, int | None, str], ...] = ()  # as problems, of what was read
     problems: tuple[tuple[str, int | None, str], ...] = ()  # document, page, reason
+    dropped: tuple[str, ...] = ()  # uploads that were not read and are not kept
     summary: Mapping[str, int] | None = None  # added, updated, unchanged, failed
     error: str = ""
 
@@ -51,6 +52,9 @@ def job(language: str, running: Job | None) -> str:
         if found:
             rows = [_problem(language, *each) for each in found]
             parts += [tag("h3", esc(word(language, key))), items(rows, "yomu-problems")]
+    if running.dropped:
+        names = [tag("strong", esc(name)) for name in running.dropped]
+        parts += [tag("h3", esc(word(language, "job_dropped"))), items(names, "yomu-problems")]
     if not running.is_finished:
         parts.append(button(word(language, "job_cancel"), "clear", class_="yomu-tool"))
     return section("job", title, *parts)

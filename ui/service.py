@@ -89,6 +89,15 @@ class Service:
             self._state, self._reason = "failed", OUR_FAULT
         else:
             self._state = "ready"
+            self._resume()
+
+    def _resume(self) -> None:
+        """Read what was taken and not read before the last end, where this model may."""
+        try:
+            if not self._other_model():
+                self.library.resume()
+        except ExpectedError as error:
+            log.warning("uploads of the last run stay unread: %s", error)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the model is open, or could not be opened."""

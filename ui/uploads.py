@@ -1,10 +1,13 @@
 """Files that people send: checked before they are kept, under a name that cannot lead elsewhere."""
 
 import itertools
+import json
 import os
 import tempfile
 import threading
 import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from rag.sources import READABLE_SUFFIXES
@@ -27,6 +30,7 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
     ".pgm": (b"P2", b"P5"),
     ".pbm": (b"P1", b"P4"),
 }
+UNREAD = ".unread"  # in the library folder
 _NAMING = threading.Lock()  # two files of one name at the same moment
 ZIPPED, OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
@@ -97,6 +101,49 @@ def _store(library: Path, name: str, content: Path | bytes, most_bytes: int) -> 
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+class Unread:
+    """Names of the uploads that were taken and are still to be read; kept in a file.
+
+    So a server that was stopped, or killed, knows at its next start what it owes.
+    """
+
+    def __init__(self, library: Path) -> None:
+        self._library, self._lock = library, threading.Lock()
+
+    def paths(self) -> list[Path]:
+        """Return those that are still there."""
+        with self._lock:
+            found = [self._library / name for name in self._names()]
+        return [path for path in found if path.is_file()]
+
+    def add(self, paths: Iterable[Path]) -> None:
+        """Note what was taken."""
+        self._change(lambda names: [*names, *(path.name for path in paths)])
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Note what was read, or given up."""
+        gone = {path.name for path in paths}
+        self._change(lambda names: [name for name in names if name not in gone])
+
+    def _names(self) -> list[str]:
+        try:
+            said = json.loads((self._library / UNREAD).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [PurePosixPath(name).name for name in said if isinstance(name, str)]
+
+    def _change(self, change: Callable[[list[str]], list[str]]) -> None:
+        file = self._library / UNREAD
+        with self._lock, suppress(OSError):  # on a full disk they are read, and not owed
+            names = list(dict.fromkeys(change(self._names())))
+            if not names:
+                file.unlink(missing_ok=True)
+                return
+            written = file.with_name(f"{UNREAD}.new")
+            written.write_text(json.dumps(names, ensure_ascii=False), "utf-8")
+            os.replace(written, file)
 
 
 def _free(library: Path, name: str, data: bytes) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from rag.errors import DocumentError, UsageError
 from rag.house import House
-from rag.records import DocumentUnknown, Filters, IndexMismatch, IndexMissing
+from rag.records import DocumentUnknown, Filters, IndexLocked, IndexMismatch, IndexMissing
 from rag.settings import Settings
 from tests import odd_files as odd
 from tests.e2e.conftest import SAMPLES
@@ -29,6 +29,7 @@ from ui.requests import (
     Stage,
 )
 from ui.service import Service
+from ui.uploads import Unread
 from ui.wire import AskBody, status_of
 
 KETTLE = "What is the capacity of the kettle?"
@@ -215,7 +216,11 @@ def test_uploads_that_are_not_read_are_not_kept(make, tmp_path):
     more = library.store_upload("more.pdf", odd.text_pdf(tmp_path / "more.pdf", ["hazelnut"]))
     library.ingest([more, kept], uploaded=True)
     library.cancel_job()
-    assert wait_for_job(service).stopped
+    stopped = wait_for_job(service)
+    assert stopped.stopped
+    assert {"more.pdf", "z.pdf"} <= set(stopped.dropped)
+    assert "own.pdf" not in stopped.dropped
+    assert not (library.folder / ".unread").exists()
     assert not more.exists()
     assert not unread.exists()
     assert kept.exists()  # a document was read from it
@@ -225,6 +230,48 @@ def test_uploads_that_are_not_read_are_not_kept(make, tmp_path):
             library.ingest([again, kept], uploaded=True)
     assert not again.exists()
     assert kept.exists()
+
+
+def test_uploads_that_were_taken_are_read_after_a_restart(make, tmp_path):
+    service = make()
+    library = service.library
+    big = odd.text_pdf(tmp_path / "big.pdf", [f"walnut {n} " * 30 for n in range(60)])
+    library.ingest([library.store_upload("big.pdf", big)], uploaded=True)
+    more = odd.text_pdf(tmp_path / "more.pdf", ["hazelnut"])
+    library.ingest([library.store_upload("more.pdf", more)], uploaded=True)
+    service.close()
+    assert library.job().dropped == ()
+    again = make()
+    again.wait(60)
+    state = wait_for_job(again)
+    assert (state.error, state.n_failed) == ("", 0)
+    status = {each.name: each.status for each in again.library.documents()[0]}
+    assert (status["big.pdf"], status["more.pdf"]) == ("complete", "complete")
+    assert not (library.folder / ".unread").exists()
+    again.close()
+    House(tmp_path / "index").remove("more.pdf")  # its file stays, and is not read again
+    third = make()
+    third.wait(60)
+    assert third.library.job() is None
+
+
+def test_what_is_owed_stays_where_a_resumed_job_fails(make, monkeypatch, tmp_path):
+    service = make()
+    service.wait(60)
+    library = service.library
+    path = library.store_upload("own.pdf", odd.text_pdf(tmp_path / "own.pdf", ["own"]))
+    Unread(library.folder).add([path])
+
+    def refused(*_):
+        raise IndexLocked("index: another process is writing to this index; wait")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("ui.library.Pipeline", refused)
+        library.resume()
+        assert wait_for_job(service).error
+    assert path.exists()
+    library.resume()
+    assert wait_for_job(service).report.added == 1
 
 
 def test_uploads_after_a_job_that_could_not_begin_are_read(make, monkeypatch, tmp_path):

@@ -360,6 +360,11 @@ def test_a_run_that_was_stopped_is_not_called_finished():
         assert "was not followed" in shown and "Remarks" in shown
 
 
+def test_uploads_that_were_dropped_are_named():
+    html = handlers_library.look(House(progress=progress(finished=True, dropped=(EVIL,))), "ja").job
+    assert "保存していないもの" in html and esc(EVIL) in html and EVIL not in html
+
+
 def test_nothing_indexed_says_what_to_do():
     found = handlers_library.look(House(records=[]), "en")
     assert "Nothing is indexed yet" in found.banner and "ingest.py samples/" in found.banner
