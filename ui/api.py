@@ -209,11 +209,12 @@ def _documents(service: Service) -> APIRouter:
         except ServerError:  # none of them is taken
             await run_in_threadpool(service.library.discard, paths)
             raise
+        names = await run_in_threadpool(service.library.names_of, paths)
         passwords = (password,) if password else ()
         job = await run_in_threadpool(
             service.library.ingest, paths, uploaded=True, passwords=passwords
         )
-        return {"job": job, "documents": [path.name for path in paths]}
+        return {"job": job, "documents": names}
 
     @router.get("/job")
     def job() -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
+from tests import odd_files as odd
 from tests.e2e.conftest import SAMPLES
 
 KETTLE = "What is the capacity of the kettle?"
@@ -157,6 +158,19 @@ def test_of_files_that_are_not_all_accepted_none_is_kept(api, served):
     files = [("files", ("fine.pdf", good)), ("files", ("fake.pdf", b"no PDF"))]
     assert api.post("/api/documents", files=files).status_code == 403
     assert not list(served.index.parent.rglob("fine*.pdf"))
+
+
+def test_an_upload_is_answered_with_the_name_it_will_have(api, served):
+    """Where another document has the file's name, the index gives it a longer one."""
+    data = odd.text_pdf(served.index.parent / "same.pdf", ["quinces and medlars"]).read_bytes()
+    added = api.post("/api/documents", files={"files": ("kettle-manual.pdf", data)}).json()
+    assert wait_for_job(api)["report"]["added"] == 1
+    (name,) = added["documents"]
+    assert name != "kettle-manual.pdf"
+    found = api.get("/api/search", params={"query": "quinces", "mode": "text"}).json()["hits"]
+    assert found[0]["document"] == name
+    assert api.delete(f"/api/documents/{name}").json() == {"removed": [name]}
+    assert api.get("/api/documents/kettle-manual.pdf/pages/1.webp").status_code == 200
 
 
 def test_documents_come_are_found_and_go(api, served):
