@@ -193,7 +193,8 @@ class Database:
         if self._log.exists() and self._log.stat().st_size:
             raise IndexReadOnly(
                 f"{self.path.parent}: {self._log.name} holds changes that cannot be read "
-                "where nothing can be written; run `yomu compact` on the index where it can be, then copy it"
+                "where nothing can be written; run `yomu compact` on the index where it can be, "
+                "then copy it"
             )
 
     @staticmethod

@@ -57,7 +57,7 @@ from index.records import (
     VerifyReport,
 )
 from index.statistics import measure
-from index.store import disk_errors, lock_for_writing
+from index.store import allow_open_files, disk_errors, lock_for_writing
 from index.upkeep import Upkeep
 from index.verify import Verifier
 from index.writer import Writer
@@ -121,6 +121,7 @@ class PageIndex:
         it), IndexLocked (another writer, after wait_s), IndexCorrupt.
         Several processes may hold a reader on one index, also on a read-only file system.
         """
+        allow_open_files()
         if not writable:
             opening.refuse_lost_database(folder)
             database = Database(folder / "index.db", writable=False)

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,9 +25,23 @@ from index.errors import IndexCorrupt, IndexFull, IndexLocked, TooManyFiles
 
 CHUNK = 1 << 20
 TEMPORARY = ".tmp-"
+OPEN_FILES = 65_536  # of 20,000 segments; programs started by us may try to close each
 NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 IMAGE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
 log = logging.getLogger(__name__)
+
+
+def allow_open_files() -> None:
+    """Let the process open as many files as it may: every segment keeps three open."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        with suppress(ValueError, OSError):  # the system may know a lower one than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 @contextmanager

@@ -130,17 +130,15 @@ class Upkeep:
             while len(tier) >= self._tuning.merge_factor:
                 group = tier[: self._tuning.merge_factor]
                 del tier[: self._tuning.merge_factor]
-                if most_pages == self._tuning.max_segment_pages:  # larger ones never come
-                    groups += [part for part in self._pack(group) if len(part) > 1]
-                elif sum(segment.info.n_pages for segment in group) <= most_pages:
-                    groups.append(group)
+                groups += [part for part in self._pack(group, most_pages) if len(part) > 1]
         return groups
 
     def outdated(self, snapshot: Snapshot) -> list[list[Segment]]:
         """Every segment that knows another codebook than the newest, in groups of fair size."""
         if self._is_unread:
             return []
-        return self._pack([s for s in snapshot.segments if not self._coded(s)])
+        old = [segment for segment in snapshot.segments if not self._coded(segment)]
+        return self._pack(old, self._tuning.max_segment_pages)
 
     def _coded(self, segment: Segment) -> bool:
         """Tell whether a segment knows the newest codebook, residuals included."""
@@ -150,20 +148,21 @@ class Upkeep:
 
     def everything(self, snapshot: Snapshot) -> list[list[Segment]]:
         """Choose groups that leave as few segments as may be, and no removed page in any."""
-        groups = self._pack(list(snapshot.segments))
+        groups = self._pack(snapshot.segments, self._tuning.max_segment_pages)
         return [
             group
             for group in groups
             if len(group) > 1 or not self._coded(group[0]) or snapshot.n_deleted(group[0])
         ]
 
-    def _pack(self, segments: Sequence[Segment]) -> list[list[Segment]]:
+    @staticmethod
+    def _pack(segments: Sequence[Segment], most_pages: int) -> list[list[Segment]]:
         groups: list[list[Segment]] = []
         room = 0
         for segment in segments:
             if segment.info.n_pages > room or not groups:
                 groups.append([])
-                room = self._tuning.max_segment_pages
+                room = most_pages
             groups[-1].append(segment)
             room -= segment.info.n_pages
         return groups

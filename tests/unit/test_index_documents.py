@@ -472,6 +472,19 @@ def test_many_commits_leave_few_segments_and_the_same_answers(tmp_path):
         assert page_index.verify().clean
 
 
+def test_a_long_ingest_joins_what_fits_though_ten_would_be_too_many(tmp_path):
+    """Otherwise there are hundreds of segments at its end, three open files each."""
+    tuning = Tuning(merge_factor=4, merge_now_pages=6)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
+        for seed in range(24):
+            put(page_index, f"{seed}.pdf", seed=seed, n_pages=2)
+            page_index.commit()
+        sizes = [s.info.n_pages for s in page_index._finder.snapshot().segments]
+        assert max(sizes) <= 6
+        assert len(sizes) <= 48 / 6 + 4
+        assert page_index.verify().clean
+
+
 def test_what_is_merged_while_it_is_verified_is_no_damage(tmp_path, monkeypatch):
     check, writers = Verifier._check_segment, []
 

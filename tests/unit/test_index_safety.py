@@ -605,6 +605,37 @@ def test_a_sector_that_cannot_be_read_costs_its_page_only(tmp_path, monkeypatch)
         assert shown(page_index) == {2, 3}
 
 
+MANY_FILES = """
+import resource, sys
+from pathlib import Path
+from index.errors import TooManyFiles
+from index.page_index import PageIndex
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (12, most))
+with PageIndex.open(Path(sys.argv[1])) as reader:
+    print(reader.verify().clean, reader.stats().segments)
+resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+try:
+    with PageIndex.open(Path(sys.argv[1]), writable=True) as page_index:
+        page_index.compact()
+except TooManyFiles as error:
+    print(error)
+"""
+
+
+def test_many_segments_open_where_the_system_allows_more_files(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        for seed in range(9):
+            put(page_index, f"{seed}.pdf", seed=seed)
+            page_index.commit()
+    script = [sys.executable, "-c", MANY_FILES, str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.stdout.startswith("True 9\n"), done.stderr
+    assert "Too many open files; nothing is damaged" in done.stdout, done.stderr
+    with PageIndex.open(tmp_path) as reader:
+        assert reader.verify().clean
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
 def test_too_many_open_files_are_no_damage(tmp_path, monkeypatch, code):
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
