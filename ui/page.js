@@ -14,23 +14,32 @@ function send(node) {
 }
 
 // Removing asks once more, on the button itself: a dialog would hide what is to be removed.
+// The second click of a double one is no answer: nobody has read the question by then.
+const READ_MS = 600;
+const asked = new WeakMap(); // button -> when it asked
 function confirmed(node) {
   const question = read(node, "confirm");
-  if (question === null || node.classList.contains("is-asking")) return true;
-  const before = node.textContent;
+  if (question === null) return true;
+  if (node.classList.contains("is-asking")) return Date.now() - asked.get(node) > READ_MS;
+  const before = node.textContent, label = node.getAttribute("aria-label");
+  asked.set(node, Date.now());
   node.classList.add("is-asking");
   node.textContent = question;
+  if (label) node.setAttribute("aria-label", label.replace(before, question)); // is read instead
   const calm = () => {
     node.classList.remove("is-asking");
     if (node.textContent === question) node.textContent = before;
+    if (label) node.setAttribute("aria-label", label);
   };
   node.addEventListener("blur", calm, { once: true });
   setTimeout(calm, 6000);
   return false;
 }
 
+const labels = new WeakMap(); // button -> its text before it said "Copied"
 async function copy(node) {
-  const before = node.textContent;
+  const before = labels.get(node) ?? node.textContent;
+  labels.set(node, before);
   try {
     await navigator.clipboard.writeText(read(node, "copy"));
   } catch {
@@ -42,7 +51,7 @@ async function copy(node) {
     field.remove();
   }
   node.textContent = read(node, "done");
-  setTimeout(() => { node.textContent = before; }, 1500);
+  setTimeout(() => { node.textContent = before; labels.delete(node); }, 1500);
 }
 
 function save(node) {

@@ -6,6 +6,7 @@ from tests.e2e.conftest import SAMPLES
 from tests.e2e.page.conftest import SALES
 from tests.odd_files import encrypted_pdf, text_pdf
 
+READ_MS = 700  # page.js takes no earlier click for a yes
 EVIL = "<img src=x onerror=window.hit=1>.pdf"
 
 
@@ -42,8 +43,15 @@ def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(engli
 
     here.tab(1)
     remove = here.find("#documents tr", has_text="onerror").locator("[data-event=delete]")
+    label = remove.get_attribute("aria-label")
+    remove.dblclick()
+    here.page.wait_for_timeout(READ_MS)
+    assert row.count() == 1  # asks once more, and a double click is no answer
+    assert remove.get_attribute("aria-label") == f"Remove for good?: {name}"
+    remove.blur()
+    assert remove.get_attribute("aria-label") == label
     remove.click()
-    assert row.count() == 1  # asks once more
+    here.page.wait_for_timeout(READ_MS)
     remove.click()
     row.wait_for(state="detached")
     here.tab(0)
@@ -63,6 +71,7 @@ def test_a_protected_file_is_read_once_its_password_is_typed(english, tmp_path):
     row.locator("[data-event=select]").click()
     row.filter(has_text="ready").wait_for()
     row.locator("[data-event=delete]").click()
+    here.page.wait_for_timeout(READ_MS)
     row.locator("[data-event=delete]").click()
     row.wait_for(state="detached")
 
