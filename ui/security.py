@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,6 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rag.errors import UsageError
 from ui.errors import error_body
 from ui.upload_folder import KEPT_UPLOADS
+
+if TYPE_CHECKING:
+    from anyio import CapacityLimiter
 
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1  # 32 MB and about 0.1 s a guess
 SCRYPT_MEMORY = 64 * 2**20
@@ -152,13 +156,20 @@ class Login:
 
     def check(self, client: str, name: str, password: str) -> str | None:
         """Return the user's name, or None for wrong credentials, which count against the client."""
-        mark = hmac.digest(self._pepper, f"{name}\0{password}".encode("utf-8", "replace"), "sha256")
-        with self._lock:
-            known = self._known.get(mark)
+        known = self.known(name, password)
         if known is not None:
             return known
         with self._guessing:
-            return self._guess(client, name, password, mark)
+            return self._guess(client, name, password, self._mark(name, password))
+
+    def known(self, name: str, password: str) -> str | None:
+        """Return the user's name for credentials that were right before; costs next to nothing."""
+        with self._lock:
+            return self._known.get(self._mark(name, password))
+
+    def _mark(self, name: str, password: str) -> bytes:
+        said = f"{name}\0{password}".encode("utf-8", "replace")
+        return hmac.digest(self._pepper, said, "sha256")
 
     def _guess(self, client: str, name: str, password: str, mark: bytes) -> str | None:
         if self.wait_s(client, name) > 0:  # since others guessed meanwhile
@@ -231,6 +242,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, options: GateOptions) -> None:
         self._app, self._options = app, options
+        self._guesses: CapacityLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it before anything else sees it."""
@@ -290,16 +302,23 @@ class Gate:
         login = self._options.login
         if login is None:
             return None
+        import anyio
         import anyio.to_thread
 
         client = scope["client"][0] if scope.get("client") else ""
         given = credentials(headers.get("authorization", ""))
+        # before any wait: who guesses a name's password must not throw its owner out
+        if given is not None and (user := login.known(*given)) is not None:
+            scope.setdefault("state", {})["user"] = user
+            return None
         if given is not None and (wait := login.wait_s(client, given[0])) > 0:
             answer = _refuse(scope, 429, "too many wrong passwords; wait before the next try")
             answer.headers["retry-after"] = str(int(wait) + 1)
             return answer
         if given is not None:
-            user = await anyio.to_thread.run_sync(login.check, client, *given)
+            if self._guesses is None:
+                self._guesses = anyio.CapacityLimiter(1)  # or waiting guesses took all threads
+            user = await anyio.to_thread.run_sync(login.check, client, *given, limiter=self._guesses)
             if user is not None:
                 scope.setdefault("state", {})["user"] = user
                 return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 
 from rag.errors import UsageError
@@ -342,6 +343,22 @@ def test_guesses_at_once_are_not_free(tmp_path, monkeypatch):
     assert set(found) == {None}
     assert len(tried) <= 6
     assert login.wait_s("10.0.0.1", "hanako") > 0
+
+
+def test_guesses_do_not_throw_out_who_is_logged_in(tmp_path):
+    """All clients have one address, as behind a proxy."""
+    add_user(tmp_path / "users", "hanako", "correct horse")
+
+    async def hello(scope, receive, send):
+        await PlainTextResponse(scope["state"]["user"])(scope, receive, send)
+
+    gate = Gate(hello, GateOptions(1000, login=Login(read_users(tmp_path / "users"))))
+    client = TestClient(gate, base_url="http://127.0.0.1")
+    right, wrong = ("hanako", "correct horse"), ("hanako", "wrong")
+    assert client.get("/", auth=right).text == "hanako"
+    said = {client.get("/", auth=wrong).status_code for _ in range(8)}
+    assert said == {401, 429}
+    assert client.get("/", auth=right).text == "hanako"
 
 
 def test_however_often_someone_guesses_there_is_a_wait(tmp_path, monkeypatch):
