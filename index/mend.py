@@ -1,8 +1,10 @@
 """Give up what is damaged, so that the next ingest reads it again; keep everything else."""
 
+import logging
 import os
 import shutil
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,17 @@ from index.codebook import Codebook
 from index.codec import StoreCodec
 from index.database import REBUILD, Database
 from index.errors import IndexCorrupt
+from index.salvage import Whole
 from index.segment import Segment, SegmentInfo, SegmentWriter
 from index.snapshot import codebook_path
-from index.store import Thumbnails, disk_errors
+from index.store import Thumbnails, disk_errors, reading
 from index.text_layer import fold
 from index.upkeep import READ_PAGES
 from index.verify import Findings, contents_of
 from index.writer import insert_segment
 
+log = logging.getLogger(__name__)
+ASIDE = "lost-"
 PAGE_AGAIN = "what was stored of it was damaged; the next ingest reads it again"
 DOCUMENT_AGAIN = "its record was damaged; the next ingest renews it, its pages are kept"
 
@@ -35,7 +40,8 @@ def forget_damaged(
 
     Every page that can be trusted stays, for its file may be gone; the others become failed pages
     of their documents. Returns the documents to be read again. Segments that are damaged in part
-    are rewritten with what is whole, their centroid sets looked up in `codebook`.
+    are rewritten with what is whole, their centroid sets looked up in `codebook`. One with pages
+    that no file has any more is put aside.
     """
     if found.hopeless:
         raise IndexCorrupt(f"{database.path}: damaged beyond mending: {REBUILD}")
@@ -43,25 +49,33 @@ def forget_damaged(
         codebook = None
     with disk_errors(folder):
         rewritten = _rewrite(folder, database, codec, codebook, found.segments)
+        rewritten += _salvage(folder, codec, codebook, found.salvaged)
     dropped = found.unreadable | found.segments.keys()
-    with database.transaction() as sql:
-        contents = contents_of(sql, found.pages) | found.contents | found.strays
-        names = found.documents | catalogue.names_of(sql, contents)
-        images = _fail_pages(sql, found)
-        _renew_contents(sql, found.contents)
-        _renew_documents(sql, found.documents)
-        for segment in rewritten:
-            insert_segment(database, segment)
-        sql.executemany("DELETE FROM segments WHERE id = ?", [(s,) for s in dropped])
-        sql.executemany("DELETE FROM codebooks WHERE version = ?", [(v,) for v in found.codebooks])
-        names |= _forget_images(sql, found.thumbnails)
-        if found.words:
-            sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
-        catalogue.bump(sql)
+    with ExitStack() as undo:
+        with database.transaction() as sql:
+            aside = _to_keep(sql, found)
+            contents = contents_of(sql, found.pages) | found.contents | found.strays
+            names = found.documents | catalogue.names_of(sql, contents)
+            images = _fail_pages(sql, found)
+            _renew_contents(sql, found.contents)
+            _renew_documents(sql, found.documents)
+            for segment in rewritten:
+                insert_segment(database, segment)
+            sql.executemany("DELETE FROM segments WHERE id = ?", [(s,) for s in dropped])
+            sql.executemany(
+                "DELETE FROM codebooks WHERE version = ?", [(v,) for v in found.codebooks]
+            )
+            names |= _forget_images(sql, found.thumbnails)
+            if found.words:
+                sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
+            catalogue.bump(sql)
+            for name in aside:  # before the commit: a kill after it would have them swept
+                _put_aside(folder / "segments" / name, undo)
+        undo.pop_all()
     thumbnails = Thumbnails(folder)
     for image in images | found.thumbnails:
         thumbnails.remove(image)
-    for name in dropped:
+    for name in dropped - aside:
         shutil.rmtree(folder / "segments" / name, ignore_errors=True)
     for version in found.codebooks:
         codebook_path(folder, version).unlink(missing_ok=True)
@@ -102,6 +116,61 @@ def _copy(
                 page, content = int(segment.pages[row]), int(segment.contents[row])
                 writer.add(page, content, records[start:end])
         return writer.finish()
+
+
+def _salvage(
+    folder: Path,
+    codec: StoreCodec,
+    codebook: Codebook | None,
+    salvaged: dict[str, dict[int, Whole]],
+) -> list[SegmentInfo]:
+    """Write pages out of segments that cannot be opened into new ones."""
+    written = []
+    for name, pages in salvaged.items():
+        if not pages:
+            continue
+        vectors = folder / "segments" / name / "vectors.bin"
+        with reading(vectors):
+            file = vectors.open("rb")
+        with file, SegmentWriter(folder, codec, codebook) as writer:
+            for page, place in sorted(pages.items(), key=lambda each: each[0]):
+                with reading(vectors):
+                    file.seek(place.first_byte)
+                    data = file.read(place.n_bytes)
+                records = np.frombuffer(data, np.uint8).reshape(-1, codec.record_bytes)
+                writer.add(page, place.content, records)
+            written.append(writer.finish())
+    return written
+
+
+def _to_keep(sql: sqlite3.Connection, found: Findings) -> set[str]:
+    """Segments of which something was lost, where a file that has it is gone."""
+    query = (
+        "SELECT d.source FROM pages p JOIN documents d ON p.content IN (d.content, d.pending)"
+        " WHERE p.id = ?"
+    )
+    sources = {row[0] for page in found.pages for row in sql.execute(query, (page,))}
+    if all(map(os.path.exists, sources)):
+        return set()
+    kept = {name: len(pages) for name, pages in found.salvaged.items()}
+    kept |= {name: len(pages) for name, pages in found.segments.items()}
+    rows = sql.execute("SELECT id, n_pages FROM segments").fetchall()
+    return {name for name, n_pages in rows if n_pages > kept.get(name, n_pages)}
+
+
+def _put_aside(segment: Path, undo: ExitStack) -> None:
+    """Keep a damaged segment, under a name that nothing reads: only a person may give it up."""
+    aside = segment.with_name(f"{ASIDE}{segment.name}")
+    with disk_errors(segment.parent):
+        if not segment.exists():
+            return
+        segment.rename(aside)
+    undo.callback(aside.rename, segment)
+    log.warning(
+        "%s: pages of it could not be recovered, and a file they were read from is gone; "
+        "the damaged segment is kept there: delete it when nobody needs it",
+        aside,
+    )
 
 
 def _fail_pages(sql: sqlite3.Connection, found: Findings) -> set[str]:

@@ -14,6 +14,7 @@ from index.database import TABLES, Database, crc_expression
 from index.errors import IndexCorrupt
 from index.opening import has_present_words
 from index.records import Damage, VerifyReport
+from index.salvage import Recorded, Whole, Wreck
 from index.segment import DERIVED, Segment, SegmentInfo
 from index.snapshot import codebook_path, generation_of
 from index.store import Thumbnails, read_checked, reading, sha256_of
@@ -32,6 +33,7 @@ class Findings:
     documents: set[str] = field(default_factory=set)  # whose row is damaged
     segments: dict[str, set[int]] = field(default_factory=dict)  # to be rewritten with these pages
     unreadable: set[str] = field(default_factory=set)  # segments to be given up
+    salvaged: dict[str, dict[int, Whole]] = field(default_factory=dict)  # of these, pages
     codebooks: set[int] = field(default_factory=set)
     thumbnails: set[str] = field(default_factory=set)
     words: bool = False  # the word index is to be built again
@@ -138,10 +140,30 @@ class Verifier:
                     held[info.id] = pages
             if all(info.id in held for info in infos):
                 break  # otherwise some were merged while we read them: look at what they became
+        self._salvage([info for info in infos if info.id in self._found.unreadable], held)
         stored = {
             info.id: {p: c for p, c in held[info.id].items() if c not in deleted} for info in infos
         }
         self._account(recorded, stored)
+
+    def _salvage(self, infos: list[SegmentInfo], held: dict[str, dict[int, int]]) -> None:
+        """Look for whole pages in segments that cannot be opened, and add them to those held."""
+        wrecks = {info.id: Wreck(self._folder, info, self._codec.record_bytes) for info in infos}
+        with self._database.view() as sql:
+            rows = (
+                sql.execute("SELECT id, content, n_vectors FROM pages").fetchall() if infos else []
+            )
+        lost = {page: Recorded(content, n_vectors) for page, content, n_vectors in rows}
+        for pages in held.values():
+            for page in pages:
+                lost.pop(page, None)
+        n_damaged = len(wrecks) + len(self._found.segments)
+        for name, wreck in sorted(wrecks.items(), key=lambda each: not each[1].knows_its_pages):
+            found = wreck.whole_pages(lost, alone=n_damaged == 1)
+            held[name] = {page: whole.content for page, whole in found.items()}
+            self._found.salvaged[name] = found
+            for page in found:
+                del lost[page]
 
     def _account(self, recorded: dict[int, int], held: dict[str, dict[int, int]]) -> None:
         """Compare pages (id → content) with those that have vectors, by segment."""
@@ -156,6 +178,9 @@ class Verifier:
         found.pages |= lost
         found.strays |= {stored[page] for page in strays}
         gone = found.pages | strays
+        for whole in found.salvaged.values():
+            for page in gone & whole.keys():
+                del whole[page]
         for segment, pages in held.items():
             is_readable = segment not in found.unreadable
             if is_readable and (segment in found.segments or not gone.isdisjoint(pages)):

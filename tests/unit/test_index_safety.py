@@ -480,8 +480,11 @@ def test_damaged_bytes_are_found_in_many_places(built, tmp_path):
         ("segments/*/codes.npy", 0),
         ("segments/*/residuals.npy", 0),
         ("segments/*/vectors.bin", 1),
-        ("segments/*/pages.npy", 2),
-        ("segments/*/manifest.json", 2),
+        ("segments/*/pages.npy", 0),
+        ("segments/*/contents.npy", 0),
+        ("segments/*/offsets.npy", 0),
+        ("segments/*/crc.npy", 0),
+        ("segments/*/manifest.json", 0),
         ("images/*/*.webp", 1),
     ],
 )
@@ -532,6 +535,91 @@ def shown(page_index, name="a.pdf"):
     seen, read = ({hit.page for hit in hits} for hits in found)
     assert seen == read
     return seen
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """One segment of five documents, one of them removed, and a smaller one."""
+    folder = tmp_path_factory.mktemp("uneven") / "index"
+    with PageIndex.open(folder, SETTINGS, writable=True, tuning=Tuning(dead_share=1)) as page_index:
+        for seed in range(1, 6):
+            put(page_index, f"{seed}.pdf", seed=seed, n_pages=4)
+        page_index.commit()
+        put(page_index, "late.pdf", seed=9)
+        page_index.commit()
+        page_index.remove("3.pdf")
+    return folder
+
+
+def names_and_pages(folder):
+    with PageIndex.open(folder) as reader:
+        assert reader.verify().clean
+        hits = reader.search(99, vectors=page(2, 3).vectors, mode="visual", exact=True)
+        return {(hit.document, hit.page): round(hit.score, 5) for hit in hits}
+
+
+FILES = ["manifest.json", "pages.npy", "contents.npy", "offsets.npy", "crc.npy"]
+HOW = {
+    "flipped": lambda path, generator: flip(path, int(generator.integers(path.stat().st_size))),
+    "its last number flipped": lambda path, _: flip(path, -8),
+    "cut": lambda path, generator: os.truncate(path, int(generator.integers(path.stat().st_size))),
+    "gone": lambda path, _: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_description_of_a_segment_costs_no_page(uneven, tmp_path, name, how):
+    before = names_and_pages(uneven)
+    for attempt in range(3):
+        copy = tmp_path / str(attempt)
+        shutil.copytree(uneven, copy)
+        HOW[how](sorted(copy.glob(f"segments/*/{name}"))[0], np.random.default_rng(attempt))
+        with PageIndex.open(copy, SETTINGS, writable=True) as page_index:
+            assert not page_index.verify().clean
+            assert page_index.mend() == ()
+        assert names_and_pages(copy) == before
+        assert not list(copy.glob("segments/lost-*"))
+
+
+@pytest.mark.parametrize("change", [-1, -100, 1])
+def test_vectors_of_another_length_cost_only_the_pages_that_are_not_whole(
+    uneven, tmp_path, change, caplog
+):
+    """And what is left of the others stays, where the file that they were read from is gone."""
+    before, copy = names_and_pages(uneven), tmp_path / "copy"
+    shutil.copytree(uneven, copy)
+    path = sorted(copy.glob("segments/*/vectors.bin"))[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:change] if change < 0 else data + b"0")
+    with PageIndex.open(copy, SETTINGS, writable=True) as page_index:
+        assert page_index.mend() == (("5.pdf",) if change < 0 else ())
+    after = names_and_pages(copy)
+    assert after.items() <= before.items()
+    assert before.keys() - after.keys() <= {("5.pdf", number) for number in range(1, 5)}
+    assert len(after) >= len(before) - (0 if change > 0 else 1 if change == -1 else 4)
+    aside = copy / "segments" / f"lost-{path.parent.name}"
+    assert (aside / "vectors.bin").exists() == (change < 0)
+    assert (f"{aside}: pages of it could not be recovered" in caplog.text) == (change < 0)
+    with PageIndex.open(copy, SETTINGS, writable=True) as page_index:
+        page_index.compact()
+        assert page_index.verify().clean
+    assert (aside / "vectors.bin").exists() == (change < 0)
+
+
+def test_two_damaged_segments_never_exchange_their_pages(uneven, tmp_path):
+    """Where it is not sure whose vectors they are, pages are given up rather than confused."""
+    before = names_and_pages(uneven)
+    for attempt in range(20):
+        copy, generator = tmp_path / str(attempt), np.random.default_rng(attempt)
+        shutil.copytree(uneven, copy)
+        for folder in copy.glob("segments/*"):
+            for name in generator.choice(FILES, 2, replace=False):
+                HOW[str(generator.choice(list(HOW)))](folder / name, generator)
+        with PageIndex.open(copy, SETTINGS, writable=True) as page_index:
+            page_index.mend()
+        after = names_and_pages(copy)
+        assert after.items() <= before.items()
 
 
 def damaged_vectors(folder):
