@@ -17,7 +17,7 @@ from ui.api_page import api_page
 from ui.errors import OUR_FAULT, ExpectedError, NotAllowed, ServerError, error_body, public
 from ui.requests import Finished, SearchRequest
 from ui.service import Service
-from ui.streaming import events
+from ui.streaming import events, kept_alive
 from ui.wire import (
     AskBody,
     Mode,
@@ -144,9 +144,16 @@ def _questions(service: Service) -> APIRouter:
                 if isinstance(event, Finished):
                     return JSONResponse(answer_json(event.answer))
             return JSONResponse({"error": "the client is gone"}, 408)
-        return StreamingResponse(await begun(_server_sent(stream)), media_type="text/event-stream")
+        return await event_stream(_server_sent(stream))
 
     return router
+
+
+async def event_stream(lines: AsyncIterator[str]) -> StreamingResponse:
+    """Return the answer that lines of events make; what fails before the first has its own."""
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    sent = kept_alive(await begun(lines))
+    return StreamingResponse(sent, media_type="text/event-stream", headers=headers)
 
 
 async def begun(lines: AsyncIterator[str]) -> AsyncIterator[str]:

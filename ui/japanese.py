@@ -20,6 +20,8 @@ _LINES: tuple[tuple[str, str], ...] = (
      "順番待ちが長すぎました。後でもう一度お試しください"),
     (r"(\d+) questions are waiting already; try again in a minute",
      "すでに{0}件の質問が待っています。1分ほどしてからもう一度お試しください"),
+    (r"(\d+) of your questions are waiting already; try again when one is answered",
+     "すでにあなたの質問が{0}件待っています。どれかの回答が済んでからもう一度お試しください"),
     (r"documents are being added(?: or removed| already)?; wait until that is done",
      "文書の追加または削除の途中です。終わるまでお待ちください"),
     (r"nothing is indexed yet; add documents first",

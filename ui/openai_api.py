@@ -12,14 +12,14 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from rag.answer import Answer, Turn
 from rag.errors import UsageError
 from rag.words import QUOTED_HINT, QUOTED_NOTE, in_language_of
-from ui.api import ERRORS, begun, client_of
+from ui.api import ERRORS, client_of, event_stream
 from ui.errors import openai_error
 from ui.requests import AskRequest, Event, Finished, Piece, ServiceLimits
 from ui.service import Service
@@ -128,8 +128,7 @@ def install(app: FastAPI, service: Service) -> None:
         stream = events(service, asked, request.is_disconnected)
         if body.stream:
             has_usage = body.stream_options is not None and body.stream_options.include_usage
-            chunks = await begun(made.chunks(stream, has_usage))
-            return StreamingResponse(chunks, media_type="text/event-stream")
+            return await event_stream(made.chunks(stream, has_usage))
         async for event in stream:
             if isinstance(event, Finished):
                 return JSONResponse(made.whole(event.answer))

@@ -1,6 +1,7 @@
 """The Ask tab: question, pages found, streamed answer, page viewer. Layout and wiring only."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ui import handlers
 from ui.handlers import Form, Selection
 from ui.look import I18N, language, panel, visitor
 from ui.service import Service
+from ui.streaming import in_own_thread
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -76,14 +78,18 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any], C
             halt(request)
         return *_buttons(is_running=True), no_page(request, question)
 
-    def ask(request: gr.Request, past: Any, *filled: Any) -> Iterator[Any]:  # noqa: ANN401
+    async def ask(request: gr.Request, past: Any, *filled: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         key = str(request.session_hash)
         running[key] = own = Cancellation()
         form = replace(Form(*filled), client=visitor(request))
+        asked = in_own_thread(
+            lambda: handlers.ask(service, form, past, language(request), own), own
+        )
         try:
-            for shown in handlers.ask(service, form, past, language(request), own):
-                parts = [gr.skip() if part is None else part for part in shown]
-                yield [*parts, *_buttons(is_running=True)]
+            async with aclosing(asked):
+                async for shown in asked:
+                    parts = [gr.skip() if part is None else part for part in shown]
+                    yield [*parts, *_buttons(is_running=True)]
         finally:
             own.cancel()
             if running.get(key) is own:

@@ -10,6 +10,7 @@ from ui.errors import RequestTimeout, ServiceBusy
 # How often a waiting request looks whether its client has gone: four times a second is nothing
 # beside an answer, and nobody notices a quarter of a second in a queue.
 LOOK_S = 0.25
+SHARE = 4  # one client takes a quarter of the places, or a busy one would shut out all others
 
 
 class Ticket:
@@ -38,7 +39,7 @@ class AnswerQueue:
             return sum(map(len, self._waiting.values()))
 
     def join(self, client: str) -> Ticket:
-        """Take a place; ServiceBusy if the line is full."""
+        """Take a place; ServiceBusy if the line is full, or full of this client's."""
         ticket = Ticket(client)
         with self._changed:
             if self._inside is None and not self._waiting:
@@ -47,6 +48,11 @@ class AnswerQueue:
             if sum(map(len, self._waiting.values())) >= self._most_waiting:
                 raise ServiceBusy(
                     f"{self._most_waiting} questions are waiting already; try again in a minute"
+                )
+            n_own = len(self._waiting.get(client, ()))
+            if n_own >= max(1, self._most_waiting // SHARE):
+                raise ServiceBusy(
+                    f"{n_own} of your questions are waiting already; try again when one is answered"
                 )
             self._waiting.setdefault(client, deque()).append(ticket)
         return ticket

@@ -318,7 +318,9 @@ class Gate:
         if given is not None:
             if self._guesses is None:
                 self._guesses = anyio.CapacityLimiter(1)  # or waiting guesses took all threads
-            user = await anyio.to_thread.run_sync(login.check, client, *given, limiter=self._guesses)
+            user = await anyio.to_thread.run_sync(
+                login.check, client, *given, limiter=self._guesses
+            )
             if user is not None:
                 scope.setdefault("state", {})["user"] = user
                 return None

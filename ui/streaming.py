@@ -3,12 +3,15 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from typing import Generic, TypeVar
 
 from rag.records import Cancellation
 from ui.requests import AskRequest, Event
 from ui.service import Service
 
+T = TypeVar("T")
+SILENCE_S = 15.0  # of an event stream; proxies wait for 30 s and more
 LOOK_S = 0.5  # how often to look whether the client is still there, also while events come
 
 
@@ -20,9 +23,9 @@ async def events(
     When the client is gone, or this is left early, the answer is cancelled, which frees the model
     within a token.
     """
-    answer = _Answer(service, request)
-    # Not the server's thread pool: waiting questions must not take the threads of searches.
-    threading.Thread(target=answer.run, name="answer", daemon=True).start()
+    cancellation = Cancellation()
+    answer = _Feed(lambda: service.ask(request, cancellation), cancellation)
+    answer.start()
     looked = time.monotonic()
     try:
         while True:
@@ -42,29 +45,96 @@ async def events(
                 raise item
             yield item
     finally:
-        answer.cancellation.cancel()
+        cancellation.cancel()
 
 
-class _Answer:
-    """One answer in the making; its events come through `queue`, None after the last."""
+async def in_own_thread(
+    produce: Callable[[], Iterator[T]], cancellation: Cancellation
+) -> AsyncGenerator[T]:
+    """Yield what a generator yields, run in a thread of its own; cancel it when this is left.
 
-    def __init__(self, service: Service, request: AskRequest) -> None:
-        self._service, self._request = service, request
+    It runs one step ahead at most, so that what is stopped stops at once.
+    """
+    feed = _Feed(produce, cancellation, n_ahead=1)
+    feed.start()
+    try:
+        while (item := await feed.queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        feed.is_left = True
+        cancellation.cancel()
+
+
+async def kept_alive(lines: AsyncIterator[str]) -> AsyncGenerator[str]:
+    """Yield lines of an event stream, and a comment wherever none has come for a while.
+
+    A question waits for minutes: a proxy, or its client, would take the silence for an end.
+    """
+    coming: asyncio.Future[str | None] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(lines, None))
+            await asyncio.wait({coming}, timeout=SILENCE_S)
+            if not coming.done():
+                yield ": wait\n\n"
+                continue
+            line, coming = coming.result(), None
+            if line is None:
+                return
+            yield line
+    finally:
+        if coming is not None:
+            coming.cancel()
+
+
+class _Feed(Generic[T]):
+    """A generator at work; what it yields comes through `queue`, None after the last.
+
+    n_ahead  steps it may be ahead; 0: any, as where a slow client must not keep the model
+    """
+
+    def __init__(
+        self, produce: Callable[[], Iterator[T]], cancellation: Cancellation, n_ahead: int = 0
+    ) -> None:
+        self._produce, self._cancellation = produce, cancellation
         self._loop = asyncio.get_running_loop()
-        self.queue: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
-        self.cancellation = Cancellation()
+        self.queue: asyncio.Queue[T | BaseException | None] = asyncio.Queue(n_ahead)
+        self.is_left = False
 
-    def run(self) -> None:
+    def start(self) -> None:
+        # Not the server's thread pool: waiting questions must not take the threads of searches.
+        threading.Thread(target=self._run, name="answer", daemon=True).start()
+
+    def _run(self) -> None:
         try:
-            for event in self._service.ask(self._request, self.cancellation):
+            for event in self._produce():
                 self._put(event)
         except BaseException as error:  # noqa: BLE001 - raised again in the loop
             self._put(error)
         else:
             self._put(None)
 
-    def _put(self, item: Event | BaseException | None) -> None:
+    def _put(self, item: T | BaseException | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(self.queue.put_nowait, item)
+            if self.queue.maxsize:
+                self._put_in_turn(item)
+            else:
+                self._loop.call_soon_threadsafe(self.queue.put_nowait, item)
         except RuntimeError:  # the loop has closed: the server is going down
-            self.cancellation.cancel()
+            self._cancellation.cancel()
+
+    def _put_in_turn(self, item: T | BaseException | None) -> None:
+        putting = self.queue.put(item)
+        try:
+            put = asyncio.run_coroutine_threadsafe(putting, self._loop)
+        except RuntimeError:
+            putting.close()
+            raise
+        while not self.is_left:
+            try:
+                return put.result(LOOK_S)
+            except TimeoutError:
+                continue
+        put.cancel()

@@ -1,5 +1,6 @@
 """Who asks through the page or MCP, and that a client that goes away ends its answer."""
 
+import asyncio
 import gc
 import threading
 import time
@@ -102,10 +103,17 @@ def test_who_asks_while_an_answer_is_written_gets_the_next_one():
     mine, other = (
         SimpleNamespace(session_hash=visit, headers={}, request=None) for visit in ("mine", "other")
     )
-    written = ask(mine, (), "total sales")
-    next(shown for shown in written if "word" in str(shown[2]))
-    begin(other, "capacity of the kettle")
-    begin(mine, " ")
-    next(written)
-    begin(mine, "capacity of the kettle")
-    assert len(list(written)) < 10
+
+    async def listen() -> int:
+        written = ask(mine, (), "total sales")
+        async for shown in written:
+            if "word" in str(shown[2]):
+                break
+        begin(other, "capacity of the kettle")
+        begin(mine, " ")
+        for _ in range(20):
+            await anext(written)
+        begin(mine, "capacity of the kettle")
+        return len([shown async for shown in written])
+
+    assert asyncio.run(listen()) < 10

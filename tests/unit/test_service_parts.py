@@ -5,6 +5,7 @@ import errno
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from rag.errors import UsageError
 from rag.ingest import IngestReport, Trouble
+from rag.records import Cancellation
 from ui import api, openai_api
 from ui.errors import OUR_FAULT, NotAllowed, NotKept, RequestTimeout, ServiceBusy, public
 from ui.heat import query_heat, words_of
@@ -32,7 +34,7 @@ from ui.security import (
     read_users,
 )
 from ui.server import ServeOptions
-from ui.streaming import events
+from ui.streaming import events, in_own_thread
 from ui.uploads import safe_name, store
 from ui.wire import status_of
 
@@ -69,6 +71,17 @@ def test_a_full_line_refuses_and_leaving_makes_room():
     third = queue.join("b")
     queue.leave(first)
     assert queue.position(third) == 0
+
+
+def test_one_client_takes_a_quarter_of_the_line():
+    queue = AnswerQueue(32)
+    tickets = [queue.join("a") for _ in range(9)]  # one of them is served
+    with pytest.raises(ServiceBusy, match="8 of your questions are waiting"):
+        queue.join("a")
+    other = queue.join("b")
+    queue.leave(tickets[0])
+    assert queue.position(other) == 1
+    queue.join("a")
 
 
 def test_positions_end_with_the_turn_the_client_or_the_time():
@@ -185,6 +198,45 @@ def test_an_answer_that_breaks_off_ends_with_an_error_event(broken, caplog):
     assert caplog.text.count("an answer broke off") == 2
     early = broken.post("/api/ask", json={"question": "at once"})
     assert (early.status_code, early.json()) == (500, {"error": OUR_FAULT})
+
+
+def test_a_stream_is_never_silent_for_long(broken, monkeypatch):
+    def slow(self, request, cancellation):
+        yield Found((), (), abstained=False, seconds=0.1)
+        time.sleep(1.0)
+        yield Piece("done")
+
+    monkeypatch.setattr("ui.streaming.SILENCE_S", 0.2)
+    monkeypatch.setattr(Broken, "ask", slow)
+    asked = {"messages": [{"role": "user", "content": "x"}], "stream": True}
+    for path, body in (("/api/ask", {"question": "x"}), ("/v1/chat/completions", asked)):
+        told = broken.post(path, json=body)
+        assert ": wait\n\n" in told.text
+        assert told.text.index(": wait") < told.text.index("done")
+        assert told.headers["cache-control"] == "no-cache"
+        assert told.headers["x-accel-buffering"] == "no"
+
+
+def test_questions_of_the_page_take_no_threads_of_the_pool(monkeypatch):
+    own, names = Cancellation(), []
+
+    def produce():
+        names.append(threading.current_thread().name)
+        yield 1
+        while not own.cancelled:
+            time.sleep(0.01)
+        names.append("ended")
+
+    async def listen():
+        async with aclosing(in_own_thread(produce, own)) as shown:
+            assert await anext(shown) == 1
+
+    asyncio.run(listen())
+    for _ in range(500):
+        if "ended" in names:
+            break
+        time.sleep(0.01)
+    assert names == ["answer", "ended"]
 
 
 def test_files_that_came_before_one_that_could_not_be_kept_are_dropped():
