@@ -10,7 +10,7 @@ import numpy as np
 
 from index import catalogue
 from index.codec import StoreCodec
-from index.database import TABLES, Database, crc_expression
+from index.database import TABLES, Database, crc_holds
 from index.errors import IndexCorrupt
 from index.opening import has_present_words
 from index.records import Damage, VerifyReport
@@ -105,9 +105,7 @@ class Verifier:
     def _check_rows(self, sql: sqlite3.Connection) -> None:
         for table in TABLES:
             key = {"pages": "id", "documents": "name", "contents": "id"}.get(table, "NULL")
-            rows = sql.execute(
-                f"SELECT {key} FROM {table} WHERE crc IS NOT {crc_expression(table)}"
-            ).fetchall()
+            rows = sql.execute(f"SELECT {key} FROM {table} WHERE NOT {crc_holds(table)}").fetchall()
             for (value,) in rows:
                 self._found.add("index.db", f"a row of {table} is damaged ({key} {value})")
                 self._note_row(table, value)
