@@ -124,7 +124,7 @@ def install(app: FastAPI, service: Service) -> None:
         """Answer the last message from the indexed pages."""
         asked = body.request(client_of(request), service.limits)
         model = body.model or await run_in_threadpool(lambda: service.model_name)
-        made = _Completion(model, str(request.base_url))
+        made = _Completion(model, _address(request))
         stream = events(service, asked, request.is_disconnected)
         if body.stream:
             has_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -135,6 +135,13 @@ def install(app: FastAPI, service: Service) -> None:
         return JSONResponse(openai_error(408, "the client is gone"), 408)
 
     app.include_router(router)
+
+
+def _address(request: Request) -> str:
+    """Return where the client reaches this server: by https where a proxy says so."""
+    scheme = request.headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
+    is_known = scheme in ("http", "https")
+    return str(request.base_url.replace(scheme=scheme) if is_known else request.base_url)
 
 
 class _Completion:

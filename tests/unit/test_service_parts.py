@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 
@@ -198,6 +198,20 @@ def test_an_answer_that_breaks_off_ends_with_an_error_event(broken, caplog):
     assert caplog.text.count("an answer broke off") == 2
     early = broken.post("/api/ask", json={"question": "at once"})
     assert (early.status_code, early.json()) == (500, {"error": OUR_FAULT})
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        (None, "http://yomu.example.org/"), ("https", "https://yomu.example.org/"),
+        ("https, http", "https://yomu.example.org/"), ("javascript", "http://yomu.example.org/"),
+    ],
+)  # fmt: skip
+def test_cited_pages_are_at_the_address_the_client_sees(said, address):
+    headers = [(b"host", b"yomu.example.org")]
+    headers += [(b"x-forwarded-proto", said.encode())] if said else []
+    scope = {"type": "http", "scheme": "http", "path": "/v1", "query_string": b"", "headers": headers}
+    assert openai_api._address(Request(scope)) == address
 
 
 def test_a_stream_is_never_silent_for_long(broken, monkeypatch):
