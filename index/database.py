@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from index.errors import IndexCorrupt, IndexFull, IndexLocked, IndexMissing, IndexReadOnly
+from index.errors import (
+    IndexCorrupt,
+    IndexFull,
+    IndexLocked,
+    IndexMissing,
+    IndexReadOnly,
+    PageIndexError,
+)
 from index.text_layer import fold
 
 # table -> columns in the order they are declared
@@ -51,6 +58,37 @@ CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
 """
 REBUILD = "delete the index folder and ingest again; the documents themselves are untouched"
 VERIFY = "`yomu verify --mend` reads what is damaged again"
+NO_LOCKS = (
+    "this file system cannot lock ({error}); keep the index on a local disk: move its folder "
+    "there, or name another --index"
+)
+# First letters of SQLite's names for errors, what each is, and what to do; the first that fits.
+COMPLAINTS: tuple[tuple[tuple[str, ...], type[PageIndexError], str], ...] = (
+    (("BUSY", "LOCKED"), IndexLocked, "busy for too long ({error}); try again"),
+    (
+        ("CANTOPEN", "READONLY", "PERM"),
+        IndexReadOnly,
+        "{error}; see who may read and write it, or name another --index",
+    ),
+    (
+        ("PROTOCOL", "IOERR_SHM", "IOERR_LOCK", "IOERR_UNLOCK", "IOERR_RDLOCK", "IOERR_CHECKRES"),
+        IndexReadOnly,
+        NO_LOCKS,
+    ),
+    (
+        ("IOERR_READ", "IOERR_SHORT_READ", "IOERR_CORRUPTFS", "IOERR_DATA"),
+        IndexCorrupt,
+        "cannot be read ({error}); see to the disk, then run `yomu verify`",
+    ),
+    (
+        ("FULL", "IOERR"),
+        IndexFull,
+        "could not write ({error}); everything committed before is safe: make room and run the "
+        "same command again",
+    ),
+    (("CORRUPT_VTAB",), IndexCorrupt, "{error}; " + VERIFY),  # words, made again from the texts
+    (("CORRUPT", "NOTADB"), IndexCorrupt, "{error}; " + REBUILD),
+)
 TO_ERASE = "words_to_erase"  # a setting that is there while words of removed pages may be
 TIMEOUT_S = 30  # how long a connection waits for others
 LOG_WAIT_MS = 1000
@@ -140,7 +178,10 @@ class Database:
     def _connect(self, writable: bool) -> sqlite3.Connection:
         if writable:
             connection = self._open(self.path.absolute().as_uri() + "?mode=rwc")
-            connection.execute("PRAGMA journal_mode=WAL")
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            if mode != "wal":
+                connection.close()
+                raise IndexReadOnly(f"{self.path}: {NO_LOCKS.format(error='no shared memory')}")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA secure_delete=ON")
             return connection
@@ -262,22 +303,12 @@ class Database:
         """Turn SQLite's complaints about the file or the disk into ours."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            name = getattr(error, "sqlite_errorname", "")
-            if _is_busy(error):
-                raise IndexLocked(f"{self.path}: busy for too long ({error}); try again") from error
-            if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
-                raise IndexReadOnly(
-                    f"{self.path}: {error}; see who may read and write it, or name another --index"
-                ) from error
-            if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-                raise IndexFull(
-                    f"{self.path}: could not write ({error}); everything committed before is "
-                    "safe: make room and run the same command again"
-                ) from error
-            raise IndexCorrupt(f"{self.path}: {error}; {REBUILD}") from error
         except (sqlite3.DatabaseError, zlib.error, UnicodeDecodeError) as error:
-            raise IndexCorrupt(f"{self.path}: {error}; {REBUILD}") from error
+            name = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_")
+            for names, kind, text in COMPLAINTS:
+                if name.startswith(names):
+                    raise kind(f"{self.path}: {text.format(error=error)}") from error
+            raise IndexCorrupt(f"{self.path}: {error}; {VERIFY}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

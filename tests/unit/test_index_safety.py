@@ -249,6 +249,48 @@ def test_a_copy_is_never_read_without_its_log(tmp_path, monkeypatch):
         assert reader.stats().pages == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "advice"),
+    [
+        ("SQLITE_CORRUPT", IndexCorrupt, "delete the index folder"),
+        ("SQLITE_NOTADB", IndexCorrupt, "delete the index folder"),
+        ("SQLITE_CORRUPT_VTAB", IndexCorrupt, "`yomu verify --mend` reads"),
+        ("SQLITE_ERROR", IndexCorrupt, "`yomu verify --mend` reads"),
+        ("SQLITE_IOERR_READ", IndexCorrupt, "cannot be read .* see to the disk"),
+        ("SQLITE_IOERR_SHORT_READ", IndexCorrupt, "cannot be read .* see to the disk"),
+        ("SQLITE_IOERR_WRITE", IndexFull, "make room"),
+        ("SQLITE_IOERR_FSYNC", IndexFull, "make room"),
+        ("SQLITE_FULL", IndexFull, "make room"),
+        ("SQLITE_PROTOCOL", IndexReadOnly, "cannot lock .* local disk"),
+        ("SQLITE_IOERR_SHMMAP", IndexReadOnly, "cannot lock .* local disk"),
+        ("SQLITE_IOERR_LOCK", IndexReadOnly, "cannot lock .* local disk"),
+        ("SQLITE_READONLY_DBMOVED", IndexReadOnly, "who may read and write"),
+        ("SQLITE_BUSY_SNAPSHOT", IndexLocked, "try again"),
+    ],
+)
+def test_only_a_database_that_is_lost_is_to_be_deleted(tmp_path, name, kind, advice):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        error = sqlite3.OperationalError("told by SQLite")
+        error.sqlite_errorname = name
+        with pytest.raises(kind, match=advice) as caught, page_index._database.errors():
+            raise error
+        assert "told by SQLite" in str(caught.value)
+
+
+def test_a_file_system_without_locks_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    class NoSharedMemory(sqlite3.Connection):
+        def execute(self, query, *values):
+            mode = query.replace("journal_mode=WAL", "journal_mode=DELETE")
+            return super().execute(mode, *values)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *a, **more: connect(*a, **more, factory=NoSharedMemory)
+    )
+    with pytest.raises(IndexReadOnly, match="local disk"):
+        PageIndex.open(tmp_path, SETTINGS, writable=True)
+
+
 # -- a disk that refuses -----------------------------------------------------------------------
 
 
