@@ -47,8 +47,11 @@ def section(kind: str, title: str, *children: str) -> str:
 
 
 def note(text: str, kind: str = "info") -> str:
-    """Return one line about what goes on; kind: info, wait, warn or error."""
-    role = "alert" if kind == "error" else "status"
+    """Return one line about what goes on; kind: info, wait, warn or error.
+
+    What is waited for is not live: it changes all the time, and would be read aloud each time.
+    """
+    role = {"error": "alert", "wait": None}.get(kind, "status")
     return tag("p", esc(text), class_=f"yomu-note yomu-{kind}", role=role)
 
 

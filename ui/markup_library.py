@@ -82,7 +82,9 @@ def _job_numbers(language: str, running: Job) -> str:
         counts.append(word(language, "job_speed", speed=f"{running.pages_per_second:.1f}"))
     if running.seconds_left is not None and not running.is_finished:
         counts.append(word(language, "job_left", left=time_text(running.seconds_left)))
-    return tag("p", esc(" · ".join(counts)), class_="yomu-hint", role="status")
+    is_live = running.is_finished  # read aloud is the end, not every number on the way
+    role = "status" if is_live else None
+    return tag("p", esc(" · ".join(counts)), class_="yomu-hint", role=role)
 
 
 def _problem(language: str, document: str, page: int | None, reason: str) -> str:
