@@ -174,6 +174,7 @@ def pull_command(
             "or `pip install -e .[build]`"
         ) from None
     from models.build.builder import BuildOptions
+    from models.folder import ModelInfo, models_home
 
     out = out or default_folder(name, target, precision)
     options = BuildOptions(
@@ -190,6 +191,12 @@ def pull_command(
             ),
         )
     _show_info(out, as_json)
+    if not as_json:
+        used = out.name if out.parent == models_home() else str(out)
+        next_one = f"yomu look --input page.png --prompt QUESTION --model {used}"
+        if "retriever" in ModelInfo.load(out).roles:  # vectors of two models do not mix
+            next_one = f"yomu ingest FOLDER --index .yomu-{out.name} --model {used}"
+        sys.stdout.write(f"Next: {next_one}\n")
 
 
 def _precisions(

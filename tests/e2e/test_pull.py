@@ -126,6 +126,19 @@ def test_a_build_for_a_gpu_is_another_folder_than_that_for_a_cpu(hub, tmp_path, 
     assert [info.precision["decoder"] for info in infos] == ["int8", "fp16", "int4"]
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("colqwen2-v1.0", "yomu ingest FOLDER --index .yomu-colqwen2-v1.0 --model colqwen2-v1.0"),
+        ("qwen2-vl-2b", "yomu look --input page.png --prompt QUESTION --model qwen2-vl-2b"),
+    ],
+)
+def test_a_pull_ends_with_the_next_command(hub, capsys, name, command):
+    with pytest.raises(SystemExit):
+        main(["models", "pull", name])
+    assert capsys.readouterr().out.endswith(f"Next: {command}\n")
+
+
 @pytest.mark.parametrize("asked", [("--target", "gpu"), ("--precision", "int4")], ids=" ".join)
 def test_a_folder_that_holds_another_build_is_not_handed_back(hub, tmp_path, capsys, asked):
     out = str(tmp_path / "out")

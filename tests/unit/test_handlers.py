@@ -360,6 +360,18 @@ def test_a_run_that_was_stopped_is_not_called_finished():
         assert "was not followed" in shown and "Remarks" in shown
 
 
+def test_a_run_is_not_read_aloud_on_its_way():
+    """Its numbers change every two seconds: a screen reader would never come to an end."""
+    running = handlers_library.look(House(progress=progress()), "en")
+    assert "of 10 pages" in running.banner
+    for html in (running.banner, running.job):
+        assert Elements(html).having("role") in ([], ["progressbar"])
+    assert 'role="status"' in handlers_library.add_files(House(), [("a.pdf", "/t/1")], "en")
+    report = IngestSummary(2, 0, 0, 1, 5, 0, 3.0)
+    done = handlers_library.look(House(progress=progress(finished=True, report=report)), "en")
+    assert "status" in Elements(done.job).having("role")
+
+
 def test_uploads_that_were_dropped_are_named():
     html = handlers_library.look(House(progress=progress(finished=True, dropped=(EVIL,))), "ja").job
     assert "保存していないもの" in html and esc(EVIL) in html and EVIL not in html
@@ -393,6 +405,8 @@ def test_documents_show_their_state_and_reasons():
     text = Elements(handlers_library.look(service, "en").documents).text
     assert "some pages failed" in text and "p. 3: took longer than 60 s" in text
     assert "could not be read" in text and "is empty" in text
+    assert "File changed (uploads: day of upload)" in text
+    assert "アップロード" in Elements(handlers_library.look(service, "ja").documents).text
 
 
 def test_what_is_unchanged_is_not_sent_again():

@@ -210,8 +210,8 @@ def test_an_answer_that_breaks_off_ends_with_an_error_event(broken, caplog):
 def test_cited_pages_are_at_the_address_the_client_sees(said, address):
     headers = [(b"host", b"yomu.example.org")]
     headers += [(b"x-forwarded-proto", said.encode())] if said else []
-    scope = {"type": "http", "scheme": "http", "path": "/v1", "query_string": b"", "headers": headers}
-    assert openai_api._address(Request(scope)) == address
+    scope = {"type": "http", "scheme": "http", "path": "/v1", "query_string": b""}
+    assert openai_api._address(Request(scope | {"headers": headers})) == address
 
 
 def test_a_stream_is_never_silent_for_long(broken, monkeypatch):
