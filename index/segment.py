@@ -53,7 +53,7 @@ Ints = NDArray[np.int64]
 # Below this many pages the centroid sets are compared directly: lists of 16 k centroids would
 # weigh more than what they find.
 MIN_POSTINGS_PAGES = 256
-SEGMENT_NAME = re.compile(rf"(?:{re.escape(TEMPORARY)})?[0-9a-f]{{24}}")
+SEGMENT_NAME = re.compile(rf"{re.escape(TEMPORARY)}.*|[0-9a-f]{{24}}")
 CODES = ("codes.npy", "code_offsets.npy")
 RESIDUALS = "residuals.npy"
 DERIVED = {*CODES, RESIDUALS, "postings.faiss"}  # made again from the vectors

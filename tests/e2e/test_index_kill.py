@@ -106,7 +106,7 @@ def test_unreported_leftovers_of_a_kill_are_swept(tmp_path):
     """A segment that was named but not recorded, as between rename and commit."""
     ingest(tmp_path, lambda *_: None)
     segments = tmp_path / "segments"
-    for name in ("0123", ".tmp-4567"):
+    for name in ("0123" * 6, ".tmp-4567"):
         (segments / name).mkdir()
         (segments / name / "vectors.bin").write_bytes(np.random.default_rng(0).bytes(99))
     (tmp_path / "codebook-99.faiss").write_bytes(b"half")
