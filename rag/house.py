@@ -1,5 +1,6 @@
 """Keeping house: what an index holds, what of it is damaged, what can go."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,16 @@ class House:
         with PageIndex.open(self.index, writable=True) as page_index:
             by_ocr = {name for name, _ in page_index.pages_by_text_class("ocr")}
             dropped = []
-            for name in page_index.mend():
+            names = page_index.mend()
+            failed: dict[str, set[int]] = defaultdict(set)
+            for each in page_index.failures():
+                if each.page is not None:
+                    failed[each.document].add(each.page)
+            for name in names:
                 record = page_index.document(name)
                 is_ocr = not by_ocr.isdisjoint((name, *record.same_as))
-                dropped.append(Dropped(record, _asked_for(page_index, record), is_ocr))
+                pages = _asked_for(page_index, record, failed[name])
+                dropped.append(Dropped(record, pages, is_ocr))
             return tuple(dropped)
 
     def stats(self) -> IndexStats:
@@ -82,14 +89,15 @@ class House:
             return before, page_index.compact()
 
 
-def _asked_for(page_index: PageIndex, record: DocumentRecord) -> tuple[PageRange, ...]:
+def _asked_for(
+    page_index: PageIndex, record: DocumentRecord, failed: set[int]
+) -> tuple[PageRange, ...]:
     """Pages a document was read for, or nothing if none was left out."""
     if not record.n_pages_stored:
         numbers = set()
     else:
         numbers = {page.number for page in page_index.pages(record.name)}
-    failed = (each for each in page_index.failures() if each.document == record.name)
-    numbers |= {each.page for each in failed if each.page is not None}
+    numbers |= failed
     return runs_of(numbers) if len(numbers) < record.n_pages else ()
 
 
