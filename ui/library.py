@@ -88,11 +88,14 @@ class Library:
         sizes = {**stats.bytes, "uploads": uploads, "total": stats.bytes["total"] + uploads}
         return stats.documents, stats.pages, sizes
 
-    def documents(self) -> tuple[tuple[DocumentRecord, ...], list[Failure]]:
-        """Return the documents, without where they lie, and what could not be read of them."""
+    def documents(self, pattern: str = "*") -> tuple[tuple[DocumentRecord, ...], list[Failure]]:
+        """Return the documents whose name matches a glob, and what could not be read of them.
+
+        Nothing says where they lie.
+        """
         with for_clients():
             try:
-                records, failures = self._pipeline.house.documents()
+                records, failures = self._pipeline.house.documents(pattern)
             except IndexMissing:
                 return (), []
         return (

@@ -17,16 +17,19 @@ from ui.errors import ExpectedError, public
 from ui.requests import AskRequest, Finished, SearchRequest
 from ui.service import Service
 from ui.streaming import events
-from ui.wire import answer_json, result_json
+from ui.wire import answer_json, document_json, result_json
 
 PATH = "/tools"  # the MCP endpoint is at /tools/gradio_api/mcp/
 
 
 def build_tools(service: Service) -> gr.Blocks:
-    """Return the three tools: search_pages, ask_documents, read_page."""
+    """Return the tools: search_pages, ask_documents, read_page, list_documents."""
 
     def search_pages(query: str, top_k: int = 5, document: str = "") -> str:
-        """Find the pages of the indexed documents that answer a question.
+        """Find the pages of the indexed documents that answer a question, best first.
+
+        Where `answered` is false, no page answers it, and the nearest ones are given all the same.
+        `score` is the estimated probability, from 0 to 1, that the page answers the question.
 
         Args:
             query: the question, or words to look for
@@ -39,7 +42,11 @@ def build_tools(service: Service) -> gr.Blocks:
         return _json(result_json(found))
 
     async def ask_documents(request: gr.Request, question: str, document: str = "") -> str:
-        """Answer a question from the page images of the indexed documents, with its pages.
+        """Answer a question from the indexed documents, with the pages it was read from.
+
+        The answer is written from the page images by a full model; the small one that is shipped
+        quotes the text of the pages, word for word, and `notes` says so. Where `abstained` is true,
+        no page answers it.
 
         Args:
             question: what to answer
@@ -59,6 +66,10 @@ def build_tools(service: Service) -> gr.Blocks:
     def read_page(document: str, page: int = 1) -> str:
         """Return the text of a page as its text layer or OCR has it.
 
+        `source` says how far to trust it: "healthy", a text layer that reads well; "thin", one of
+        few words, where the page shows more; "garbage", one that is not what the page shows;
+        "ocr", read by OCR; "missing", no text, and only the page's image can be asked about.
+
         Args:
             document: name of the document, as search_pages gives it
             page: number of the page, from 1
@@ -69,9 +80,21 @@ def build_tools(service: Service) -> gr.Blocks:
             {"document": document, "page": page, "text": record.text, "source": record.text_class}
         )
 
+    def list_documents(document: str = "") -> str:
+        """List the indexed documents: name, pages, size, date, language, and whether all was read.
+
+        `status` is "complete", "damaged" (some pages failed), "partial" or "failed".
+
+        Args:
+            document: only documents whose name matches this glob; empty for all
+        """
+        with _told():
+            records, _ = service.library.documents(document or "*")
+        return _json({"documents": [document_json(each) for each in records]})
+
     blocks: gr.Blocks
     with gr.Blocks(title="Yomu", analytics_enabled=False) as blocks:
-        for tool in (search_pages, ask_documents, read_page):
+        for tool in (search_pages, ask_documents, read_page, list_documents):
             # not queued: Gradio would call itself over HTTP, through our own log-in
             api(tool, api_name=tool.__name__, queue=False)
     return blocks

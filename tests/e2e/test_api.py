@@ -312,16 +312,24 @@ async def with_tools(url, work):
 
 def test_mcp_client(served):
     async def work(session):
-        tools = {each.name for each in (await session.list_tools()).tools}
+        tools = {each.name: each.description for each in (await session.list_tools()).tools}
         found = await session.call_tool("search_pages", {"query": "kettle", "top_k": 2})
         asked = await session.call_tool("ask_documents", {"question": KETTLE})
         arguments = {"document": "kettle-manual.pdf", "page": 1}
         read = await session.call_tool("read_page", arguments)
         wrong = await session.call_tool("read_page", {"document": "/etc/passwd", "page": 1})
-        return tools, found, asked, read, wrong
+        listed = await session.call_tool("list_documents", {"document": "kettle*"})
+        return tools, found, asked, read, wrong, listed
 
-    tools, found, asked, read, wrong = asyncio.run(with_tools(served.url, work))
-    assert tools == {"search_pages", "ask_documents", "read_page"}
+    tools, found, asked, read, wrong, listed = asyncio.run(with_tools(served.url, work))
+    assert tools.keys() == {"search_pages", "ask_documents", "read_page", "list_documents"}
+    assert "Where `answered` is false" in tools["search_pages"]
+    assert "`notes` says so" in tools["ask_documents"]
+    for source in ("healthy", "thin", "missing", "garbage", "ocr"):
+        assert f'"{source}"' in tools["read_page"]
+    (own,) = json.loads(listed.content[0].text)["documents"]
+    assert (own["document"], own["n_pages"], own["status"]) == ("kettle-manual.pdf", 2, "complete")
+    assert "source" not in own
     hits = json.loads(found.content[0].text)["hits"]
     assert hits[0]["document"] == "kettle-manual.pdf"
     assert json.loads(asked.content[0].text)["citations"][0]["document"] == "kettle-manual.pdf"
