@@ -167,6 +167,13 @@ class Pipeline:
         tokens = settings.max_visual_tokens or (stored.max_visual_tokens if stored else None)
         return ModelEncoder(model, settings.device, settings.threads, tokens)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the model is the one that ships, by its name or by its path."""
+        from models.folder import EMBEDDED
+
+        return self.encoder.folder.resolve() == EMBEDDED.resolve()
+
     def check_model(self) -> None:
         """Raise IndexMismatch where the index was made with another model; opens no model.
 

@@ -43,6 +43,7 @@ HERE = {
     "give its password by --password or --password-file": "type its password and read it again",
     "`yomu list` says why": "the Library tab says why",
     "理由は`yomu list`で分かります": "理由は「文書」タブで分かります",
+    "; `yomu list` shows all, `yomu ingest` adds some": "; the Library tab shows all and adds some",
     "`yomu list` shows the names": "the Library tab shows the names",
     "`yomu ingest` reads it anew": "read it again",
     "wait for it (--wait) or stop it": "wait until it is done",

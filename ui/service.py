@@ -113,7 +113,6 @@ class Service:
 
     def status(self) -> ServiceStatus:
         """Say how the server is; an index that does not exist yet has no documents."""
-        name = self._model_name()
         device = precision = ""
         if self._state == "ready":
             engine = self._pipeline.encoder.engine
@@ -131,7 +130,7 @@ class Service:
             state=self._state,
             reason=self._reason,
             model=self.model_name,
-            is_embedded=name == DEFAULT_MODEL,
+            is_embedded=self._is_embedded(),
             device=device,
             precision=precision,
             index=self.settings.index.absolute().name,
@@ -154,6 +153,12 @@ class Service:
         except ModelError:
             pass  # its folder has gone since it was opened
         return ""
+
+    def _is_embedded(self) -> bool:
+        try:
+            return self._pipeline.is_embedded
+        except ExpectedError:  # no such model, or an index that cannot be read
+            return self._model_name() == DEFAULT_MODEL
 
     @property
     def model_name(self) -> str:

@@ -15,7 +15,7 @@ from rag.house import House
 from rag.records import DocumentUnknown, Filters, IndexLocked, IndexMismatch, IndexMissing
 from rag.settings import Settings
 from tests import odd_files as odd
-from tests.e2e.conftest import SAMPLES
+from tests.e2e.conftest import ROOT, SAMPLES
 from tests.e2e.test_ask import answer_from
 from ui.errors import NotAllowed, NotReady, RequestTimeout, ServiceBusy
 from ui.requests import (
@@ -360,6 +360,13 @@ def test_an_index_of_another_model_is_named_by_the_status(make, both_roles, tmp_
     assert service._pipeline._retired == []  # nor does it keep an open file for each try
     shutil.rmtree(tmp_path / "index")
     assert service.status().index_error == ""
+
+
+def test_the_model_that_ships_is_known_by_its_path_as_well(tmp_path):
+    by_path = str(ROOT / "models/../models/embedded")
+    for model, is_it in (("embedded", True), (by_path, True), ("gone", False)):
+        service = Service(Settings(index=tmp_path / "none", model=model), ServiceLimits(), ())
+        assert service.status().is_embedded is is_it
 
 
 def test_an_index_that_is_deleted_no_longer_answers(make, samples_index, tmp_path):

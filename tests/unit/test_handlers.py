@@ -336,6 +336,14 @@ def test_an_index_that_cannot_be_read_is_said_in_the_head():
     assert "No documents yet" not in found.banner
 
 
+@pytest.mark.parametrize("what", ["no document matches 'x*'", "the index .yomu holds no document"])
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_where_nothing_is_to_look_at_the_page_names_its_own_tab(what, language):
+    said = reason(f"{what}; `yomu list` shows all, `yomu ingest` adds some", language)
+    assert "yomu list" not in said and "yomu ingest" not in said
+    assert language == "ja" or said.endswith("; the Library tab shows all and adds some")
+
+
 def test_an_index_of_another_model_is_said_without_the_command_line():
     house = House()
     house.index_error = (
