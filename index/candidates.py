@@ -103,8 +103,11 @@ def invert(postings: Postings, n_pages: int) -> PageCodes:
     return PageCodes(ids[np.argsort(rows, kind="stable")], offsets)
 
 
-def write_postings(path: Path, codes: PageCodes, n_centroids: int) -> None:
-    """Write the inverted lists of a segment as a FAISS IVF file without vectors or centroids."""
+def postings_file(codes: PageCodes, n_centroids: int) -> memoryview:
+    """Return the inverted lists of a segment as a FAISS IVF file without vectors or centroids.
+
+    The caller writes it: of a disk that is full FAISS says nothing that could be told apart.
+    """
     rows = np.repeat(np.arange(len(codes.offsets) - 1), np.diff(codes.offsets))
     order = np.argsort(codes.ids, kind="stable")
     rows = np.ascontiguousarray(rows[order])
@@ -120,7 +123,8 @@ def write_postings(path: Path, codes: PageCodes, n_centroids: int) -> None:
             part = np.ascontiguousarray(rows[start:end])
             lists.add_entries(number, len(part), faiss.swig_ptr(part), faiss.swig_ptr(nothing))
     ivf.ntotal, ivf.is_trained = len(rows), True
-    faiss.write_index(ivf, str(path))
+    data: memoryview = faiss.serialize_index(ivf).data
+    return data
 
 
 def _pairs(bounds: Ints) -> Iterable[tuple[int, int]]:

@@ -33,7 +33,7 @@ from typing import Any, BinaryIO, Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from index.candidates import PageCodes, Postings, invert, write_postings
+from index.candidates import PageCodes, Postings, invert, postings_file
 from index.codebook import Codebook
 from index.codec import Bytes, StoreCodec
 from index.errors import IndexCorrupt
@@ -159,10 +159,8 @@ class SegmentWriter:
         for name, array in self._arrays().items():
             files[name] = self._write(name, _npy(array))
         if self._codebook is not None and self._has_postings:
-            path = self._temporary / "postings.faiss"
-            write_postings(path, self._page_codes(), self._codebook.n_centroids)
-            fsync_file(path)
-            files[path.name] = FileInfo(bytes=path.stat().st_size, sha256=sha256_of(path))
+            postings = postings_file(self._page_codes(), self._codebook.n_centroids)
+            files["postings.faiss"] = self._write("postings.faiss", postings)
         version = self._codebook.version if self._codebook is not None else None
         n_pages, n_vectors = len(self._pages), sum(self._lengths)
         manifest = {
@@ -202,7 +200,7 @@ class SegmentWriter:
     def _page_codes(self) -> PageCodes:
         return PageCodes.of([self._codes[row].ids for row in range(len(self._pages))])
 
-    def _write(self, name: str, data: bytes) -> FileInfo:
+    def _write(self, name: str, data: bytes | memoryview) -> FileInfo:
         path = self._temporary / name
         path.write_bytes(data)
         fsync_file(path)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.candidates import PageCodes, Postings, invert, write_postings
+from index.candidates import PageCodes, Postings, invert, postings_file
 from index.codebook import Codebook, suitable_centroids
 from index.codec import FilterCodec, Fp16, Int8
 from index.errors import ShapeMismatch
@@ -175,7 +175,7 @@ def test_postings_and_codes_give_the_same_centroid_scores(n_pages, n_probe, seed
     np.testing.assert_allclose(probe.score_by_codes(codes), wanted, atol=1e-5)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "postings.faiss"
-        write_postings(path, codes, 12)
+        path.write_bytes(postings_file(codes, 12))
         postings = Postings(path)
         by_postings = probe.score_by_postings(postings, n_pages)
         again = invert(postings, n_pages)

@@ -349,6 +349,28 @@ def test_a_database_that_cannot_grow_loses_nothing(tmp_path):
         assert page_index.verify().clean
 
 
+def test_a_disk_that_is_full_of_postings_puts_off_the_merge(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(segment, "MIN_POSTINGS_PAGES", 10)
+    write = Path.write_bytes
+
+    def full(path, data):
+        if path.name == "postings.faiss":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=EAGER) as page_index:
+        for seed in range(9):
+            put(page_index, f"{seed}.pdf", seed=seed)
+            page_index.commit()
+        assert "upkeep was put off" in caplog.text
+        with pytest.raises(IndexFull, match="everything committed before is safe"):
+            page_index.compact()
+        monkeypatch.undo()
+        assert page_index.stats().pages == 27
+        assert page_index.verify().clean
+
+
 FILE_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
