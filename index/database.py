@@ -5,12 +5,15 @@ of its columns (SQLite has no checksums of its own), computed by the database wh
 written and compared by `verify` and wherever a row decides what a person is shown.
 """
 
+import os
+import shutil
 import sqlite3
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from urllib.parse import quote
 
 from index.errors import (
@@ -21,6 +24,7 @@ from index.errors import (
     IndexReadOnly,
     PageIndexError,
 )
+from index.store import TEMPORARY
 from index.text_layer import fold
 
 # table -> columns in the order they are declared
@@ -92,6 +96,7 @@ COMPLAINTS: tuple[tuple[tuple[str, ...], type[PageIndexError], str], ...] = (
 TO_ERASE = "words_to_erase"  # a setting that is there while words of removed pages may be
 TIMEOUT_S = 30  # how long a connection waits for others
 LOG_WAIT_MS = 1000
+COPY_IN_MEMORY_BYTES = 64 << 20
 READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
 COMPLETE = ("healthy", "ocr")  # text that says what the page shows; thin text does not
 
@@ -288,15 +293,36 @@ class Database:
             self.sql.execute(f"PRAGMA busy_timeout = {1000 * TIMEOUT_S}")
 
     @contextmanager
-    def copy_in_memory(self) -> Iterator[sqlite3.Connection]:
-        """Copy the database for checks that a read-only connection may not run."""
-        copy = self._open("file::memory:")
-        try:
+    def copy(self) -> Iterator[sqlite3.Connection]:
+        """Copy the database for checks that a read-only connection may not run.
+
+        A large one into a file, which the next writer sweeps if this process is killed.
+        """
+        with ExitStack() as stack:
+            address = "file::memory:"
+            query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            (n_bytes,) = self.sql.execute(query).fetchone()
+            if n_bytes > COPY_IN_MEMORY_BYTES:
+                place = self._place_for(int(n_bytes))
+                folder = TemporaryDirectory(  # another process may sweep it
+                    prefix=f"{TEMPORARY}verify-", dir=place, ignore_cleanup_errors=True
+                )
+                address = Path(stack.enter_context(folder), "copy.db").absolute().as_uri()
+            copy = stack.enter_context(closing(self._open(address)))
             with self._unchanged():
                 self.sql.backup(copy)
             yield copy
-        finally:
-            copy.close()
+
+    def _place_for(self, n_bytes: int) -> Path:
+        """Return a folder with room for a copy; raises IndexFull."""
+        places = [self.path.parent, Path(gettempdir())]
+        for place in places:
+            if os.access(place, os.W_OK) and shutil.disk_usage(place).free > 2 * n_bytes:
+                return place
+        raise IndexFull(
+            f"{self.path}: no room for a copy to check its words: {n_bytes >> 19} MiB in "
+            f"{' or '.join(map(str, places))}; make room and run the same command again"
+        )
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -19,6 +19,11 @@ from index.segment import DERIVED, Segment, SegmentInfo
 from index.snapshot import codebook_path, generation_of
 from index.store import Thumbnails, read_checked, reading, sha256_of
 
+# What SQLite says of the disk or of others, which is nothing about the words.
+NOT_RUN = tuple(
+    f"SQLITE_{name}" for name in ("READONLY", "CANTOPEN", "FULL", "IOERR", "BUSY", "LOCKED")
+)
+
 
 @dataclass
 class Findings:
@@ -321,24 +326,24 @@ def words_are_whole(database: Database) -> bool:
     """Compare the word index with the texts it was made from.
 
     FTS5 does this by a command that looks like a write, so a connection that may only read works
-    on a copy in memory.
+    on a copy.
     """
-    check = "INSERT INTO word_index(word_index, rank) VALUES('integrity-check', 1)"
-    try:
-        database.sql.execute(check)
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
-            with database.copy_in_memory() as copy:
-                return _passes(copy, check)
-        return False
-    except sqlite3.DatabaseError:
-        return False
-    return True
+    with database.errors():
+        try:
+            return _passes(database.sql)
+        except sqlite3.OperationalError as error:
+            if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+                raise
+        with database.copy() as copy:
+            return _passes(copy)
 
 
-def _passes(sql: sqlite3.Connection, check: str) -> bool:
+def _passes(sql: sqlite3.Connection) -> bool:
+    """Run the check; raises where it could not be run to its end."""
     try:
-        sql.execute(check)
-    except sqlite3.DatabaseError:
+        sql.execute("INSERT INTO word_index(word_index, rank) VALUES('integrity-check', 1)")
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(NOT_RUN):
+            raise
         return False
     return True

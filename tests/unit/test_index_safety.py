@@ -904,6 +904,34 @@ def test_checksums_of_rows_depend_on_no_version_of_python(tmp_path, monkeypatch,
         assert crc == crc_again == zlib.crc32(ascii(tuple(row)).encode())
 
 
+def test_words_of_a_large_index_are_checked_without_a_copy_in_memory(built, tmp_path, monkeypatch):
+    copy, opened, open_as_is = tmp_path / "copy", [], Database._open
+    shutil.copytree(built, copy)
+
+    def watched(address):
+        opened.append(address)
+        return open_as_is(address)
+
+    monkeypatch.setattr(database, "COPY_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(Database, "_open", staticmethod(watched))
+    with PageIndex.open(copy) as reader:
+        assert reader.verify().clean
+        assert [address for address in opened if "/.tmp-verify-" in address] == opened[1:]
+        assert not any("memory" in address for address in opened)
+        assert not list(copy.glob(".tmp-*"))
+        usage = Mock(return_value=Mock(free=1))
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        with pytest.raises(IndexFull, match=f"no room .* in {copy} or /.*; make room"):
+            reader.verify()
+    with PageIndex.open(copy, SETTINGS, writable=True) as page_index:
+        page_index._database.sql.execute(
+            "INSERT INTO word_index(word_index, rowid, body) VALUES('delete', 1, 'common')"
+        )
+    monkeypatch.setattr(shutil, "disk_usage", Mock(return_value=Mock(free=1 << 40)))
+    with PageIndex.open(copy) as reader:
+        assert "word index" in reader.verify().damage[0].reason
+
+
 def test_damaged_words_are_made_again(built, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
