@@ -58,7 +58,7 @@ from index.records import (
 )
 from index.statistics import measure
 from index.store import allow_open_files, disk_errors, lock_for_writing
-from index.upkeep import Upkeep
+from index.upkeep import KNOWN_TO_COMPACT, KNOWN_TO_MAINTAIN, Upkeep
 from index.verify import Verifier
 from index.writer import Writer
 
@@ -294,10 +294,10 @@ class PageIndex:
             self._tidy(self._tuning.merge_now_pages)
         return n_pages
 
-    def _tidy(self, most_pages: int) -> None:
+    def _tidy(self, most_pages: int, least_known: float | None = None) -> None:
         """Renew the codebook and merge where it is due; a failure costs nothing but speed."""
         try:
-            if self._upkeep.renew_codebook(self._finder.snapshot()):
+            if self._upkeep.renew_codebook(self._finder.snapshot(), least_known):
                 self._writer.codebook = self._upkeep.codebook
             self._merge_due(most_pages)
         except PageIndexError as error:
@@ -314,9 +314,12 @@ class PageIndex:
         return self._writer.n_buffered
 
     def compact(self) -> IndexStats:
-        """Rewrite segments without removed pages, renew the codebook, shrink the database."""
+        """Rewrite segments without removed pages, shrink the database.
+
+        The codebook is trained anew where a fifth of the pages came after its training.
+        """
         self.commit()
-        if self._upkeep.renew_codebook(self._finder.snapshot()):
+        if self._upkeep.renew_codebook(self._finder.snapshot(), KNOWN_TO_COMPACT):
             self._writer.codebook = self._upkeep.codebook
         for group in self._upkeep.everything(self._finder.snapshot()):
             self._upkeep.merge(self._finder.snapshot(), group)
@@ -330,7 +333,7 @@ class PageIndex:
     def maintain(self) -> None:
         """Do what `compact` does, but only where it pays now; call at the end of an ingest."""
         self.commit()
-        self._tidy(self._tuning.max_segment_pages)
+        self._tidy(self._tuning.max_segment_pages, KNOWN_TO_MAINTAIN)
         for group in self._upkeep.outdated(self._finder.snapshot()):
             self._upkeep.merge(self._finder.snapshot(), group)
         snapshot = self._finder.snapshot()

@@ -860,6 +860,33 @@ def test_a_lost_codebook_is_made_again_by_one_rewriting(built, tmp_path, how):
     assert answers_of(copy)[1] == answers_of(built)[1]
 
 
+@pytest.mark.parametrize(
+    ("way", "n_new", "expected"),
+    [
+        ("maintain", 2, 1),
+        ("maintain", 3, 2),
+        ("compact", 1, 2),
+        ("compact", 0, 1),
+        ("commit", 4, 1),
+    ],
+)
+def test_a_codebook_of_pages_that_are_gone_is_trained_anew(tmp_path, way, n_new, expected):
+    """Its centroids are near to nothing that is there, so that candidates are drawn at random."""
+    tuning = Tuning(exact_pages=4, train_pages=8, retrain_growth=99)
+    with PageIndex.open(tmp_path, SETTINGS, writable=True, tuning=tuning) as page_index:
+        for seed in range(4):
+            put(page_index, f"{seed}.pdf", seed=seed)
+        page_index.commit()
+        page_index.maintain()
+        assert set(codebooks_of(tmp_path).values()) == {1}
+        for seed in range(n_new):
+            put(page_index, f"{seed}.pdf", seed=seed + 50)
+        page_index.commit()
+        if way != "commit":
+            getattr(page_index, way)()
+    assert set(codebooks_of(tmp_path).values()) == {expected}
+
+
 def test_a_codebook_that_cannot_be_read_now_costs_nothing(built, tmp_path, monkeypatch):
     copy, real = tmp_path / "copy", Path.read_bytes
     shutil.copytree(built, copy)
