@@ -3,6 +3,7 @@
 from index.errors import (
     DocumentUnknown,
     FilterError,
+    IndexFull,
     IndexLocked,
     IndexMismatch,
     IndexMissing,
@@ -20,6 +21,7 @@ __all__ = [
     "FilterError",
     "Filters",
     "Floats",
+    "IndexFull",
     "IndexLocked",
     "IndexMismatch",
     "IndexMissing",

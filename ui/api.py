@@ -40,8 +40,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "The request cannot be meant", 403: "Not accepted by this server",
         404: "No such document, or nothing indexed",
         409: "The index is being written to, or of another model",
-        429: "Busy; try again later", 500: "Our bug; the server's log has it",
-        503: "The model is not open", 507: "No room for a file",
+        429: "Busy; try again later", 500: "A damaged index or model, or our bug",
+        503: "The model is not open", 507: "The disk is full",
     }.items()
 }  # fmt: skip
 SSE: dict[int | str, dict[str, Any]] = {
