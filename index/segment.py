@@ -23,6 +23,7 @@ import shutil
 import time
 import weakref
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,16 +37,17 @@ from numpy.typing import NDArray
 from index.candidates import PageCodes, Postings, invert, postings_file
 from index.codebook import Codebook
 from index.codec import Bytes, StoreCodec
-from index.errors import IndexCorrupt
+from index.errors import IndexCorrupt, TooManyFiles
 from index.records import FORMAT_VERSION
 from index.store import (
+    CHUNK,
     TEMPORARY,
     damaged,
     fsync_file,
     fsync_folder,
+    no_more_files,
     read_checked,
     reading,
-    sha256_of,
 )
 
 Ints = NDArray[np.int64]
@@ -247,19 +249,27 @@ class Segment:
             raise IndexCorrupt(damaged(path, f"{size} bytes instead of {wanted}"))
         return descriptor
 
-    def _checked_path(self, name: str) -> Path:
-        """Path of a derived file by its open descriptor; raises IndexCorrupt if it is damaged.
+    def _read_derived(self, name: str) -> Iterator[bytes]:
+        """Read a derived file by its open descriptor; raises IndexCorrupt if it is damaged.
 
-        The file's own name may be gone since a merge; the file is there while it is open.
+        The file's own name may be gone since a merge; the file is there while it is open. Never
+        opened anew: on macOS /dev/fd/N shares its place with N and with whoever reads there, too.
         """
-        descriptor = self._derived[name]
+        descriptor, digest, place = self._derived[name], hashlib.sha256(), 0
         if isinstance(descriptor, IndexCorrupt):
             raise descriptor
-        path = Path(f"/dev/fd/{descriptor}")
         with reading(self.path / name):
-            if sha256_of(path) != self.files[name]["sha256"]:
-                raise IndexCorrupt(damaged(self.path / name, "checksum differs"))
-        return path
+            while part := os.pread(descriptor, CHUNK, place):
+                digest.update(part)
+                place += len(part)
+                yield part
+        if digest.hexdigest() != self.files[name]["sha256"]:
+            raise IndexCorrupt(damaged(self.path / name, "checksum differs"))
+
+    def _derived_array(self, name: str) -> NDArray[Any]:
+        data = b"".join(self._read_derived(name))
+        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+        return array
 
     def _array(self, name: str) -> NDArray[Any]:
         data = read_checked(self.path / name, self.files[name]["sha256"])
@@ -271,7 +281,7 @@ class Segment:
         """Centroid ids of every page; only for segments with a codebook."""
         if self.postings is not None:
             return invert(self.postings, self.info.n_pages)
-        ids, offsets = (np.load(self._checked_path(name)) for name in CODES)
+        ids, offsets = map(self._derived_array, CODES)
         return PageCodes(ids, offsets)
 
     @cached_property
@@ -279,7 +289,7 @@ class Segment:
         """(n, record_bytes) what the centroids of each page miss; None in a segment of old."""
         if RESIDUALS not in self._derived:
             return None
-        residuals: Bytes = np.load(self._checked_path(RESIDUALS))
+        residuals: Bytes = self._derived_array(RESIDUALS)
         return residuals
 
     def code(self, row: int) -> PageCode:
@@ -292,7 +302,16 @@ class Segment:
         """Inverted lists, or None in a small segment. Checked whole before FAISS sees them."""
         if "postings.faiss" not in self._derived:
             return None
-        return Postings(self._checked_path("postings.faiss"))
+        for _ in self._read_derived("postings.faiss"):
+            pass
+        descriptor = self._derived["postings.faiss"]
+        assert isinstance(descriptor, int)
+        os.lseek(descriptor, 0, os.SEEK_SET)  # where FAISS begins on macOS
+        try:
+            return Postings(Path(f"/dev/fd/{descriptor}"))
+        except RuntimeError as error:  # the bytes are right, so it was not allowed to open them
+            path = self.path / "postings.faiss"
+            raise TooManyFiles(no_more_files(path, "cannot be opened by FAISS")) from error
 
     def lengths(self, rows: Ints) -> Ints:
         """Vectors of each of these pages."""

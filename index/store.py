@@ -44,6 +44,14 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
+def no_more_files(path: Path, reason: str) -> str:
+    """Say that a file is as it was, and what to do."""
+    return (
+        f"{path}: {reason}; nothing is damaged: allow more open files (`ulimit -n 4096`) and run "
+        "the same command again"
+    )
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn a refused read into IndexCorrupt, or TooManyFiles, which says nothing of the file."""
@@ -51,10 +59,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in NO_MORE_FILES:
-            raise TooManyFiles(
-                f"{path}: {error.strerror}; nothing is damaged: allow more (`ulimit -n 4096`) "
-                "and run the same command again"
-            ) from error
+            raise TooManyFiles(no_more_files(path, str(error.strerror))) from error
         raise IndexCorrupt(damaged(path, str(error.strerror or error))) from error
 
 

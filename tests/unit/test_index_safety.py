@@ -616,6 +616,44 @@ def uneven(tmp_path_factory):
     return folder
 
 
+def test_files_are_read_where_a_second_opening_shares_its_place(built, monkeypatch):
+    """As on macOS, where /dev/fd/N is N itself: after a checksum it stands at its end."""
+    places, open_as_is, postings = [], open, segment.Postings
+
+    def shared(path, *rest, **more):
+        if str(path).startswith("/dev/fd/"):
+            return os.fdopen(os.dup(int(Path(path).name)), "rb")
+        return open_as_is(path, *rest, **more)
+
+    def watched(path):
+        places.append(os.lseek(int(path.name), 0, os.SEEK_CUR))
+        return postings(path)
+
+    wanted = answers_of(built)
+    monkeypatch.setattr("builtins.open", shared)
+    monkeypatch.setattr("io.open", shared)
+    monkeypatch.setattr(segment, "Postings", watched)
+    with PageIndex.open(built, SETTINGS, tuning=EAGER) as reader:
+        for each in reader._finder.snapshot().segments:
+            for descriptor in each._derived.values():
+                os.lseek(descriptor, 0, os.SEEK_END)
+            assert len(each.residuals) == each.info.n_pages
+            assert len(each.codes.offsets) == each.info.n_pages + 1
+        assert answers(reader) == wanted
+    assert places and set(places) == {0}
+
+
+def test_postings_that_may_not_be_opened_are_no_damage(built, monkeypatch):
+    with PageIndex.open(built, SETTINGS, tuning=EAGER) as reader:
+        monkeypatch.setattr(segment, "Postings", Mock(side_effect=RuntimeError("Error in FAISS")))
+        with pytest.raises(
+            TooManyFiles, match="postings.faiss: cannot be opened by FAISS; nothing"
+        ):
+            answers(reader)
+        monkeypatch.undo()
+        assert answers(reader) == answers_of(built)
+
+
 def names_and_pages(folder):
     with PageIndex.open(folder) as reader:
         assert reader.verify().clean
