@@ -235,3 +235,15 @@ def test_a_blank_question_leaves_the_page_open(english):
     here.find("#progress .yomu-error", has_text="empty").wait_for()
     here.find("#ask:not([disabled])").wait_for()
     assert here.find("#viewer .yomu-page").count() == 1
+
+
+def test_two_clicks_on_copy_leave_its_name_as_it_was(english):
+    here = english
+    here.answered(SALES)
+    button = here.find("#answer [data-copy]").first
+    name = button.inner_text()
+    button.click()
+    button.click()
+    assert button.inner_text() != name
+    here.page.wait_for_timeout(3500)
+    assert button.inner_text() == name
