@@ -99,7 +99,8 @@ def verify(
     """Check every checksum of the index.
 
     With --mend, damaged pages are dropped and read again as they were read before, by OCR only
-    where that had been so; all other pages stay, also if a file is gone.
+    where that had been so; all other pages stay, also if a file is gone. A part of the index with
+    pages that could not be saved and whose file is gone is put aside as segments/lost-… in it.
 
     Exit code 0: nothing is damaged, or all of it was mended. 1: damage, listed.
     """
