@@ -59,6 +59,7 @@ async def in_own_thread(
     feed.start()
     try:
         while (item := await feed.queue.get()) is not None:
+            feed.has_room.release()
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -100,7 +101,8 @@ class _Feed(Generic[T]):
     ) -> None:
         self._produce, self._cancellation = produce, cancellation
         self._loop = asyncio.get_running_loop()
-        self.queue: asyncio.Queue[T | BaseException | None] = asyncio.Queue(n_ahead)
+        self.queue: asyncio.Queue[T | BaseException | None] = asyncio.Queue()
+        self.has_room, self._is_bounded = threading.Semaphore(n_ahead), n_ahead > 0
         self.is_left = False
 
     def start(self) -> None:
@@ -117,24 +119,10 @@ class _Feed(Generic[T]):
             self._put(None)
 
     def _put(self, item: T | BaseException | None) -> None:
+        while self._is_bounded and not self.has_room.acquire(timeout=LOOK_S):
+            if self.is_left:
+                return
         try:
-            if self.queue.maxsize:
-                self._put_in_turn(item)
-            else:
-                self._loop.call_soon_threadsafe(self.queue.put_nowait, item)
+            self._loop.call_soon_threadsafe(self.queue.put_nowait, item)
         except RuntimeError:  # the loop has closed: the server is going down
             self._cancellation.cancel()
-
-    def _put_in_turn(self, item: T | BaseException | None) -> None:
-        putting = self.queue.put(item)
-        try:
-            put = asyncio.run_coroutine_threadsafe(putting, self._loop)
-        except RuntimeError:
-            putting.close()
-            raise
-        while not self.is_left:
-            try:
-                return put.result(LOOK_S)
-            except TimeoutError:
-                continue
-        put.cancel()
