@@ -2,7 +2,7 @@
 
 glibc gives threads arenas of their own, up to eight a core, and what one of them frees no other can
 use. A search or an answer takes tens of megabytes for a moment, in whichever thread serves it: so a
-server grew from 0.3 to 1.1 GB in minutes. With one arena it grows slowly (benchmarks/README.md).
+server grew from 0.3 to 1.1 GB in minutes. With one arena it is flat (benchmarks/README.md).
 """
 
 import ctypes
