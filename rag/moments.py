@@ -4,19 +4,21 @@ import re
 import unicodedata
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# With a capital: people may ask for what is on the march.
+NAMED_MONTH = re.compile(
+    r"\b(?:(?=[A-Z])(?i:(jan)(?:uary)?|(feb)(?:ruary)?|(mar)(?:ch)?|(apr)(?:il)?|(may)|(jun)e?"
+    r"|(jul)y?|(aug)(?:ust)?|(sep)(?:t|tember)?|(oct)(?:ober)?|(nov)(?:ember)?|(dec)(?:ember)?))\b"
+)
 ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "大正": 1911}  # the year before the first
 ERA_YEAR = re.compile(f"({'|'.join(ERAS)})\\s?(元|\\d{{1,2}})(?!\\d)")
 YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)(?:\s?[/–-]\s?(\d\d)(?!\d))?")
 SHORT_YEAR = re.compile(r"(?:\b(?:FY|CY)\s?|(?<=[1-4]Q)\s?|['’])(\d\d)(?!\d)", re.IGNORECASE)
-NAMED_MONTH = re.compile(rf"\b({'|'.join(MONTHS)})(?:[a-z]{{0,6}})\b", re.IGNORECASE)
 MONTH = re.compile(r"(?<!\d)(1[0-2]|[1-9])月")
 QUARTER = re.compile(r"\bQ([1-4])|(?<!\d)([1-4])Q|第([1-4])四半期", re.IGNORECASE)
 NAMED_QUARTER = re.compile(r"\b(first|second|third|fourth)\s+quarter", re.IGNORECASE)
 ORDINALS = ("first", "second", "third", "fourth")
 
 Moments = dict[str, frozenset[int]]
-
-
 PLACES = {
     "year": (ERA_YEAR, YEAR, SHORT_YEAR),
     "month": (NAMED_MONTH, MONTH),
@@ -38,11 +40,11 @@ def moments(text: str) -> Moments:
     text = unicodedata.normalize("NFKC", text)
     years = {ERAS[era] + (1 if n == "元" else int(n)) for era, n in ERA_YEAR.findall(text)}
     for year, until in YEAR.findall(text):
-        years |= {int(year)} | (
-            {int(year[:2] + until)} if int(until or 0) > int(year[2:]) else set()
-        )
+        years.add(int(year))
+        if until and int(until) == (int(year) + 1) % 100:  # 2022/23, but no 2010-12
+            years.add(int(year) + 1)
     years |= {2000 + int(year) for year in SHORT_YEAR.findall(text)}
-    named = (MONTHS.index(month.lower()) + 1 for month in NAMED_MONTH.findall(text))
+    named = (MONTHS.index("".join(found).lower()) + 1 for found in NAMED_MONTH.findall(text))
     quarters = {int("".join(found)) for found in QUARTER.findall(text)}
     quarters |= {ORDINALS.index(name.lower()) + 1 for name in NAMED_QUARTER.findall(text)}
     return {

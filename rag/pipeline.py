@@ -374,7 +374,7 @@ class Pipeline:
 
         hits = found.hits if found.is_answered else ()
         kept = question.kept
-        if filters != EVERYTHING:
+        if kept and filters != EVERYTHING:
             names = page_index.names(filters)
             kept = tuple(page for page in kept if page.document in names)
         if question.history and not question.is_follow_up and (quotes or not found.is_answered):

@@ -57,17 +57,17 @@ def _matches(question: str, names: Sequence[str]) -> list[int]:
     not asked for: of years, months and quarters, a column may only have those of the question.
     """
     asked, asked_at = terms(question), moments(question)
-    named_at = [moments(name) for name in names]
     found = [len(asked & terms(name)) for name in names]
+    is_other = [False] * len(names)
     for kind, wanted in asked_at.items():
-        have = [each[kind] for each in named_at]
+        have = [moments(name)[kind] for name in names]
         if not wanted or not any(have):
             continue
         if not any(each and each <= wanted for each in have):
             return [0] * len(names)  # a time that the table does not have
-        for n, each in enumerate(have):
-            found[n] = found[n] + len(each) if each <= wanted else -len(names)
-    return found
+        found = [n + len(each & wanted) for n, each in zip(found, have, strict=True)]
+        is_other = [other or not each <= wanted for other, each in zip(is_other, have, strict=True)]
+    return [0 if other else n for n, other in zip(found, is_other, strict=True)]
 
 
 def _names(rows: Sequence[str], at: int, n: int) -> list[str]:

@@ -45,7 +45,9 @@ def test_follow_ups_are_short():
         ("first quarter, ended Mar. 31, 2023", {2023}, {3}, {1}),
         ("1Q23 第４四半期 Q2", {2023}, set(), {1, 2, 4}),
         ("1,2023 items, 12023", {2023}, set(), set()),
-        ("may I march?", set(), {5, 3}, set()),
+        ("may I march in May or Sept?", set(), {5, 9}, set()),
+        ("Margins of the Market, a Decision, Junior Separate", set(), set(), set()),
+        ("2010-12-31 and 1999/00", {1999, 2000, 2010}, set(), set()),
         ("no time", set(), set(), set()),
     ],
 )
