@@ -55,7 +55,8 @@ class Held:
             encoded = losses.encode(lessons.yomu, batch, self.image_token, decode)
             _, parts = losses.see(lessons, encoded.features, batch)
             if stage.match:
-                parts |= losses.match(lessons, encoded.hidden, batch, self.image_token)[1]
+                vectors = losses.vectors_of(lessons.yomu, encoded.hidden, batch, self.image_token)
+                parts |= losses.match(lessons, vectors, batch)[1]
             if stage.read and bool((batch.targets >= 0).any()):
                 parts |= losses.read(lessons.yomu, encoded.hidden, batch)[1]
             if stage.read and encoded.looked:

@@ -189,20 +189,40 @@ def query_vectors(model: Yomu, batch: Batch) -> Tensor:
     return model.project(model.model(embeds, places))
 
 
-def match(
-    lessons: Lessons, hidden: Tensor, batch: Batch, image_token: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors of what a batch shows and asks for.
+
+    queries  (Q, K, 128)
+    places   (B, L, 128) of the rows, is_cell (B, L) those of visual tokens
+    """
+
+    queries: Tensor
+    places: Tensor
+    is_cell: Tensor
+
+    @property
+    def cells(self) -> Tensor:
+        """Of the visual tokens, (n, 128), row-major like batch.cells."""
+        return self.places[self.is_cell]
+
+    def words(self, batch: Batch) -> Tensor:
+        """Of the tokens that carry ink, (T, 128)."""
+        return self.queries[batch.token_places[:, 0], batch.token_places[:, 1]]
+
+
+def vectors_of(model: Yomu, hidden: Tensor, batch: Batch, image_token: int) -> Vectors:
+    """Project hidden states (B, L, hidden) of a batch, and encode its queries."""
+    return Vectors(query_vectors(model, batch), model.project(hidden), batch.ids == image_token)
+
+
+def match(lessons: Lessons, vectors: Vectors, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the word-to-cell and phrase-to-window losses with their accuracies."""
-    model = lessons.yomu
-    queries = query_vectors(model, batch)
     retrieval = batch.segments.clamp_max(2) < 2
     retrieval &= batch.segments >= 0
-    vectors = model.project(hidden)  # (B, L, 128)
-    cells = vectors[batch.ids == image_token]  # (n, 128), row-major like batch.cells
     scale = lessons.log_scale.exp().clamp_max(100)
-    words = queries[batch.token_places[:, 0], batch.token_places[:, 1]]
-    near, near_right = _words_to_cells(words, cells, batch, scale)
-    far, far_right = _phrases_to_windows(queries, vectors, retrieval, batch, scale)
+    near, near_right = _words_to_cells(vectors.words(batch), vectors.cells, batch, scale)
+    far, far_right = _phrases_to_windows(vectors.queries, vectors.places, retrieval, batch, scale)
     parts = {"words": near.detach(), "phrases": far.detach()}
     return near + 0.5 * far, parts | {"word_recall": near_right, "phrase_recall": far_right}
 
@@ -210,42 +230,44 @@ def match(
 def recall(
     lessons: Lessons,
     average: Lessons,
-    hidden: Tensor,
+    vectors: Vectors,
     batch: Batch,
     image_token: int,
     memory: Memory,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the losses of `match` against the batches in memory, to which this one is added."""
     assert batch.text_cells is not None
-    at = batch.token_places[:, 0], batch.token_places[:, 1]
-    is_cell = batch.ids == image_token
     with torch.no_grad():
-        encoded = encode(average.yomu, batch, image_token, True)
-        kept = average.yomu.project(encoded.hidden)
-        known = query_vectors(average.yomu, batch)[at]
-    now = Remembered(kept[is_cell], batch.text, batch.text_cells, known, batch.token_words)
-    memory.kept.append(now)
-    queries = query_vectors(lessons.yomu, batch)
+        hidden = encode(average.yomu, batch, image_token, True).hidden
+        kept = vectors_of(average.yomu, hidden, batch, image_token)
+    memory.kept.append(
+        Remembered(kept.cells, batch.text, batch.text_cells, kept.words(batch), batch.token_words)
+    )
     scale = lessons.log_scale.exp().clamp_max(100)
     on = batch.token_cells[:, batch.cells] == 1  # (T, n)
-    forward = _told_apart(scale, *memory.cells(queries[at], batch), on)
-    cells = lessons.yomu.project(hidden[is_cell])
-    scores, same = memory.words(cells, batch)
+    forward = _told_apart(scale, *memory.cells(vectors.words(batch), batch), on)
+    scores, same = memory.words(vectors.cells, batch)
     back = _told_apart(scale, scores.T, same.T, on.T)
+    near = (forward.mean() + back.mean()) / 2
+    far, right = _phrases_to_memory(vectors.queries, kept, batch, scale, memory)
+    parts = {"old_words": near.detach(), "old_phrases": far.detach(), "old_recall": right}
+    return near + 0.5 * far, parts
+
+
+def _phrases_to_memory(
+    queries: Tensor, kept: Vectors, batch: Batch, scale: Tensor, memory: Memory
+) -> tuple[Tensor, Tensor]:
+    """Rank the window of each phrase among the batches in memory that do not hold the phrase."""
     mask = batch.query_mask
-    own = torch.einsum("qkd,qld->qkl", queries, kept[batch.query_rows])
-    own = own.masked_fill(~is_cell[batch.query_rows, None], -1e4).amax(-1)
+    own = torch.einsum("qkd,qld->qkl", queries, kept.places[batch.query_rows])
+    own = own.masked_fill(~kept.is_cell[batch.query_rows, None], -1e4).amax(-1)
     others = [(queries @ each.cells.T).amax(-1) for each in memory.kept]
     both = torch.stack([own, *others], 1)  # (Q, 1 + M, K)
     logits = scale * (both * mask[:, None]).sum(-1) / mask.sum(1)[:, None]
     holds = [[False, *(text in each.text for each in memory.kept)] for text in batch.query_texts]
     logits = logits.masked_fill(torch.tensor(holds, device=logits.device), -1e4)
     truth = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-    far = F.cross_entropy(logits, truth)
-    right = (logits.argmax(1) == 0).float().mean()
-    near = (forward.mean() + back.mean()) / 2
-    parts = {"old_words": near.detach(), "old_phrases": far.detach(), "old_recall": right}
-    return near + 0.5 * far, parts
+    return F.cross_entropy(logits, truth), (logits.argmax(1) == 0).float().mean()
 
 
 @torch.autocast("cuda", enabled=False)

@@ -13,7 +13,7 @@ class Stage:
     recipe: Recipe
     see: float = 1.0
     match: float = 0.0
-    recall: float = 0.0
+    recall: float = 0.0  # beside match
     names: float = 0.0
     read: float = 0.0
     rate: float = 8e-4

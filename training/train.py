@@ -189,11 +189,12 @@ def total_loss(
         loss, parts = losses.see(lessons, encoded.features, batch)
         loss = loss * stage.see
     if stage.match and len(batch.token_places):
-        found, more = losses.match(lessons, encoded.hidden, batch, image_token)
+        vectors = losses.vectors_of(lessons.yomu, encoded.hidden, batch, image_token)
+        found, more = losses.match(lessons, vectors, batch)
         loss, parts = loss + stage.match * found, parts | more
-    if stage.recall and len(batch.token_places):
-        found, more = losses.recall(lessons, average, encoded.hidden, batch, image_token, memory)
-        loss, parts = loss + stage.recall * found, parts | more
+        if stage.recall:
+            found, more = losses.recall(lessons, average, vectors, batch, image_token, memory)
+            loss, parts = loss + stage.recall * found, parts | more
     if stage.names and batch.named is not None and len(batch.named):
         cells = encoded.hidden[batch.ids == image_token]
         found, more = losses.name(lessons.yomu, cells, batch)

@@ -208,7 +208,8 @@ def test_words_are_told_from_those_of_earlier_batches(tools: Tools, config):
 
     def lose(batch, memory):
         hidden = losses.encode(lessons.yomu, batch, image, True).hidden
-        parts = losses.recall(lessons, lessons, hidden, batch, image, memory)[1]
+        vectors = losses.vectors_of(lessons.yomu, hidden, batch, image)
+        parts = losses.recall(lessons, lessons, vectors, batch, image, memory)[1]
         return parts["old_words"], parts["old_phrases"]
 
     alone = lose(second, losses.Memory(2))
