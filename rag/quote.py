@@ -200,7 +200,8 @@ def _start(texts: Sequence[str], at: int) -> int:
 
 
 def _goes_on(text: str) -> bool:
-    return len(text) >= RUNNING_CHARS and not SENTENCE_END.search(text)
+    is_open = text.endswith("、") or len(text) >= RUNNING_CHARS
+    return is_open and not SENTENCE_END.search(text)
 
 
 def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
@@ -226,8 +227,14 @@ def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
 
 def _is_line(text: str) -> bool:
     """Whether a row is a line of running text that goes on in the next; a table's row is not."""
-    is_long = CELL_END not in text and width(text) >= LINE_CHARS
-    return is_long and not TITLED.match(text) and not _ends_in_figure(text) and _goes_on(text)
+    is_long = text.endswith("、") or width(text) >= LINE_CHARS
+    return (
+        CELL_END not in text
+        and is_long
+        and not TITLED.match(text)
+        and not _ends_in_figure(text)
+        and _goes_on(text)
+    )
 
 
 def _ends_in_figure(text: str) -> bool:

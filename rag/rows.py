@@ -173,9 +173,11 @@ def _joined(upper: PlacedLine, lower: PlacedLine) -> PlacedLine:
 def joined_lines(before: str, after: str) -> str:
     """Put two lines of a text in one: Japanese without a space, a divided word without its hyphen.
 
-    A figure keeps its distance from any letters.
+    A figure keeps its distance from any letters, but not from a Japanese comma.
     """
-    is_wide = all(unicodedata.east_asian_width(each) in "WF" for each in (before[-1], after[0]))
+    is_wide = before[-1] in "、。" or all(
+        unicodedata.east_asian_width(each) in "WF" for each in (before[-1], after[0])
+    )
     if is_wide:
         return before + after
     if DIVIDED.search(before) and after[0].islower():

@@ -150,7 +150,7 @@ def test_a_page_of_few_words_is_quoted_by_the_sentence_that_says_it():
         "夏の花火大会は8月12日に開かれ、",
         "4,500人が来た。",
     ]
-    assert quote("花火大会はいつ開かれましたか。", rows) == rows[2]
+    assert quote("花火大会はいつ開かれましたか。", rows) == rows[2] + rows[3]
 
 
 @pytest.mark.parametrize(
@@ -330,3 +330,9 @@ def test_a_footer_is_no_answer():
     )
     assert quote(question, rows) == ""
     assert "2022/3/31" in quote("When was it surveyed?", rows)
+
+
+def test_a_short_japanese_line_that_ends_with_a_comma_goes_on():
+    rows = ["観光案内", "夏の花火大会は8月12日に開かれ、", "約2万人が訪れます。", "宿泊は旅館へ"]
+    said = quote("夏の花火大会はいつですか", rows)
+    assert said == "夏の花火大会は8月12日に開かれ、約2万人が訪れます。"
