@@ -24,6 +24,8 @@ from training.questions import Asked, ask, read_line, wording
 from training.samples import Line, Window, character_classes, crop, fit, phrase, window
 
 IGNORED = -100
+WINDOW_CELLS = 70  # about what a window has
+LEGIBLE_PX = 12  # height of a line: of smaller ones the tower reads little, so none is asked for
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,14 @@ class Recipe:
     windows: float = 1.0  # share of batches made of windows
     lines: float = 0.0  # share of batches made of single lines
     pages: float = 0.0  # share of batches made of whole pages
-    queries: int = 2  # phrases looked for in each window
+    bands: float = 0.0  # share of batches made of bands of a page, as the runtime cuts them
+    overviews: float = 0.0  # share of batches made of small pictures of whole pages
+    queries: int = 2  # phrases looked for in each window, and in as much of anything larger
     questions: int = 0  # questions asked of each window
     max_cells: int = 2000  # of a whole page, as the runtime resizes it
+    band_cells: int = 2600  # of the page that bands are cut from (`--max-visual-tokens`)
+    band_rows: int = 16
+    overview_cells: int = 400
     buffer: int = 64  # drawn pages kept to cut windows from
     degraded: float = 0.38  # share of pages that are inverted, compressed or scanned
     english: float = 0.5  # share of pages in English
@@ -138,7 +145,8 @@ class Sampler:
     def batch(self) -> Batch:
         """Return the next batch."""
         r = self.recipe
-        kind = self.rng.choices(["windows", "lines", "pages"], [r.windows, r.lines, r.pages])[0]
+        kinds = ["windows", "lines", "pages", "bands", "overviews"]
+        kind = self.rng.choices(kinds, [getattr(r, each) for each in kinds])[0]
         taller = self.rng.choice(r.stretch)
         self.shape = (max(2, round(r.rows * taller)), max(3, round(r.columns / taller)))
         rows: list[tuple[Window, list[Asked]]] = []
@@ -152,7 +160,7 @@ class Sampler:
 
     def _page(self) -> DrawnPage:
         wanted = min(self.recipe.buffer, max(2, len(self.pages) + 1))
-        share = self.recipe.fresh * 70 / self.recipe.cells  # a window has about 70 cells
+        share = self.recipe.fresh * WINDOW_CELLS / self.recipe.cells
         if len(self.pages) < wanted or self.rng.random() < share:
             page = self._draw(self.rng.getrandbits(48))
             if len(page.glyphs.codes) > 20:
@@ -217,6 +225,18 @@ class Sampler:
             self.twin = None
         found = window(fit(page, r.max_cells), tools.classes)
         return found, ask(found, self.rng, 2 * max(r.questions, 1), True, tools.corpus.asked)
+
+    def _bands(self) -> tuple[Window, list[Asked]]:
+        """Return rows of a page in all its width, as `models.retriever` encodes pages."""
+        r = self.recipe
+        page = fit(self._page(), r.band_cells)
+        height, width = (side // CELL_PX for side in page.image.shape[:2])
+        first = self.rng.randrange(max(1, height - r.band_rows + 1))
+        part = crop(page, 0, first * CELL_PX, min(r.band_rows, height), width)
+        return window(part, self.tools.classes), []
+
+    def _overviews(self) -> tuple[Window, list[Asked]]:
+        return window(fit(self._page(), self.recipe.overview_cells), self.tools.classes), []
 
 
 def collate(
@@ -361,6 +381,11 @@ def _pad_sequences(sequences: list[NDArray[np.int64]], pad: int) -> dict[str, Te
     }  # fmt: skip
 
 
+def _is_legible(line: Line) -> bool:
+    x0, y0, x1, y1 = line.box
+    return min(x1 - x0, y1 - y0) >= LEGIBLE_PX
+
+
 def _queries(
     windows: list[Window],
     width: int,
@@ -376,8 +401,9 @@ def _queries(
     texts, owners, places, stands = [], [], [], []
     joined = [" ".join(line.text for line in w.lines).lower() for w in windows]
     for row, found in enumerate(windows):
-        lines = [line for line in found.lines if len(line.text) > 2]
-        for line in _some_lines(lines, rng, count):
+        lines = [line for line in found.lines if len(line.text) > 2 and _is_legible(line)]
+        wanted = count * max(1, round(len(found.positions) / WINDOW_CELLS))
+        for line in _some_lines(lines, rng, wanted):
             text, start = phrase(line, rng, is_japanese(line.text))
             shown = text.lower() if rng.random() < 0.3 else text
             other = rng.choice(lines)

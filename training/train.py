@@ -35,7 +35,7 @@ from training.muon import Muon
 from training.stages import STAGES, Stage
 
 app = typer.Typer(add_completion=False, help=__doc__)
-MEMORY = 24  # batches that words and phrases are told apart from, besides their own
+MEMORY = 48  # batches that words and phrases are told apart from, besides their own
 KEPT_BATCHES = 200  # whose visual tokens are remembered, 2 MB each
 FALLING = 0.6  # of a run that is given its minutes, over which the learning rate falls to zero
 ROWS_RATE = 0.1  # of the learning rate, for the rows of single tokens

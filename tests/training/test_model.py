@@ -133,6 +133,33 @@ def test_targets_point_at_the_cells_that_show_them(tools: Tools, config):
     assert np.mean(right) > 0.9  # where two letters share a slot, one of them is written there
 
 
+def test_bands_and_overviews_are_what_the_runtime_encodes(tools: Tools):
+    shapes = {}
+    for kind in ("bands", "overviews"):
+        recipe = Recipe(cells=600, windows=0, buffer=2, **{kind: 1.0})
+        found, asked = getattr(Sampler(tools, recipe, 5), f"_{kind}")()
+        assert not asked
+        assert found.page.image.shape[:2] == tuple(28 * side for side in found.grid)
+        shapes[kind] = found.grid
+    rows, columns = shapes["bands"]
+    page = Sampler(tools, Recipe(buffer=2), 5)._page()
+    assert (rows, columns) == (16, round(page.image.shape[1] / 28))
+    rows, columns = shapes["overviews"]
+    assert 300 < rows * columns <= 400
+
+
+def test_more_is_asked_of_more_and_nothing_of_type_too_small_to_read(tools: Tools):
+    asked = {}
+    for kind in ("windows", "bands"):
+        recipe = Recipe(cells=600, buffer=2, plain=1.0, **({"windows": 0.0} | {kind: 1.0}))
+        batch = Sampler(tools, recipe, 5).batch()
+        asked[kind] = len(batch.query_rows) / len(batch.cells)
+    assert asked["bands"] > 2 * asked["windows"]
+    tiny = Recipe(cells=100, buffer=2, windows=0, overviews=1.0, overview_cells=12)
+    batch = Sampler(tools, tiny, 5).batch()
+    assert batch.text.strip() and not len(batch.token_places)
+
+
 def test_each_loss_falls(tools: Tools, config):
     torch.manual_seed(0)
     stage = Stage("test", Recipe(), match=1.0, recall=1.0, names=1.0, read=1.0, rate=3e-3)
