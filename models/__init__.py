@@ -3,8 +3,12 @@
 Knows nothing of documents on disk or of the index.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+# ONNX Runtime reports its use to its makers from its import on, unless this is set before
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from models.engine import Engine, EngineOptions

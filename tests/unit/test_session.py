@@ -1,6 +1,9 @@
 """Devices, broken graphs, and runs that are stopped from another thread."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -30,6 +33,15 @@ def with_providers(monkeypatch):
         monkeypatch.setattr(ort, "get_available_providers", lambda: found)
 
     return pretend
+
+
+def test_the_runtime_reports_to_nobody(tmp_path):
+    """ONNX Runtime makes its files of telemetry when it is imported."""
+    script = "import models.session, onnxruntime; onnxruntime.InferenceSession"
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", script], env=kept | home, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 # --- devices --------------------------------------------------------------------------------
