@@ -18,7 +18,7 @@ from PIL import Image
 from index.text_layer import is_unicode
 from rag.chart_columns import chart_columns
 from rag.errors import DocumentError
-from rag.image_document import ImageDocument
+from rag.image_document import ImageDocument, is_image
 from rag.page_content import (
     MIN_SIDE_PX,
     Box,
@@ -52,6 +52,13 @@ PROGRAM_TITLE = re.compile(  # what programs write there by themselves
     r"|untitled$|<[0-9A-F]+>$)",
     re.IGNORECASE,
 )
+PROLOGUE = rb"\s*(<\?xml.*?\?>|<!--.*?-->|\s)*(<!doctype[^>]*>|\s)*"
+NO_DOCUMENTS = (  # MuPDF would open them as something that is no PDF, or say little of them
+    (re.compile(PROLOGUE + rb"<(html|head|body)\b", re.IGNORECASE | re.DOTALL), "a web page"),
+    (re.compile(PROLOGUE + rb"<svg\b", re.IGNORECASE | re.DOTALL), "an SVG drawing"),
+    (re.compile(rb"PK\x03\x04"), "a ZIP archive or an Office file"),
+    (re.compile(rb"\xd0\xcf\x11\xe0"), "an Office file of before 2007"),
+)
 MOST_BOXES = 200
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9d]")  # scripts without spaces
 
@@ -84,8 +91,15 @@ def open_document(path: Path, passwords: Sequence[str] = ()) -> OpenDocument:
         raise DocumentError(f"cannot be read: {error.strerror}") from error
     if not head:
         raise DocumentError("is empty (0 bytes)")
-    if b"%PDF-" in head or path.suffix.lower() == ".pdf":
+    if b"%PDF-" in head:
         return PdfDocument(path, passwords)
+    for pattern, what in NO_DOCUMENTS:
+        if pattern.match(head):
+            raise DocumentError(
+                f"is no PDF but {what}: save it as a PDF, or give it its own ending"
+            )
+    if path.suffix.lower() == ".pdf" and not is_image(path):
+        return PdfDocument(path, passwords)  # MuPDF mends some that lost their first bytes
     return ImageDocument(path)
 
 
@@ -121,6 +135,8 @@ class PdfDocument:
         pymupdf.TOOLS.reset_mupdf_warnings()
         with _mupdf_errors("cannot be opened as a PDF"), _name_for_mupdf(path) as name:
             self._pdf = pymupdf.open(name, filetype="pdf")
+        if not self._pdf.is_pdf:
+            raise DocumentError("is not a PDF")
         self._unlock(passwords)
         with _mupdf_errors("has a page tree that cannot be read"):
             self.n_pages = int(self._pdf.page_count)

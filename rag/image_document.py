@@ -24,6 +24,17 @@ MAX_IMAGE_PIXELS = 256_000_000
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF", "HEIF")
 
 
+def is_image(path: Path) -> bool:
+    """Tell whether a file is an image by its first bytes, damaged or too large ones included."""
+    try:
+        with Image.open(path, formats=_readable_formats()):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except (DecompressionBombError, OSError, SyntaxError, ValueError):
+        return True
+
+
 class ImageDocument:
     """An image file; each frame of a TIFF is a page, other formats have one."""
 

@@ -150,6 +150,29 @@ def test_what_cannot_be_opened(tmp_path):
         open_document(other)
 
 
+@pytest.mark.parametrize("name", ["minutes.pdf", "photo.jpg"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_a_picture_is_one_whatever_its_name(tmp_path, name, kind):
+    odd.picture(120, 80).save(tmp_path / name, kind)
+    assert only_page(tmp_path / name).image.size == (120, 80)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\n<!DOCTYPE html>\n<html><body>Please log in</body></html>", "a web page"),
+        (b'<?xml version="1.0"?><!-- drawn --><svg width="9" height="9"></svg>', "an SVG drawing"),
+        (b"PK\x03\x04" + bytes(40), "a ZIP archive or an Office file"),
+        (b"\xd0\xcf\x11\xe0" + bytes(40), "an Office file of before 2007"),
+    ],
+)
+def test_what_is_only_named_a_pdf_is_called_by_what_it_is(tmp_path, content, what):
+    path = tmp_path / "a.pdf"
+    path.write_bytes(content)
+    with pytest.raises(DocumentError, match=f"is no PDF but {what}"):
+        open_document(path)
+
+
 @pytest.mark.parametrize("name", [b"\x93\xfa\x96{", b"\xb2\xf1\xb5\xc4"])  # Shift JIS, EUC-JP
 def test_names_that_are_no_utf8_are_opened(tmp_path, name):
     folder = tmp_path / os.fsdecode(name)
@@ -257,12 +280,6 @@ def test_image_formats(tmp_path, suffix):
     assert page.image.mode == "RGB"
     assert page.image.size == (120, 80)
     assert page.text_state == "none"
-
-
-def test_image_is_told_by_content_not_by_name(tmp_path):
-    path = tmp_path / "photo.jpg"
-    odd.picture(120, 80).save(path, "PNG")
-    assert only_page(path).image.size == (120, 80)
 
 
 def test_exif_orientation(tmp_path):
