@@ -423,6 +423,14 @@ class PageIndex:
         with self._database.view() as sql:
             return catalogue.failures(sql)
 
+    def stored_pages(self, sha256: str) -> frozenset[int]:
+        """Return the numbers of the pages that are stored of a file with these bytes."""
+        query = (
+            "SELECT p.number FROM pages p JOIN contents c ON c.id = p.content WHERE c.sha256 = ?"
+        )
+        with self._database.view() as sql:
+            return frozenset(number for (number,) in sql.execute(query, (sha256,)))
+
     def pages(self, document: str) -> tuple[PageRecord, ...]:
         """List the stored pages of a document, by number; raises DocumentUnknown."""
         with self._database.view() as sql:

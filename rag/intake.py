@@ -98,7 +98,12 @@ class Intake:
             compare(self._settings.index, stored, self._vector_settings())
         known = self._known()
         discovery = self._discover(request, known)
-        return plan_ingest(discovery, known, self._options(request, DEFAULT_DPI))
+        options = self._options(request, DEFAULT_DPI)
+        try:
+            with PageIndex.open(self._settings.index) as page_index:
+                return plan_ingest(discovery, known, options, page_index.stored_pages)
+        except IndexMissing:
+            return plan_ingest(discovery, known, options, lambda sha256: frozenset())
 
     def _discover(self, request: IngestRequest, records: Sequence[DocumentRecord]) -> Discovery:
         known = {

@@ -15,6 +15,7 @@ from rag.cli import main
 from rag.page_images import PageImages
 from rag.reader import PageReader
 from tests import odd_files as odd
+from tests.e2e.conftest import TOPICS
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,22 @@ def test_dry_run_writes_nothing(yomu, corpus):
     counts(plan, updated=1, unchanged=2, failed=1, removed=1)
     assert plan["pages"]["added"] == 1
     assert len(yomu.pages()) == 4
+
+
+@pytest.mark.parametrize("wanted", ["2-3", "4-6", "2-5", "7-"])
+def test_a_plan_counts_the_pages_that_the_run_reads(yomu, tmp_path, wanted):
+    """It had subtracted how many pages are stored, whichever they were."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    odd.text_pdf(folder / "six.pdf", [f"{TOPICS[n]} page {n + 1}" for n in range(6)])
+    yomu.json("ingest", folder, "--pages", "1-3")
+    shutil.copy(folder / "six.pdf", folder / "twin.pdf")
+    code = int(wanted == "7-")
+    plan = yomu.json("ingest", folder, "--pages", wanted, "--dry-run", code=code)
+    report = yomu.json("ingest", folder, "--pages", wanted, code=code)
+    assert {name: plan[name] for name in ("documents", "pages", "failures")} == {
+        name: report[name] for name in ("documents", "pages", "failures")
+    }
 
 
 def test_bad_files_and_pages_are_listed_and_tried_again(yomu, corpus):
