@@ -78,20 +78,28 @@ def _version(path: str) -> tuple[int, ...]:
 
 def limit_resources(memory_bytes: int) -> None:
     """Cap this process's address space and turn core dumps off, where the system can."""
-    with contextlib.suppress(ImportError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    _limit("RLIMIT_CORE", 0, for_good=True)
+    _limit("RLIMIT_AS", memory_bytes, for_good=True)
 
 
 def allow_cpu_seconds(seconds: float) -> None:
     """Let this process use `seconds` more of CPU time before the system ends it (SIGXCPU)."""
-    with contextlib.suppress(ImportError):
+    _limit("RLIMIT_CPU", int(time.process_time() + seconds) + 1, for_good=False)
+
+
+def _limit(name: str, wanted: int, *, for_good: bool) -> None:
+    """Set a limit, or keep a stricter one that was set before; `for_good`: never to be raised.
+
+    Windows has no such limits, macOS refuses some: pages are then read all the same.
+    """
+    with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 1, hard))
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        resource.setrlimit(kind, (wanted, wanted if for_good else hard))
 
 
 def thumbnail(image: Image.Image) -> bytes:

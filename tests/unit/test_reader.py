@@ -1,6 +1,8 @@
 """The render worker is limited, watched and restarted."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from rag.errors import DocumentError
 from rag.reader import Limits, PageReader, ReaderPool
+from rag.render_worker import allow_cpu_seconds, limit_resources
 from tests import odd_files as odd
 
 DRAW = {"dpi": 72, "max_pixels": 500_000}
@@ -59,6 +62,37 @@ def test_memory_is_limited_and_the_rest_goes_on(folder):
         with pytest.raises(DocumentError, match="needs more memory than a page may take"):
             reader.read(folder / "huge.png", 1, **DRAW)
         assert "Page 2." in reader.read(folder / "good.pdf", 2, **DRAW).text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse some of the limits")
+def test_stricter_limits_that_were_set_before_are_kept():
+    """Raising them is refused to all but root: every file had failed."""
+    code = """
+import resource as r
+r.setrlimit(r.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+r.setrlimit(r.RLIMIT_CPU, (20, 30))
+from rag.render_worker import allow_cpu_seconds, limit_resources
+limit_resources(3_000_000_000)
+allow_cpu_seconds(100)
+print(r.getrlimit(r.RLIMIT_AS), r.getrlimit(r.RLIMIT_CPU), r.getrlimit(r.RLIMIT_CORE))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(2000000000, 2000000000) (30, 30) (0, 0)\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("not allowed"), OSError(22, "Invalid argument")])
+def test_limits_that_the_system_refuses_stop_nothing(monkeypatch, error):
+    resource = pytest.importorskip("resource")
+    tried = []
+
+    def refuse(kind, limits):
+        tried.append(kind)
+        raise error
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    limit_resources(1_000_000_000)
+    allow_cpu_seconds(10)
+    assert tried == [resource.RLIMIT_CORE, resource.RLIMIT_AS, resource.RLIMIT_CPU]
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
