@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _show_any_character()
-        _start_log(os.environ.get("YOMU_LOG", "WARNING"))
+        _start_log(os.environ.get("YOMU_LOG") or "WARNING")
         terminate_like_ctrl_c()
         # Not standalone: typer would write usage errors over six lines, a person needs one.
         sys.exit(app(args=given, prog_name="yomu", standalone_mode=False) or 0)

@@ -72,7 +72,8 @@ class Settings:
         values: dict[str, Any] = {
             each.name: _from_environment(each.name, hints[each.name])
             for each in fields(cls)
-            if ENVIRONMENT_PREFIX + each.name.upper() in os.environ
+            # "" is unset, as in most programs; as a path it would be the folder we are in
+            if os.environ.get(ENVIRONMENT_PREFIX + each.name.upper())
         }
         values |= {name: value for name, value in flags.items() if value is not None}
         settings = cls(**values)

@@ -48,5 +48,11 @@ def test_variable_of_the_wrong_type_is_named(monkeypatch):
         Settings.resolve()
 
 
+def test_an_empty_variable_is_an_unset_one(monkeypatch):
+    for name in Settings.__dataclass_fields__:
+        monkeypatch.setenv(f"YOMU_{name.upper()}", "")
+    assert Settings.resolve() == Settings()
+
+
 def test_every_setting_has_a_help_text():
     assert all(len(Settings.help(name)) > 10 for name in Settings.__dataclass_fields__)
