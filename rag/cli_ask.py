@@ -19,6 +19,7 @@ from rag.cli_common import (
     ThreadsOption,
     pipeline_for,
     print_json,
+    printable,
     read_lines,
     setting,
 )
@@ -197,11 +198,6 @@ def answer_json(answer: "Answer") -> dict[str, Any]:
         "stop_reason": answer.stop_reason,
         "notes": list(answer.notes),
     }
-
-
-def printable(text: str) -> str:
-    """Text without control characters: neither a model nor a file name steers the terminal."""
-    return "".join(char for char in text if char.isprintable() or char in "\n\t")
 
 
 def _ask_all(

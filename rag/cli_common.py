@@ -1,5 +1,6 @@
 """What every verb of the command line shares: options, tables, numbers for people."""
 
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,16 @@ def pipeline_for(settings: Settings) -> "Pipeline":
 def out() -> Console:
     """Return where results go."""
     return Console(soft_wrap=True, highlight=False)
+
+
+def printable(text: str) -> str:
+    """Text without control characters: neither a model nor a file name steers the terminal."""
+    return "".join(
+        char
+        for char in text
+        # isprintable() refuses every space but " ": Japanese has U+3000
+        if char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+    )
 
 
 def human_bytes(number: float) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.errors import ModelFilesError
-from rag.cli_models import JsonFlag, PrecisionName, print_json
+from rag.cli_common import JsonFlag, print_json, printable
+from rag.cli_models import PrecisionName
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def look(
     for piece in answer:
         pieces.append(piece)
         if not as_json:
-            sys.stdout.write(piece)
+            sys.stdout.write(printable(piece))
             sys.stdout.flush()
     if not as_json:
         sys.stdout.write("\n")

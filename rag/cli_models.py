@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -257,7 +258,7 @@ def _show_info(folder: Path, as_json: bool) -> None:
         names = " and ".join(name for name, file in parts if file)
         rows["generator"] = f"has its own {names}: its weights differ from the retriever's"
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     Console().print(table)
 
 
@@ -316,5 +317,6 @@ def list_command(as_json: JsonFlag = False) -> None:
         return
     table = Table("name", "roles", "folder")
     for row in rows:
-        table.add_row(row["name"], ", ".join(row.get("roles", [])) or "unusable", row["folder"])
+        roles = ", ".join(row.get("roles", [])) or "unusable"
+        table.add_row(escape(row["name"]), escape(roles), escape(row["folder"]))
     Console().print(table)

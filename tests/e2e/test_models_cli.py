@@ -16,6 +16,7 @@ from models.generator import Generator
 from models.sampling import Sampling
 from models.video import MAX_FRAMES
 from rag.cli import app, main
+from rag.cli_common import printable
 from tests.parity import cases, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +137,7 @@ def test_from_checkpoints_to_a_streamed_answer(checkpoints, tmp_path, yomu, pict
     arguments = ("--input", pictures[0], "--prompt", "What?", "--max-new-tokens", 12)
     seen = process("look", "--model", folder, *arguments)
     assert seen.returncode == 0, seen.stderr
-    assert seen.stdout == "".join(pieces) + "\n"
+    assert seen.stdout == printable("".join(pieces)) + "\n"
     assert seen.stderr == "yomu: cut after 12 tokens; --max-new-tokens allows more\n"
 
 
@@ -364,6 +365,22 @@ def test_text_is_written_as_it_comes(yomu, scripted, pictures, model_folder, cap
     scripted("12", between=lambda: heard.append(capsys.readouterr().out))
     code, rest, _ = yomu("look", pictures[0], "--model", model_folder())
     assert (code, heard, rest) == (0, ["1", "2"], "\n")
+
+
+def test_a_model_does_not_steer_the_terminal(yomu, look, scripted, pictures, model_folder):
+    scripted("a\x1b[2Jb\u3000c")
+    assert yomu("look", pictures[0], "--model", model_folder())[1] == "a[2Jb\u3000c\n"
+    assert look(pictures[0])["answer"] == "a\x1b[2Jb\u3000c"
+
+
+def test_brackets_in_the_name_of_a_model_are_no_markup(yomu, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("YOMU_MODELS", str(tmp_path / "[red]home"))
+    monkeypatch.setenv("COLUMNS", "300")
+    folder = shutil.copytree(model_folder(), tmp_path / "[red]home" / "mine[x]")
+    code, listed, _ = yomu("models", "list")
+    assert code == 0 and "mine[x]" in listed and str(folder) in listed
+    code, shown, _ = yomu("models", "info", "mine[x]")
+    assert code == 0 and str(folder) in shown
 
 
 @pytest.mark.parametrize(
