@@ -6,6 +6,7 @@ each name spans as many of them. Where that leaves a doubt, nothing is said.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -25,6 +26,9 @@ PERIOD = re.compile(  # what FIGURE takes for a figure, and heads a column
     r"|(令和|平成|昭和)\s?(元|\d{1,2})年.{0,6}|\d+\s?[^\W\d]?(以上|以下|未満))\W*$",
     re.IGNORECASE,
 )
+DATE = re.compile(  # "January 28, January 29," over "2023 2022"
+    r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.? \d{1,2}(?:, \d{4}\b|,)?"
+)
 UNIT = re.compile(
     r"^[(（［\[]|単位|^(百万|十億|億|千)?[円人件台株]$|\b(in )?(millions|thousands)\b", re.I
 )
@@ -38,7 +42,7 @@ def named_figure(question: str, rows: Sequence[str], at: int) -> str:
     rows   of the page, cells divided as `join_rows` does
     """
     figures = _figures(_cells(rows[at]))
-    if len(figures) < 2:
+    if len(figures) < 2 or not _is_meant(question, rows, at, figures):
         return ""
     columns = groupby(zip(_names(rows, at, len(figures)), figures, strict=False), itemgetter(0))
     spans = [(name, " ".join(figure for _, figure in column)) for name, column in columns]
@@ -48,6 +52,53 @@ def named_figure(question: str, rows: Sequence[str], at: int) -> str:
     if len(best) != 1 or len(best[0][0]) > MOST_NAME:
         return ""
     return "{}: {}".format(*best[0])
+
+
+def _is_meant(question: str, rows: Sequence[str], at: int, figures: Sequence[str]) -> bool:
+    """Whether a question asks for this row, and for none of the same label with other figures.
+
+    Such rows are told apart by what stands over them: "13 Weeks Ended" or "52 Weeks Ended".
+    """
+    label = _label(rows[at])
+    others = [n for n, row in enumerate(rows) if n != at and _label(row) == label]
+    others = [n for n in others if _figures(_cells(rows[n])) not in ([], figures)]
+    asked = terms(question)
+    own = _scope(rows, at) if others else frozenset()
+    return all(_is_nearer(asked, own, _scope(rows, n)) for n in others)
+
+
+def _is_nearer(asked: frozenset[str], own: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether what is asked has more of a scope than of another, or all that sets it apart.
+
+    "Revenue" is nearer to a question of revenue than "Cost of revenue".
+    """
+    gain = len(asked & own) - len(asked & other)
+    return gain > 0 or (not gain and own - other <= asked and not other - own <= asked)
+
+
+def _label(row: str) -> str:
+    """Return the first cell of a row, however it is written."""
+    return unicodedata.normalize("NFKC", row.split(CELL_END)[0]).strip().casefold()
+
+
+def _scope(rows: Sequence[str], at: int) -> frozenset[str]:
+    """Return what the heads over a row speak of, up to the first lone heading."""
+    found: list[str] = []
+    for row in reversed(rows[max(0, at - MOST_ABOVE) : at]):
+        cells = _cells(row)
+        if _is_of_figures(cells):
+            if found:
+                break
+            continue
+        found.append(row)
+        if len(cells) < 2:
+            break
+    return terms(" ".join(found))
+
+
+def _is_of_figures(cells: Sequence[str]) -> bool:
+    """Whether a row has figures, behind a label or none, and is no head of columns."""
+    return bool(_figures(cells) or _figures(["label", *cells]))
 
 
 def _matches(question: str, names: Sequence[str]) -> list[int]:
@@ -73,14 +124,31 @@ def _matches(question: str, names: Sequence[str]) -> list[int]:
 def _names(rows: Sequence[str], at: int, n: int) -> list[str]:
     """Return the names of n columns, from the rows above that are nothing but names; or none."""
     found: list[list[str]] = []
+    n_labels = _n_labels(rows, at, n)
     for above in range(at - 1, max(-1, at - 1 - MOST_ABOVE), -1):
         cells = _cells(rows[above])
-        heads = _heads(cells, n)
+        heads = _heads(cells, n, n_labels)
         if heads:
             found.insert(0, heads)
         elif found or not _is_within(cells, n):
             break
     return [" ".join(dict.fromkeys(parts)) for parts in zip(*found, strict=True)]
+
+
+def _n_labels(rows: Sequence[str], at: int, n: int) -> int:
+    """Return how many cells stand before the n figures of a row; 0 where it may lack some figures.
+
+    Those above it have as many; it does lack some if one below it, up to other heads, has more.
+    """
+    for row in rows[at + 1 :]:
+        cells = _cells(row)
+        n_figures = len(_figures(cells))
+        if n_figures > n:
+            return 0
+        if not n_figures and len(cells) > 1:
+            break
+    cells = _cells(rows[at])
+    return next(k for k, cell in enumerate(cells) if k and (_is_value(cell) or cell in OPENING))
 
 
 def _is_within(cells: Sequence[str], n: int) -> bool:
@@ -94,12 +162,19 @@ def _is_within(cells: Sequence[str], n: int) -> bool:
     return n in (len(_figures(cells)), len(_figures(["label", *cells]))) and _is_short(cells)
 
 
-def _heads(cells: Sequence[str], n: int) -> list[str]:
-    """Return the cells of a row as the names of n columns, each as often as it spans some."""
-    is_labelled = len(cells) > 1 and (
+def _heads(cells: Sequence[str], n: int, n_labels: int) -> list[str]:
+    """Return the cells of a row as the names of n columns, each as often as it spans some.
+
+    What stands over the labels is none: a unit, what alone has no digit, or the first names if all
+    columns have one.
+    """
+    is_over = len(cells) > 1 and (
         UNIT.search(cells[0]) or _has_digit(cells[0]) != _has_digit(cells[1])
     )
-    heads = cells[1:] if is_labelled else cells  # what stands over the labels is none
+    n_over = 1 if is_over else 0
+    if len(cells) == n_labels + n and not any(map(_has_digit, cells[:n_labels])):
+        n_over = n_labels
+    heads = cells[n_over:]
     spans, rest = divmod(n, max(1, len(heads)))
     if len(heads) > 1 and spans and not rest and all(map(_is_name, heads)):
         return [head for head in heads for _ in range(spans)]
@@ -111,6 +186,10 @@ def _is_name(cell: str) -> bool:
     return bool(PERIOD.match(cell)) or (any(map(str.isalpha, cell)) and not is_figure)
 
 
+def _is_value(cell: str) -> bool:
+    return bool(FIGURE.match(cell) or NO_VALUE.match(cell))
+
+
 def _has_digit(cell: str) -> bool:
     return any(map(str.isdigit, cell))
 
@@ -120,9 +199,12 @@ def _is_short(cells: Sequence[str]) -> bool:
 
 
 def _cells(row: str) -> list[str]:
-    """Return the cells of a row; figures or years in one piece of text are cells of their own."""
+    """Return the cells of a row; figures, years or dates in one piece are cells of their own."""
     found: list[str] = []
     for cell in row.split(CELL_END):
+        if len(dates := DATE.findall(cell)) > 1 and not DATE.sub("", cell).strip():
+            found += dates
+            continue
         parts = cell.split()
         are_apart = len(parts) > 1 and all(FIGURE.match(each) or SIGN.match(each) for each in parts)
         # a dash before a figure takes it away, or says that a column has none
@@ -136,7 +218,7 @@ def _figures(cells: Sequence[str]) -> list[str]:
     found: list[str] = []
     sign = ""
     for cell in cells[1:]:
-        if FIGURE.match(cell) or NO_VALUE.match(cell):
+        if _is_value(cell):
             found.append(sign + cell)
             sign = ""
         elif SIGN.match(cell) and cell in OPENING:

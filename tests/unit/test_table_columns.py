@@ -19,6 +19,20 @@ SHARES = [
 ]
 JAPANESE = ["単位：億円", "区分\t2022年度\t2023年度", "売上高\t1,204\t1,310", "利益\t12.4\t–"]
 
+TWO_PERIODS = [
+    "Net sales by category",
+    "13 Weeks Ended", "January 28, January 29,", "2023\t2022",
+    "Cosmetics\t40%\t41%", "Skincare\t16%\t15%",
+    "52 Weeks Ended", "January 28, January 29,", "2023\t2022",
+    "Cosmetics\t42%\t43%", "Skincare\t17%\t17%", "Services\t3%\t4%",
+]  # fmt: skip
+TWO_PARTS = [
+    "\t2022\t2021", "Revenue:", "Subscription\t16,388\t14,573", "Product\t532\t555",
+    "Cost of revenue:", "Subscription\t1,646\t1,374", "Product\t35\t41",
+]  # fmt: skip
+SEASONS = ["季節\t来訪者(人)\t宿泊(泊)", "春\t12,400\t3,100", "夏\t28,900\t9,750"]
+MODELS = ["モデル\t開発組織\t発表年\tパラメータ数", "GPT-3\tOpenAI社\t2020\t1,750億"]
+
 
 @pytest.mark.parametrize(
     ("rows", "at", "question", "wanted"),
@@ -74,6 +88,24 @@ JAPANESE = ["単位：億円", "区分\t2022年度\t2023年度", "売上高\t1,2
         (["\t2022\t2023\t2024", "Loss\t- 2.7\t5"], 1, "loss in 2022", ""),
         (["\tImports\tExports", "2019\t12\t13", "2020\t14\t15"], 2, "exports in 2020",
          "Exports: 15"),
+        # the name over the labels, which may be of several columns, is none of a figure
+        (SEASONS, 2, "夏の宿泊は何泊ですか", "宿泊(泊): 9,750"),
+        (["Season\tVisitors\tNights", "Summer\t28,900\t9,750"], 1, "nights in summer",
+         "Nights: 9,750"),
+        (MODELS, 1, "GPT-3のパラメータ数", "パラメータ数: 1,750億"),
+        (["Imports\tExports\tTotal", "Oil\t5\t5", "Coal\t2\t3\t5"], 1, "exports of oil", ""),
+        # a label that is on the page twice is told by what stands over it
+        (TWO_PERIODS, 5, "skincare, year to January 28, 2023", ""),
+        (TWO_PERIODS, 5, "skincare, 13 weeks ended January 28, 2023", "January 28, 2023: 16%"),
+        (TWO_PERIODS, 5, "skincare, 52 weeks ended January 28, 2023", ""),
+        (TWO_PERIODS, 10, "skincare, 52 weeks ended January 28, 2023", "January 28, 2023: 17%"),
+        (TWO_PERIODS, 11, "services, year to January 29, 2022", "January 29, 2022: 4%"),
+        (TWO_PARTS, 2, "subscription revenue in 2022", "2022: 16,388"),
+        (TWO_PARTS, 5, "subscription revenue in 2022", ""),
+        (TWO_PARTS, 5, "cost of subscription revenue in 2022", "2022: 1,646"),
+        ([*PLAIN, "Costs", "Total\t900\t950"], 3, "total in 2023", "2023: 1,420"),
+        ([*PLAIN, "Total\t900\t950"], 3, "total in 2023", ""),
+        ([*PLAIN, "Total\t1,300\t1,420"], 3, "total in 2023", "2023: 1,420"),
     ],
 )  # fmt: skip
 def test_the_column_that_is_asked_for(rows, at, question, wanted):
