@@ -24,7 +24,7 @@ from training.questions import Asked, ask, read_line, wording
 from training.samples import Line, Window, character_classes, crop, fit, phrase, window
 
 IGNORED = -100
-WINDOW_CELLS = 70  # about what a window has
+WINDOW_CELLS, BAND_CELLS = 70, 300  # about what a window has, and a band or an overview
 LEGIBLE_PX = 12  # height of a line: of smaller ones the tower reads little, so none is asked for
 
 
@@ -158,9 +158,10 @@ class Sampler:
                 total += len(found.positions)
         return collate(rows, self.tools, self.ids, self.rng, r.queries)
 
-    def _page(self) -> DrawnPage:
+    def _page(self, cells: int = WINDOW_CELLS) -> DrawnPage:
+        """Return a page of the buffer to cut about so many cells from."""
         wanted = min(self.recipe.buffer, max(2, len(self.pages) + 1))
-        share = self.recipe.fresh * WINDOW_CELLS / self.recipe.cells
+        share = self.recipe.fresh * cells / self.recipe.cells
         if len(self.pages) < wanted or self.rng.random() < share:
             page = self._draw(self.rng.getrandbits(48))
             if len(page.glyphs.codes) > 20:
@@ -229,14 +230,15 @@ class Sampler:
     def _bands(self) -> tuple[Window, list[Asked]]:
         """Return rows of a page in all its width, as `models.retriever` encodes pages."""
         r = self.recipe
-        page = fit(self._page(), r.band_cells)
+        page = fit(self._page(BAND_CELLS), r.band_cells)
         height, width = (side // CELL_PX for side in page.image.shape[:2])
         first = self.rng.randrange(max(1, height - r.band_rows + 1))
         part = crop(page, 0, first * CELL_PX, min(r.band_rows, height), width)
         return window(part, self.tools.classes), []
 
     def _overviews(self) -> tuple[Window, list[Asked]]:
-        return window(fit(self._page(), self.recipe.overview_cells), self.tools.classes), []
+        page = fit(self._page(BAND_CELLS), self.recipe.overview_cells)
+        return window(page, self.tools.classes), []
 
 
 def collate(
@@ -301,7 +303,7 @@ def _names(windows: list[Window], tokenizer: Tokenizer) -> NDArray[np.int64]:
     """Return (N, 2): every cell in which a token of a line ends, and the token's id."""
     found, before = [], 0
     for shown in windows:
-        for line in shown.lines:
+        for line in filter(_is_legible, shown.lines):
             encoded = tokenizer.encode(f" {line.text}")  # as in a query, where a space comes first
             for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
                 cell = line.cells[end - 2]

@@ -48,16 +48,21 @@ def with_digits_swapped(blocks: list[Block], rng: random.Random) -> list[Block]:
 
     The result is a near-identical page: the hardest thing to tell apart by looking.
     """
-    numbered = [i for i, block in enumerate(blocks) if re.search(r">[^<]*\d", block.markup)]
+    shown_in = [re.sub(r"<[^>]*>|&[#\w]+;", " ", block.markup) for block in blocks]
+    numbered = [at for at, text in enumerate(shown_in) if re.search(r"\d", text)]
     if not numbered:
         return blocks
     chosen = rng.choice(numbered)
-    shown = sorted(set(re.findall(r"\d", re.sub(r"<[^>]*>", "", blocks[chosen].markup))))
+    shown = sorted(set(re.findall(r"\d", shown_in[chosen])))
     one = rng.choice(shown)
     other = rng.choice([digit for digit in "0123456789" if digit != one])
     swap = str.maketrans(one + other, other + one)
     block = blocks[chosen]
-    markup = re.sub(r">[^<]*<", lambda text: text[0].translate(swap), block.markup)
+    markup = re.sub(  # tags and entities stay as they are
+        r"<[^>]*>|&[#\w]+;|\d",
+        lambda found: found[0].translate(swap) if len(found[0]) == 1 else found[0],
+        block.markup,
+    )
     facts = tuple(
         Fact(f.kind, f.question.translate(swap), f.answer.translate(swap)) for f in block.facts
     )

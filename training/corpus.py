@@ -19,6 +19,8 @@ from pathlib import Path
 
 MAX_BYTES = 12_000_000  # per source: more than a short training draws, and it travels
 PARAGRAPH_CHARS = (24, 700)
+REPEATED = 8  # the one English source that is no novel, and small: a third of what is drawn
+CELL_SHARE = 0.3  # of English phrases: cells of tables, as labels and headings of reports are
 SYMBOLS = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫●○◎■□◆◇▲△▼▽★☆※→←↑↓〒％℃㎡㎞㈱№±×÷≦≧≠∞"
 MARKUP = re.compile(r"[*_#`|]+|^\s*>+|\[\d+\]|［＃[^］]*］|《[^》]*》")
 JAPANESE = re.compile(r"[぀-ヿ一-鿿]")
@@ -64,7 +66,7 @@ def prepare(corpora: Path, out: Path) -> None:
     tables = list(_tables(archives))
     english = [
         _book(corpora / "english_books_subset.txt.xz"),
-        _contexts(questions, "en"),
+        *(_tat_paragraphs(archives) for _ in range(REPEATED)),
     ]
     japanese = [
         _book(corpora / "aozora_modern_subset.txt.xz"),
@@ -141,9 +143,8 @@ def _questions(archives: dict[str, Path]) -> Iterator[Question]:
         yield from _squad(json.loads(text), "ja")
     for _, text in _files(archives.get("jglue-jsquad-etc"), r"/jsquad-v[^/]*/valid[^/]*\.json$"):
         yield from _squad(json.loads(text), "ja")
-    for _, text in _files(archives.get("tat-qa"), r"tatqa_dataset_(dev|test_gold)\.json$"):
-        for item in json.loads(text):
-            yield from _tat_questions(item)
+    for item in _tat_items(archives):
+        yield from _tat_questions(item)
 
 
 def _squad(data: dict, language: str) -> Iterator[Question]:
@@ -154,6 +155,16 @@ def _squad(data: dict, language: str) -> Iterator[Question]:
                 answer = qa["answers"][0]["text"] if qa["answers"] else ""
                 if answer and answer in context and len(answer) <= 40:
                     yield Question(language, clean(context), clean(qa["question"]), clean(answer))
+
+
+def _tat_paragraphs(archives: dict[str, Path]) -> Iterator[str]:
+    for item in _tat_items(archives):
+        yield from (paragraph["text"] for paragraph in item["paragraphs"])
+
+
+def _tat_items(archives: dict[str, Path]) -> Iterator[dict]:
+    for _, text in _files(archives.get("tat-qa"), r"tatqa_dataset_(dev|test_gold)\.json$"):
+        yield from json.loads(text)
 
 
 def _tat_questions(item: dict) -> Iterator[Question]:
@@ -175,9 +186,8 @@ def _tables(archives: dict[str, Path]) -> Iterator[Table]:
     for _, text in _files(archives.get("wikitablequestions"), r"csv/.*\.csv$"):
         rows = list(csv.reader(io.StringIO(text), escapechar="\\"))
         yield from _table(rows)
-    for _, text in _files(archives.get("tat-qa"), r"tatqa_dataset_(dev|test_gold)\.json$"):
-        for item in json.loads(text):
-            yield from _table(item["table"]["table"])
+    for item in _tat_items(archives):
+        yield from _table(item["table"]["table"])
 
 
 def _table(rows: list[list[str]]) -> Iterator[Table]:
@@ -212,6 +222,8 @@ class Corpus:
             Table(tuple(rows[0]), tuple(map(tuple, rows[1:])))
             for rows in _read_json_lines(folder / "tables.jsonl")
         ]
+        cells = {cell for table in self.tables for row in table.rows for cell in row[:1]}
+        self.labels = sorted(cell for cell in cells if re.search(r"[A-Za-z]{3}", cell))
         self.questions = {
             language: [q for q in self._load_questions(folder) if q.language == language]
             for language in ("en", "ja")
@@ -236,6 +248,8 @@ class Corpus:
 
     def phrase(self, rng: random.Random, language: str, words: int) -> str:
         """Return a short piece of text, about `words` words (three characters each in Japanese)."""
+        if language == "en" and self.labels and rng.random() < CELL_SHARE:
+            return rng.choice(self.labels)
         text = self.paragraph(rng, language)
         if language == "ja":
             pieces = [p for p in re.split(r"[。、！？「」『』（）()・ ]", text) if len(p) > 1]

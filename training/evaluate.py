@@ -41,7 +41,8 @@ class Held:
         path = work / "held.pt"
         if not path.exists():
             sampler = Sampler(Tools.load(work), _RECIPE, HELD_SEED)
-            torch.save([vars(sampler.batch()) for _ in range(BATCHES)], path)
+            found = [sampler.batch() for _ in range(BATCHES)]
+            torch.save([vars(each) | {"text_cells": None} for each in found], path)
         self.batches = [Batch(**data).to(device) for data in torch.load(path)[:BATCHES]]
         self.image_token = Tools.load(work).tokenizer.token_to_id("<|image_pad|>")
 

@@ -12,7 +12,7 @@ read    the next token of an answer, and where to look for it (attention that is
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -74,6 +74,7 @@ class Remembered:
     cells   (n, 128) vectors of its cells
     text    what they show, and `places` (len(text),) the cell of each letter, -1: none
     words   (t, 128) vectors of the words asked for, and their `spelling`
+    known   cells of words that were looked for in the text
     """
 
     cells: Tensor
@@ -81,6 +82,7 @@ class Remembered:
     places: NDArray[np.int64]
     words: Tensor
     spelling: tuple[tuple[str, int], ...]
+    known: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
 
 
 class Memory:
@@ -89,43 +91,55 @@ class Memory:
     def __init__(self, batches: int) -> None:
         self.kept: deque[Remembered] = deque(maxlen=batches)
 
-    def cells(self, words: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return similarities (T, N) of words with all cells kept, and which show the same."""
-        same = [shown(batch.token_words, each.text, each.places) for each in self.kept]
-        counts = [len(each.cells) for each in self.kept]
-        starts = np.cumsum([0, *counts[:-1]])
-        pairs = np.concatenate([np.add(s, [0, at]) for s, at in zip(same, starts, strict=True)])
-        scores = words @ torch.cat([each.cells for each in self.kept]).T
-        return scores, _table(pairs, scores)
+    def cells(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return all cells kept (N, 128), and which of them (T, N) show words of a batch."""
+        cells = torch.cat([each.cells for each in self.kept])
+        same = [shown(batch.token_words, each.text, each.places, each.known) for each in self.kept]
+        starts = np.cumsum([0, *(len(each.cells) for each in self.kept)])
+        pairs = [np.add(s, [0, at]) for s, at in zip(same, starts[:-1], strict=True)]
+        return cells, _table(np.concatenate(pairs), (len(batch.token_words), len(cells)), cells)
 
-    def words(self, cells: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return similarities (N, n) of all words kept with cells, and which of them show it."""
+    def words(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return all words kept (N, 128), and which of them (n, N) cells of a batch show."""
         assert batch.text_cells is not None
+        words = torch.cat([each.words for each in self.kept])
         spelled = [pair for each in self.kept for pair in each.spelling]
-        scores = torch.cat([each.words for each in self.kept]) @ cells.T
-        return scores, _table(shown(spelled, batch.text, batch.text_cells), scores)
+        pairs = shown(spelled, batch.text, batch.text_cells)[:, ::-1].copy()
+        return words, _table(pairs, (int(batch.cells.sum()), len(words)), words)
 
 
 def shown(
-    words: Sequence[tuple[str, int]], text: str, places: NDArray[np.int64]
+    words: Sequence[tuple[str, int]],
+    text: str,
+    places: NDArray[np.int64],
+    known: dict[tuple[str, int], NDArray[np.int64]] | None = None,
 ) -> NDArray[np.int64]:
     """Return (n, 2): number of a word, and a cell that shows it, wherever it stands in a text.
 
     words   with the count of their last letters, those whose cells are meant
     places  (len(text),) cell of each letter, -1: none
+    known   cells of words that were looked for in this text before; others are added
     """
-    found: list[tuple[int, int]] = []
-    for number, (word, size) in enumerate(words):
-        at = text.find(word)
-        while at >= 0:
-            end = at + len(word)
-            found += [(number, cell) for cell in places[end - size : end].tolist() if cell >= 0]
-            at = text.find(word, at + 1)
-    return np.array(found, np.int64).reshape(-1, 2)
+    known = {} if known is None else known
+    for word, size in words:
+        if (word, size) not in known:
+            known[word, size] = _places_of(word, size, text, places)
+    cells = [known[each] for each in words]
+    numbers = np.repeat(np.arange(len(words)), [len(each) for each in cells])
+    return np.stack([numbers, np.concatenate([*cells, np.empty(0, np.int64)])], 1)
 
 
-def _table(pairs: NDArray[np.int64], like: Tensor) -> Tensor:
-    table = torch.zeros(like.shape, dtype=torch.bool, device=like.device)
+def _places_of(word: str, size: int, text: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    ends, at = [], text.find(word)
+    while at >= 0:
+        ends.append(at + len(word))
+        at = text.find(word, at + 1)
+    cells = places[np.array(ends, np.int64)[:, None] - np.arange(size, 0, -1)].ravel()
+    return cells[cells >= 0]
+
+
+def _table(pairs: NDArray[np.int64], shape: tuple[int, int], like: Tensor) -> Tensor:
+    table = torch.zeros(shape, dtype=torch.bool, device=like.device)
     rows, columns = torch.from_numpy(pairs).to(like.device).T
     table[rows, columns] = True
     return table
@@ -245,9 +259,8 @@ def recall(
     )
     scale = lessons.log_scale.exp().clamp_max(100)
     on = batch.token_cells[:, batch.cells] == 1  # (T, n)
-    forward = _told_apart(scale, *memory.cells(vectors.words(batch), batch), on)
-    scores, same = memory.words(vectors.cells, batch)
-    back = _told_apart(scale, scores.T, same.T, on.T)
+    forward = _told_apart(scale * vectors.words(batch), *memory.cells(batch), on)
+    back = _told_apart(scale * vectors.cells, *memory.words(batch), on.T)
     near = (forward.mean() + back.mean()) / 2
     far, right = _phrases_to_memory(vectors.queries, kept, batch, scale, memory)
     parts = {"old_words": near.detach(), "old_phrases": far.detach(), "old_recall": right}
@@ -261,9 +274,13 @@ def _phrases_to_memory(
     mask = batch.query_mask
     own = torch.einsum("qkd,qld->qkl", queries, kept.places[batch.query_rows])
     own = own.masked_fill(~kept.is_cell[batch.query_rows, None], -1e4).amax(-1)
-    others = [(queries @ each.cells.T).amax(-1) for each in memory.kept]
-    both = torch.stack([own, *others], 1)  # (Q, 1 + M, K)
-    logits = scale * (both * mask[:, None]).sum(-1) / mask.sum(1)[:, None]
+    tokens = queries[mask]  # (n, 128); of what is kept only the best cell of each batch has a part
+    with torch.no_grad():
+        best = [each.cells[(tokens @ each.cells.T).argmax(1)] for each in memory.kept]
+    scores = torch.stack([own[mask], *((tokens * each).sum(1) for each in best)], 1)
+    sums = scores.new_zeros(len(queries), scores.shape[1])
+    sums = sums.index_add(0, mask.nonzero()[:, 0], scores)
+    logits = scale * sums / mask.sum(1)[:, None]
     holds = [[False, *(text in each.text for each in memory.kept)] for text in batch.query_texts]
     logits = logits.masked_fill(torch.tensor(holds, device=logits.device), -1e4)
     truth = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
@@ -271,17 +288,18 @@ def _phrases_to_memory(
 
 
 @torch.autocast("cuda", enabled=False)
-def _told_apart(scale: Tensor, scores: Tensor, same: Tensor, on: Tensor) -> Tensor:
+def _told_apart(asked: Tensor, kept: Tensor, same: Tensor, on: Tensor) -> Tensor:
     """Return the loss (r,) of each row that has something to find.
 
-    scores, same  (R, N) of everything kept; the last of it is this batch's own
-    on            (R, n) what is to be found there
+    asked  (R, 128) times the scale; kept (N, 128), the last of it is this batch's own
+    same   (R, N) what is no other
+    on     (R, n) what is to be found in the batch's own
     """
     has = on.any(1)
-    scores = scale * scores[has]
-    own = scores[:, -on.shape[1] :].masked_fill(~on[has], -1e4)
-    others = scores.masked_fill(same[has], -1e4)
-    return torch.cat([others, own], 1).logsumexp(1) - own.logsumexp(1)
+    scores = asked[has] @ kept.T
+    own = scores[:, -on.shape[1] :].masked_fill(~on[has], -1e4).logsumexp(1)
+    others = scores.masked_fill_(same[has], -1e4).logsumexp(1)  # in place: it is large
+    return torch.logaddexp(others, own) - own
 
 
 @torch.autocast("cuda", enabled=False)  # cosines times 20 need more digits than bf16 has

@@ -39,6 +39,7 @@ MEMORY = 48  # batches that words and phrases are told apart from, besides their
 KEPT_BATCHES = 200  # whose visual tokens are remembered, 2 MB each
 FALLING = 0.6  # of a run that is given its minutes, over which the learning rate falls to zero
 ROWS_RATE = 0.1  # of the learning rate, for the rows of single tokens
+SCALE_RATE = 10  # of the learning rate, for the scale of similarities, which begins anew each run
 EMA = 0.998  # of the weights: about the last 500 steps, in place of a falling learning rate
 
 
@@ -159,8 +160,13 @@ def optimisers(lessons: nn.Module, stage: Stage) -> list[torch.optim.Optimizer]:
     chosen = {id(p) for p in hidden}
     # AdamW moves a row as far for one showing as for many: whole batches are learnt by heart so
     rows = lessons.yomu.model.embed_tokens.weight
-    rest = [p for p in lessons.parameters() if id(p) not in chosen and p is not rows]
-    groups = [{"params": rest}, {"params": [rows], "lr": stage.rate * ROWS_RATE}]
+    alone = {id(rows), id(lessons.log_scale)}
+    rest = [p for p in lessons.parameters() if id(p) not in chosen | alone]
+    groups = [
+        {"params": rest},
+        {"params": [rows], "lr": stage.rate * ROWS_RATE},
+        {"params": [lessons.log_scale], "lr": stage.rate * SCALE_RATE},
+    ]
     both = [
         Muon(hidden, lr=stage.rate),
         torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.0),
@@ -334,7 +340,7 @@ class Replay:
         batch = next(self.fresh).to(trainer.device)
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.on_gpu):
             features = losses.see_cells(trainer.lessons.yomu, batch)
-        batch = replace(batch, features=features, patches=batch.patches[:, :0])
+        batch = replace(batch, features=features, patches=batch.patches[:, :0].clone())
         if len(self.kept) == KEPT_BATCHES:
             self.kept.pop(0)
         self.kept.append(batch)
