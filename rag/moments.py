@@ -15,8 +15,9 @@ YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)(?:\s?[/–-]\s?(\d\d)(?!\d))?")
 SHORT_YEAR = re.compile(r"(?:\b(?:FY|CY)\s?|(?<=[1-4]Q)\s?|['’])(\d\d)(?!\d)", re.IGNORECASE)
 MONTH = re.compile(r"(?<!\d)(1[0-2]|[1-9])月")
 QUARTER = re.compile(r"\bQ([1-4])|(?<!\d)([1-4])Q|第([1-4])四半期", re.IGNORECASE)
-NAMED_QUARTER = re.compile(r"\b(first|second|third|fourth)\s+quarter", re.IGNORECASE)
-ORDINALS = ("first", "second", "third", "fourth")
+NAMED_QUARTER = re.compile(
+    r"\b(?:(first|1st)|(second|2nd)|(third|3rd)|(fourth|4th))[\s-]+quarter", re.IGNORECASE
+)
 
 Moments = dict[str, frozenset[int]]
 PLACES = {
@@ -46,7 +47,7 @@ def moments(text: str) -> Moments:
     years |= {2000 + int(year) for year in SHORT_YEAR.findall(text)}
     named = (MONTHS.index("".join(found).lower()) + 1 for found in NAMED_MONTH.findall(text))
     quarters = {int("".join(found)) for found in QUARTER.findall(text)}
-    quarters |= {ORDINALS.index(name.lower()) + 1 for name in NAMED_QUARTER.findall(text)}
+    quarters |= {match.lastindex or 0 for match in NAMED_QUARTER.finditer(text)}
     return {
         "year": frozenset(years),
         "month": frozenset(named) | {int(month) for month in MONTH.findall(text)},

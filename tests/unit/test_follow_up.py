@@ -43,6 +43,7 @@ def test_follow_ups_are_short():
         ("令和５年度、平成元年", {1989, 2023}, set(), set()),
         ("2024年3月期", {2024}, {3}, set()),
         ("first quarter, ended Mar. 31, 2023", {2023}, {3}, {1}),
+        ("the Fourth-Quarter and 3rd quarter; two thirds", set(), set(), {3, 4}),
         ("1Q23 第４四半期 Q2", {2023}, set(), {1, 2, 4}),
         ("1,2023 items, 12023", {2023}, set(), set()),
         ("may I march in May or Sept?", set(), {5, 9}, set()),
