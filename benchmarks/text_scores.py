@@ -57,9 +57,25 @@ def normalise(answer: str) -> str:
 
 
 def answered(given: str, wanted: Iterable[str]) -> bool:
-    """Tell whether an answer equals or contains one of the accepted answers."""
-    said = normalise(given)
-    return any(normalise(one).strip(".") in said for one in wanted if normalise(one))
+    """Tell whether an answer equals or contains one of the accepted answers.
+
+    Without case, width, punctuation and spaces; but numbers are whole: 64 is not in 1,164 or 64.5.
+    """
+    said = _whole(given)
+    return any(_pattern(one).search(said) for one in wanted if normalise(one).strip("."))
+
+
+def _whole(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).lower()
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", folded)  # 1,164 → 1164
+
+
+def _pattern(wanted: str) -> re.Pattern[str]:
+    kept = re.findall(r"\d+|[^\W_]|[%.-]", _whole(wanted).strip(". "))
+    between = r"(?:(?![%.-])[\W_])*"
+    start = r"(?<!\d)(?<!\d\.)" if kept[0].isdecimal() else ""
+    end = r"(?!\d)(?!\.\d)" if kept[-1].isdecimal() else ""
+    return re.compile(start + between.join(map(re.escape, kept)) + end)
 
 
 def edit_distance(one: str, other: str) -> int:
