@@ -8,8 +8,9 @@
 
 DOCUMENTS holds PDFs, manifest.json, queries.jsonl and qa.jsonl. Retrieval sees page images alone;
 beside it stand BM25 over the PDF's text layer and, with --tesseract, BM25 over OCR of the same
-images. Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when
-the right page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS.
+pages, drawn and tidied as the product does it for OCR (--tesseract-dpi 144: of the same images).
+Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when the right
+page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS.
 `reading` cuts lines out of the pages and counts the characters that the model, asked to read them,
 gets wrong, beside Tesseract.
 """
@@ -42,9 +43,11 @@ from index.text_layer import CJK_FIRST
 from rag.answer import Question
 from rag.documents import open_document
 from rag.manner import AnswerOptions
+from rag.ocr import OCR_DPI, OCR_MAX_PIXELS, tidy
+from rag.page_content import RasterSize
 from rag.pipeline import Pipeline
 from rag.quote import quote
-from rag.settings import Settings
+from rag.settings import DEFAULT_DPI, Settings
 from rag.text_quality import judge
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -168,12 +171,20 @@ def text_layer(folder: Path, key: Key) -> str:
 
 
 def tesseract(folder: Path, key: Key, dpi: int, cache: Path) -> str:
-    """Return Tesseract's reading of the page image, both languages on."""
+    """Return Tesseract's reading of a page as the product keeps it, both languages on.
+
+    The cache holds it as read. BM25 counts pairs of Japanese characters, and Tesseract puts spaces
+    between them: without `tidy` the peer loses most of its pairs.
+    """
     path = cache / f"tesseract-{dpi}" / f"{key[0]}-{key[1]}.txt"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(read_by_tesseract(render(folder, key, dpi), "--dpi", str(dpi)))
-    return path.read_text()
+        document = open_document(folder / f"{key[0]}.pdf")
+        size = RasterSize(dpi=dpi, max_pixels=OCR_MAX_PIXELS)  # as in rag/ocr_pass.py
+        image = document.read(key[1], size).image
+        document.close()
+        path.write_text(read_by_tesseract(image, "--dpi", str(dpi)))
+    return tidy(path.read_text())
 
 
 def read_by_tesseract(image: Image.Image, *options: str) -> str:
@@ -222,9 +233,12 @@ def _scores(queries: list[Query], ranks: Ranks) -> list[float]:
 def retrieval(
     documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
     model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
-    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = 110,
+    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = DEFAULT_DPI,
     limit: Annotated[int, typer.Option(help="most pages; 0: all of them")] = 0,
     ocr: Annotated[bool, typer.Option("--tesseract", help="also Tesseract + BM25")] = False,
+    tesseract_dpi: Annotated[
+        int, typer.Option(help="resolution for Tesseract; by default as the product draws for OCR")
+    ] = OCR_DPI,
     sharpness: Annotated[
         float, typer.Option(help="power of matches, as in fusion.json; 1: MaxSim")
     ] = 1.0,
@@ -240,7 +254,7 @@ def retrieval(
         "text layer, BM25": rank_by_text(pages, texts, queries),
     }
     if ocr:
-        read = [tesseract(documents, key, dpi, cache) for key in pages]
+        read = [tesseract(documents, key, tesseract_dpi, cache) for key in pages]
         systems["Tesseract, BM25"] = rank_by_text(pages, read, queries)
     print("## queries")
     first = report(searches, systems, pages)
@@ -253,7 +267,7 @@ def retrieval(
 def answers(
     documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
     model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
-    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = 110,
+    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = DEFAULT_DPI,
     tokens: Annotated[int, typer.Option(help="most tokens of an answer")] = 40,
 ) -> None:
     """Measure answers to the questions when the right page is given."""
@@ -308,7 +322,7 @@ def asked(
 def reading(
     documents: Annotated[Path, typer.Argument(help="folder of PDFs")],
     model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
-    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = 144,
+    dpi: Annotated[int, typer.Option(help="resolution of the page images")] = DEFAULT_DPI,
     each: Annotated[int, typer.Option(help="lines of a document")] = 6,
 ) -> None:
     """Measure the character error rate on lines cut out of pages, beside Tesseract's.
@@ -362,7 +376,7 @@ def speed(
     document: Annotated[Path, typer.Argument(help="PDF")],
     page: Annotated[int, typer.Argument(help="1-based")],
     model: Annotated[Path, typer.Option(help="model folder")] = Path("models/embedded"),
-    dpi: Annotated[int, typer.Option(help="resolution of the page image")] = 144,
+    dpi: Annotated[int, typer.Option(help="resolution of the page image")] = DEFAULT_DPI,
 ) -> None:
     """Time the encoding of a page, beside an fp32 product of 2048 x 2048 matrices."""
     retriever = models.load(model).retriever
