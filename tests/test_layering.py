@@ -20,7 +20,7 @@ CONFINED = {
     "torch": ["training/", "tests/parity/", "benchmarks/"],
     "transformers": ["training/", "tests/parity/", "benchmarks/"],
     "gradio": ["ui/", "tests/"],
-    "pymupdf": ["rag/documents.py", "training/", "tests/", "samples/", "benchmarks/"],
+    "pymupdf": ["rag/documents.py", "training/", "tests/", "benchmarks/"],
     "faiss": ["index/", "tests/", "benchmarks/"],
     "onnxruntime": ["models/", "training/", "tests/", "benchmarks/"],
     "onnx_ir": ["models/build/", "tests/"],

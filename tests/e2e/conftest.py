@@ -22,6 +22,7 @@ from tests.parity import tiny
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = ROOT / "samples"
+SAMPLE_QUESTIONS = ROOT / "tests" / "samples" / "questions.jsonl"
 TOPICS = (
     "apples orchard harvest cider", "bridges steel arches rivers", "comets telescopes orbits ice",
     "dolphins ocean sonar pods", "engines pistons fuel torque", "forests cedar moss rangers",

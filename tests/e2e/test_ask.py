@@ -22,6 +22,7 @@ from rag.page_choice import PageRef
 from rag.pipeline import Pipeline
 from rag.settings import Settings
 from tests import odd_files as odd
+from tests.e2e.conftest import SAMPLE_QUESTIONS
 from tests.e2e.test_ingest import Yomu
 
 ROOT = Path(__file__).parent.parent.parent
@@ -257,12 +258,12 @@ def test_one_question_of_many_fails(asked, tmp_path):
 
 
 def test_questions_of_the_samples_can_be_asked(asked):
-    """samples/questions.jsonl is a --questions file as it is; text finds the pages that have it."""
+    """They are a --questions file as they are; text finds the pages that have it."""
     done = asked.run(
-        "ask", "--questions", SAMPLES / "questions.jsonl", "--max-new-tokens", "1", "--pages", "1"
+        "ask", "--questions", SAMPLE_QUESTIONS, "--max-new-tokens", "1", "--pages", "1"
     )
     answers = [json.loads(line) for line in done.out.splitlines()]
-    wanted = [json.loads(line) for line in (SAMPLES / "questions.jsonl").read_text().splitlines()]
+    wanted = [json.loads(line) for line in SAMPLE_QUESTIONS.read_text().splitlines()]
     assert [each["id"] for each in answers] == [each["id"] for each in wanted]
     right = [
         pages(found["hits"])[0] == (want["document"], want["page"])

@@ -1,7 +1,8 @@
 """Draws the sample documents: our own words, fonts that PyMuPDF carries, the same pixels each time.
 
-Run as `uv run python -m samples.draw [FOLDER]`. A test compares what is committed with what this
-draws. The pages are A5, so that a small budget of visual tokens still shows every character.
+Run as `uv run python -m tests.samples.draw [FOLDER]`. A test compares what is committed in samples/
+with what this draws. The pages are A5, so that a small budget of visual tokens still shows every
+character.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import pymupdf
 from PIL import Image, ImageFilter
 
 HERE = Path(__file__).parent
+SAMPLES_FOLDER = HERE.parent.parent / "samples"
 WIDTH, HEIGHT = 420, 595  # A5 in points
 MARGIN = 40
 INK, GREY, BLUE, PALE = (0.1, 0.1, 0.12), (0.45, 0.45, 0.5), (0.13, 0.35, 0.6), (0.9, 0.93, 0.97)
@@ -242,7 +244,7 @@ SAMPLES: dict[str, Callable[[pymupdf.Document], None]] = {
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write every sample and SHA256SUMS into a folder; return the paths of the samples."""
+    """Write every sample into a folder; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, make in SAMPLES.items():
@@ -252,16 +254,18 @@ def draw(folder: Path) -> list[Path]:
             pdf.set_metadata({"title": name.removesuffix(".pdf"), "producer": "samples/draw.py"})
             pdf.save(folder / name, garbage=4, deflate=True, no_new_id=True, use_objstms=1)
         paths.append(folder / name)
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
-    (folder / "SHA256SUMS").write_text("".join(sums))
     return paths
 
 
 def main() -> None:
-    """Draw the samples and print their sizes as one JSON line."""
+    """Draw the samples and print their sizes as one JSON line; note the sums of committed ones."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=HERE)
-    paths = draw(parser.parse_args().folder)
+    parser.add_argument("folder", type=Path, nargs="?", default=SAMPLES_FOLDER)
+    folder = parser.parse_args().folder
+    paths = draw(folder)
+    if folder == SAMPLES_FOLDER:
+        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths]
+        (HERE / "SHA256SUMS").write_text("".join(sums))
     print(json.dumps({path.name: path.stat().st_size for path in paths}))
 
 

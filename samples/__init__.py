@@ -1,1 +1,0 @@
-"""Sample documents of our own making, and the script that draws them."""
