@@ -19,6 +19,10 @@ from tests import odd_files as odd
 
 ROOT = Path(__file__).parents[2]
 N_DOCUMENTS, N_PAGES = 4, 6
+ALL_PAGES = N_DOCUMENTS * N_PAGES
+# told of every page, not once a second: kills are to land between the first page and the last
+EVERY_PAGE = "import rag.cli_ingest as c; c.PLAIN_SECONDS = 0; from rag.cli import main; main()"
+PAGES_DONE = re.compile(r"([1-9]\d*)/\d+ pages done")
 QUESTIONS = ("apples and cider", "steel bridges", "Which page is about pistons?")
 
 
@@ -37,8 +41,8 @@ def folder(tmp_path_factory) -> Path:
 class Ingest:
     """An ingest as a process of its own, with what it reported as done."""
 
-    def __init__(self, folder: Path, index: Path, model: Path) -> None:
-        command = [sys.executable, "-u", "-m", "rag", "ingest", str(folder)]
+    def __init__(self, folder: Path, index: Path, model: Path, *arguments: str) -> None:
+        command = [sys.executable, "-u", "-c", EVERY_PAGE, "ingest", str(folder), *arguments]
         environment = {
             **os.environ, "YOMU_INDEX": str(index), "YOMU_MODEL": str(model), "YOMU_OCR": "off",
             "YOMU_DEVICE": "cpu", "YOMU_READERS": "1", "YOMU_COMMIT_SECONDS": "0",
@@ -52,12 +56,20 @@ class Ingest:
         self.process.communicate(timeout=300)
         return self.process.returncode
 
-    def kill_after(self, seconds: float) -> int:
-        """Kill it; return how many pages it had said were done."""
+    def wait_for_pages(self, n: int) -> int:
+        """Wait until it says that so many pages are done; return how many are."""
+        for line in self.process.stderr:
+            if (found := PAGES_DONE.search(line)) and int(found[1]) >= n:
+                return int(found[1])
+        raise AssertionError(f"it ended with exit code {self.process.wait()} before page {n}")
+
+    def kill(self, *, after_pages: int = 0, seconds: float = 0.0) -> int:
+        """Kill it so long after so many pages; return how many it had said were done."""
+        done = self.wait_for_pages(after_pages) if after_pages else 0
         time.sleep(seconds)
         os.kill(self.process.pid, signal.SIGKILL)
         _, said = self.process.communicate()
-        return max((int(n) for n in re.findall(r"(\d+)/\d+ pages done", said)), default=0)
+        return max([done, *(int(n) for n in PAGES_DONE.findall(said))])
 
 
 def stored(index: Path) -> dict[str, list[PageRecord]]:
@@ -99,18 +111,20 @@ def check_killed_and_resumed(folder, model, index, whole, rng):
     reported = 0
     for _ in range(rng.randint(1, 2)):
         before = n_pages(index)
-        said = Ingest(folder, index, model).kill_after(rng.uniform(1.5, 9.0))
+        said = Ingest(folder, index, model).kill(
+            after_pages=rng.randint(1, 6), seconds=rng.uniform(0.0, 0.1)
+        )
         now = n_pages(index)
-        assert now >= before + said >= reported
+        assert now >= before + said > reported
+        assert now < ALL_PAGES, "it was killed after the end"
         reported = now
-        if now:
-            with PageIndex.open(index) as page_index:
-                assert page_index.verify().clean
+        with PageIndex.open(index) as page_index:
+            assert page_index.verify().clean
     assert Ingest(folder, index, model).finish() == 1
     with PageIndex.open(index) as page_index:
         assert page_index.verify().clean
         assert [each.document for each in page_index.failures()] == ["broken.pdf"]
-    assert n_pages(index) == N_DOCUMENTS * N_PAGES
+    assert n_pages(index) == ALL_PAGES
     texts = {name: [page.text for page in pages] for name, pages in stored(index).items()}
     assert texts == {name: [page.text for page in pages] for name, pages in stored(whole).items()}
     assert_same(answers(index, model), answers(whole, model))
@@ -149,7 +163,7 @@ def test_killed_readers_end_with_their_parent(folder, tiny_model, tmp_path):
         if workers := children(ingest.process.pid):
             break
     assert workers
-    ingest.kill_after(0)
+    ingest.kill()
     for _ in range(200):
         if not any(Path(f"/proc/{pid}").exists() for pid in workers):
             break
@@ -168,40 +182,41 @@ def children(parent: int) -> list[int]:
 def test_search_during_an_ingest_and_a_second_ingest(folder, tiny_model, tmp_path, whole):
     index = tmp_path / "index"
     first = Ingest(folder, index, tiny_model)
-    while n_pages(index) == 0 and first.process.poll() is None:
-        time.sleep(0.1)
-    second = Ingest(folder, index, tiny_model)
-    _, said = second.process.communicate(timeout=300)
-    if first.process.poll() is None:
-        answers(index, tiny_model)
+    first.wait_for_pages(3)
+    os.kill(first.process.pid, signal.SIGSTOP)  # wherever it is, for as long as we look
+    try:
+        n_done = n_pages(index)
+        assert 3 <= n_done < ALL_PAGES
+        found = answers(index, tiny_model)
+        second = Ingest(folder, index, tiny_model)
+        _, said = second.process.communicate(timeout=300)
+    finally:
+        os.kill(first.process.pid, signal.SIGCONT)
+    assert second.process.returncode == 2
+    assert len(said.strip().splitlines()) == 1
+    assert "another process" in said or "writing" in said
+    wanted = answers(whole, tiny_model)
+    for part, all_of_it in list(zip(found, wanted, strict=True))[: len(QUESTIONS)]:  # visual
+        assert len(part) == n_done
+        expected = {(name, page): score for name, page, score in all_of_it}
+        for name, page, score in part:
+            assert score == pytest.approx(expected[name, page], abs=1e-5)
+    assert [(hit[0], hit[1]) for hit in found[len(QUESTIONS)]][:1] == [("0.pdf", 1)]  # by text
     assert first.finish() == 1
-    # the second was told that the first is writing, or came after it had finished
-    assert second.process.returncode in (1, 2)
-    if second.process.returncode == 2:
-        assert len(said.strip().splitlines()) == 1
-        assert "another process" in said or "writing" in said
-    assert_same(answers(index, tiny_model), answers(whole, tiny_model))
+    assert_same(answers(index, tiny_model), wanted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_json_line_is_whole_after_interrupt(folder, tiny_model, tmp_path, number):
     """Ctrl-C reaches the whole group; the summary still comes out, and its pages are there."""
     index = tmp_path / "index"
-    command = [sys.executable, "-m", "rag", "ingest", str(folder), "--json"]
-    environment = {
-        **os.environ, "YOMU_INDEX": str(index), "YOMU_MODEL": str(tiny_model), "YOMU_OCR": "off",
-        "YOMU_DEVICE": "cpu", "YOMU_COMMIT_SECONDS": "0",
-    }  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    for line in process.stderr:
-        if "pages done" in line:
-            break
+    ingest = Ingest(folder, index, tiny_model, "--json")
+    ingest.wait_for_pages(2)
     send = os.killpg if number == signal.SIGINT else os.kill
-    send(process.pid, number)
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 1, out + said
+    send(ingest.process.pid, number)
+    out, said = ingest.process.communicate(timeout=120)
+    assert ingest.process.returncode == 1, out + said
     report = json.loads(out)
+    assert report["interrupted"].startswith("interrupted; the same command goes on")
+    assert 2 <= report["pages"]["added"] < ALL_PAGES
     assert report["pages"]["added"] == n_pages(index)
