@@ -294,6 +294,36 @@ def test_a_file_system_without_locks_is_named_before_anything_is_written(tmp_pat
 # -- a disk that refuses -----------------------------------------------------------------------
 
 
+def test_a_commit_counts_only_what_the_disk_has_confirmed(tmp_path, monkeypatch):
+    """Files, then the name of their folder, then the transaction: each before the next."""
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        sql = page_index._database.sql
+        assert sql.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert sql.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        put(page_index, "a.pdf")
+        happened: list[object] = []
+        fsync, rename = os.fsync, Path.rename
+
+        def confirm(descriptor):
+            fsync(descriptor)
+            happened.append(os.fstat(descriptor).st_ino)
+
+        def give_name(path, target):
+            happened.append(f"name {Path(target).parent.name}")
+            return rename(path, target)
+
+        monkeypatch.setattr(os, "fsync", confirm)
+        monkeypatch.setattr(Path, "rename", give_name)
+        sql.set_trace_callback(lambda said: happened.append(said))
+        page_index.commit()
+        sql.set_trace_callback(None)
+    (folder,) = (tmp_path / "segments").iterdir()
+    named, counted = happened.index("name segments"), happened.index("COMMIT")
+    inside = {path.stat().st_ino for path in (folder, *folder.iterdir())}
+    assert len(inside) > 5 and inside <= set(happened[:named])
+    assert folder.parent.stat().st_ino in happened[named:counted]
+
+
 @pytest.mark.parametrize("call", range(1, 16))
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_failing_fsync_loses_nothing_that_was_committed(tmp_path, monkeypatch, call, code):
