@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -410,26 +409,3 @@ def test_clients_that_go_away_free_the_model(api, served):
             break
         time.sleep(0.2)
     assert waiting(api) == 0
-
-
-def test_searches_do_not_wait_for_answers(api, served):
-    """While answers stand in line, a search still comes back; nobody's time is measured."""
-    stop = threading.Event()
-
-    def ask():
-        with httpx.Client(base_url=served.url, timeout=300) as client:
-            body = {"question": "kettle", "max_new_tokens": 200}
-            with client.stream("POST", "/api/ask", json=body) as answer:
-                for _ in answer.iter_lines():
-                    if stop.is_set():
-                        return
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for each in threads:
-        each.start()
-    try:
-        assert api.get("/api/search", params={"query": "kettle"}).status_code == 200
-    finally:
-        stop.set()
-        for each in threads:
-            each.join(120)

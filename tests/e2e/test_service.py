@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,23 @@ def test_found_comes_before_the_turn_and_closing_frees_it(make):
     first.close()
     assert [type(event) for event in second][-1] is Finished
     assert service.status().waiting == 0
+
+
+def test_searches_do_not_wait_for_answers(make):
+    service = make()
+    first = service.ask(AskRequest(KETTLE, client="a", max_new_tokens=64))
+    assert isinstance(next(first), Found)
+    assert next(first).name == "reading"  # has the turn, and keeps it
+    second = service.ask(AskRequest("kettle", client="b", max_new_tokens=2))
+    assert isinstance(next(second), Found)
+    assert next(second) == Queued(1)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            assert pool.submit(service.search, SearchRequest("kettle")).result(60).hits
+            assert service.status().waiting == 1
+        finally:
+            first.close()
+            second.close()
 
 
 def test_a_full_line_and_a_long_wait_are_told(make):
