@@ -4,7 +4,8 @@
 
 PYTHON is an interpreter with torch and transformers (the peer needs them, the product does not).
 The same page image goes through both in one run, each in a process of its own; times are seconds
-of wall time, memory is the peak of the resident set. Ends with one JSON line.
+of wall time (pages and first tokens: the best of two after one that warms up, for both), memory
+is the peak of the resident set. Ends with one JSON line.
 Needs 20 GB of disk below DIR and 12 GB of memory for the peer.
 """
 
@@ -101,6 +102,12 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - start, result
 
 
+def best_of_two(work: Callable[[], tuple[float, T]]) -> tuple[float, T]:
+    """Return the (seconds, result) of the faster of two calls, after one that warms up."""
+    work()
+    return min(work(), work(), key=lambda each: each[0])
+
+
 def measure_ours(folder: Path) -> dict[str, Any]:
     """Measure a model folder: page encoding, first tokens, decoding, follow-up, memory."""
     import models
@@ -109,8 +116,8 @@ def measure_ours(folder: Path) -> dict[str, Any]:
     image = page_image()
     load_s, engine = timed(lambda: (e := models.load(folder), e.retriever, e.generator)[0])
     retriever, generator = engine.retriever, engine.generator
-    page_s, page = timed(lambda: retriever.encode_page(image, skip_blank=False))
-    skip_s, skipped = timed(lambda: retriever.encode_page(image, skip_blank=True))
+    page_s, page = best_of_two(lambda: timed(lambda: retriever.encode_page(image, False)))
+    skip_s, skipped = best_of_two(lambda: timed(lambda: retriever.encode_page(image, True)))
     query_s, _ = timed(lambda: retriever.encode_queries([QUESTION]))
 
     def first_token(images: list[Image.Image], question: str, n: int) -> Timings:
@@ -118,7 +125,14 @@ def measure_ours(folder: Path) -> dict[str, Any]:
         "".join(answer)
         return answer.timings
 
-    one = first_token([image], QUESTION, N_DECODED)
+    # A page each: what is known of one already is not read again.
+    unseen = iter([image.rotate(180), image.transpose(0), image])
+
+    def answer() -> tuple[float, Timings]:
+        spent = first_token([next(unseen)], QUESTION, N_DECODED)
+        return spent.vision_s + spent.prefill_s, spent
+
+    first_s, one = best_of_two(answer)
     again = first_token([image], FOLLOW_UP, 1)
     three = first_token([image, image.rotate(180), image.transpose(0)], QUESTION, 1)
     return {
@@ -128,7 +142,7 @@ def measure_ours(folder: Path) -> dict[str, Any]:
         "page_skip_blank_s": skip_s,
         "page_skip_blank_tokens": int(skipped.kept.sum()),
         "query_s": query_s,
-        "first_token_1_page_s": one.vision_s + one.prefill_s,
+        "first_token_1_page_s": first_s,
         "vision_1_page_s": one.vision_s,
         "first_token_3_pages_s": three.vision_s + three.prefill_s,
         "follow_up_s": again.vision_s + again.prefill_s,
@@ -197,9 +211,8 @@ def measure_reference(checkpoint: Path) -> dict[str, Any]:
         moments.append(time.perf_counter())
         return torch.zeros(len(ids), dtype=torch.bool)
 
-    with torch.no_grad():
-        # The hidden states of a page, as a retriever needs them: the model without lm_head.
-        page_s, _ = timed(lambda: model.model(**fixed))
+    def answer() -> tuple[float, float]:
+        moments.clear()
         start = time.perf_counter()
         model.generate(
             **fixed,
@@ -209,12 +222,18 @@ def measure_reference(checkpoint: Path) -> dict[str, Any]:
             max_new_tokens=N_DECODED,
             stopping_criteria=StoppingCriteriaList([note_time]),
         )
+        return moments[0] - start, (moments[-1] - moments[0]) / (len(moments) - 1)
+
+    with torch.no_grad():
+        # The hidden states of a page, as a retriever needs them: the model without lm_head.
+        page_s, _ = best_of_two(lambda: timed(lambda: model.model(**fixed)))
+        first_s, decode_s = best_of_two(answer)
     return {
         "load_s": load_s,
         "page_s": page_s,
         "page_tokens": n_tokens,
-        "first_token_1_page_s": moments[0] - start,
-        "decode_s_per_token": (moments[-1] - moments[0]) / (len(moments) - 1),
+        "first_token_1_page_s": first_s,
+        "decode_s_per_token": decode_s,
         "peak_gb": peak_gb(),
     }
 
