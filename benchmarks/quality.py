@@ -9,8 +9,8 @@
 DOCUMENTS holds PDFs, manifest.json, queries.jsonl and qa.jsonl. Retrieval sees page images alone;
 beside it stand BM25 over the PDF's text layer and, with --tesseract, BM25 over OCR of the same
 pages, drawn and tidied as the product does it for OCR (--tesseract-dpi 144: of the same images).
-Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when the right
-page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS.
+Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when
+the right page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS.
 `reading` cuts lines out of the pages and counts the characters that the model, asked to read them,
 gets wrong, beside Tesseract.
 """
