@@ -34,9 +34,10 @@ trained on; none of the text is stored here.
 Real documents: see the results at the end of `training/README.md`, which decide what it is fit for.
 
 ## Limits
-Small and briefly trained. It reads short spans of clean print best; small type, handwriting, rare
-kanji, rotated pages and reasoning over several values are beyond it. Do not rely on its answers
-without looking at the page that is shown with them.
+Small and briefly trained. It finds pages by words that are printed on them clearly and upright.
+Small type, italics, handwriting, rare kanji, rotated text, values of charts, and questions in words
+that the page does not use are beyond it. Do not rely on its answers without looking at the page
+that is shown with them.
 """
 
 

@@ -66,9 +66,9 @@ class ModelConfig:
 
 
 SIZES = {
-    # 6.4 M parameters: about 38 MFLOP of training a cell before the decoder, right for two cores
+    # 7.0 M parameters: about 38 MFLOP of training a cell before the decoder, right for two cores
     "small": ModelConfig(),
-    # 19 M parameters, about 20 MB at int8: for a GPU
+    # 20 M parameters, about 20 MB at int8: for a GPU
     "base": ModelConfig(
         VisionConfig(depth=6, embed_dim=320, num_heads=8),
         TextConfig(
