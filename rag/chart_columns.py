@@ -1,29 +1,49 @@
-"""The columns of a chart: figures over the labels that name them.
+"""Figures and the labels that name them: over the labels of a chart's axis, or right under a row.
 
 A text layer has the figures of a bar chart in the order they were drawn in, and the labels of the
 axis somewhere else. A reader sees which stand over which label; so does this, from their places.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from rag.rows import FIGURE, NO_VALUE, YEAR, PlacedLine, is_right_under, joined_lines
+from rag.rows import (
+    CELL_END,
+    FIGURE,
+    NO_VALUE,
+    YEAR,
+    PlacedLine,
+    is_right_under,
+    joined_lines,
+)
 
 LEAST_COLUMNS = 2
 OFF_CENTRE = 0.125  # of the distance of two labels: how far the figures' middle may be from theirs
 MOST_PAIRS = 5_000_000  # of figures and words looked at: a chart has few, a page of tables many
+NUMBERED = re.compile(r"^[(（]?\d{1,2}[)）.．]$")  # begins an entry of a list
+MOST_UNDER = 3  # figures under one name
 TURNED = 1.5  # times as high as wide is no line of upright letters, but for one or two of them
 
 
 def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLine]]:
-    """Return a text for each column of a chart, its label first, and the lines left over."""
+    """Return a row for each column of a chart, its label first, and the lines left over.
+
+    So too for each name with figures of its own right under it: 渋谷 over 1033, 中野 over 1133.
+    """
     texts: list[str] = []
     lines = left = [part for line in lines for part in _figures_apart(line)]
     label_rows = _label_rows(lines)
     n_figures = sum(map(_is_value, lines))
     if len(label_rows) * n_figures * (len(lines) - n_figures) > MOST_PAIRS:
         return [], lines
+    for names in label_rows:
+        under = _under(names, left)
+        n = len(under) // len(names)
+        for at, name in enumerate(names if under else ()):
+            texts.append(_row(name.text, under[at * n : (at + 1) * n]))
+        left = [line for line in left if not (under and line in (*names, *under))]
     for labels in label_rows:
         if not all(label in left for label in labels):
             continue
@@ -36,7 +56,7 @@ def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLi
             for line in whole[1:]:
                 text = joined_lines(text, line.text)
             over.sort(key=lambda line: line.left)
-            texts.append(" ".join([text, *(line.text for line in over)]))
+            texts.append(_row(text, over))
             left = [line for line in left if line not in (*whole, *over)]
     return texts, left
 
@@ -63,12 +83,48 @@ def _label_rows(lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:
             continue
         height = line.bottom - line.top
         row = rows[-1] if rows else []
-        if row and abs(row[0].top - line.top) < 0.1 * height:
+        if row and min(abs(row[0].top - line.top), abs(row[0].middle - line.middle)) < 0.1 * height:
             row.append(line)
         else:
             rows.append([line])
     rows = [sorted(row, key=lambda line: line.left) for row in rows if len(row) >= LEAST_COLUMNS]
     return [row for row in rows if all(a.right < b.left for a, b in pairwise(row))]
+
+
+def _under(names: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> list[PlacedLine]:
+    """Return the figures right under a row of names, from left to right, as many for each.
+
+    None where words stand beside them, or figures under them too, as in a table; nor where figures
+    right over the names may be theirs.
+    """
+    height = names[0].bottom - names[0].top
+    values = [line for line in lines if _is_value(line)]
+
+    def is_below(lower: PlacedLine, upper: PlacedLine) -> bool:
+        return -0.3 * height < lower.top - upper.bottom < height
+
+    row = [line for line in values if is_below(line, names[0])]
+    row = sorted((line for line in row if _are_level(line, row[0])), key=lambda line: line.left)
+    n, rest = divmod(len(row), len(names))
+    if rest or not 0 < n <= MOST_UNDER or NUMBERED.match(row[0].text):
+        return []
+    gap = min(_middle(b) - _middle(a) for a, b in pairwise(names))
+    for at, name in enumerate(names):
+        middles = [_middle(figure) for figure in row[at * n : (at + 1) * n]]
+        if abs(sum(middles) / n - _middle(name)) >= gap / 2:
+            return []
+    is_table = any(is_below(line, row[0]) or is_below(names[0], line) for line in values)
+    words = (line for line in lines if not _is_value(line))
+    is_labelled = any(_is_beside(line, row[0], names) for line in words)
+    return [] if is_table or is_labelled else row
+
+
+def _row(name: str, figures: Sequence[PlacedLine]) -> str:
+    return CELL_END.join([name, *(figure.text for figure in figures)])
+
+
+def _are_level(one: PlacedLine, other: PlacedLine) -> bool:
+    return abs(one.middle - other.middle) < 0.35 * (other.bottom - other.top)
 
 
 def _over(labels: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:
