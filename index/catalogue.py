@@ -19,9 +19,21 @@ from index.text_layer import fold, is_unicode
 
 # A content that is to be read again keeps its pages, but no file has this sha256 any more.
 AGAIN = "again "
+RECORD_DAMAGED = "its record was damaged; the next ingest renews it, its pages are kept"
+UNFINISHED = "an ingest is still to read it to its end"
 HERE = re.compile(r"^(?:\./+)+")  # as a shell completes it
 NAMED = "(d.name IN (?, ?) OR d.name GLOB ?)"  # values: those of named()
 SUFFIX = re.compile(r"\.[A-Za-z]{2,5}$")
+RECORDS = (  # columns as _record() takes them
+    "SELECT d.name, c.sha256, d.source, d.size, d.modified, d.date, d.language,"
+    " coalesce(c.n_pages, 0), (SELECT count(*) FROM pages p WHERE p.content = c.id),"
+    " (SELECT count(*) FROM failures f WHERE f.content = c.id), d.reason,"
+    " (SELECT min(f.reason) FROM failures f WHERE f.content = coalesce(d.pending, d.content)),"
+    " (SELECT n.sha256 FROM contents n WHERE n.id = d.pending AND d.content IS NOT NULL),"
+    " (SELECT json_group_array(o.name) FROM documents o"
+    "  WHERE o.content = d.content AND o.name <> d.name)"
+    " FROM documents d LEFT JOIN contents c ON c.id = coalesce(d.content, d.pending)"
+)
 NOBODY = "NOT EXISTS (SELECT 1 FROM documents WHERE content = ?1 OR pending = ?1)"
 
 
@@ -70,7 +82,8 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
     """Point the document's name at its content, new or known.
 
     Returns the content to be filled and the contents that may be left without a name. Writes only
-    what differs, so that an unchanged folder costs no transaction: see is_current.
+    what differs, so that an unchanged folder costs no transaction: see is_current. Size and date
+    stay those of what is shown until finish() shows the new content.
     """
     row = sql.execute("SELECT id FROM contents WHERE sha256 = ?", (document.sha256,)).fetchone()
     if row is None:
@@ -81,12 +94,15 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
     # Another version of the reader may count the pages of the same bytes differently.
     sql.execute("UPDATE contents SET n_pages = ? WHERE id = ?", (document.n_pages, content))
     old = sql.execute(
-        "SELECT content, pending, language FROM documents WHERE name = ?", (document.name,)
+        "SELECT content, pending, language, size, modified, date FROM documents WHERE name = ?",
+        (document.name,),
     ).fetchone()
-    shown, pending, language = old if old else (None, None, None)
+    shown, pending, language, *state = old or (None, None, None)
     if shown is None:
         shown = content
     replace = None if shown == content else content
+    if replace is None:
+        state = _state_of(document)
     sql.execute("DELETE FROM documents WHERE name = ?", (document.name,))
     twin = sql.execute("SELECT max(language) FROM documents WHERE content = ?", (content,))
     known = language if replace is None else None
@@ -94,11 +110,15 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
     insert(
         sql,
         "documents",
-        *(document.name, shown, replace, source_of(document), document.size_bytes),
-        *(document.modified, date_of(document), language, None),
+        *(document.name, shown, replace, source_of(document), *state, language, None),
     )
     _renew_heading(sql, content)
     return content, [] if pending in (None, content) else [pending]
+
+
+def _state_of(document: DocumentInput) -> list[object]:
+    """Size, time of the last change and date, in the order of their columns."""
+    return [document.size_bytes, document.modified, date_of(document)]
 
 
 def name_words(name: str) -> str:
@@ -153,12 +173,13 @@ def is_current(sql: sqlite3.Connection, document: DocumentInput) -> int | None:
     return int(row[0]) if row else None
 
 
-def finish(sql: sqlite3.Connection, name: str, language: str | None) -> list[int]:
-    """Show the new content of a name; returns the contents that may be left without a name.
+def finish(sql: sqlite3.Connection, document: DocumentInput, language: str | None) -> list[int]:
+    """Show the new content of a document; returns the contents that may be left without a name.
 
     A new content of which no page could be read replaces nothing, nor does one that was read again
     with fewer pages than before.
     """
+    name = document.name
     row = sql.execute("SELECT content, pending FROM documents WHERE name = ?", (name,)).fetchone()
     if row is None:
         return []
@@ -173,7 +194,11 @@ def finish(sql: sqlite3.Connection, name: str, language: str | None) -> list[int
     n_stored, is_again = _n_pages(sql, new), _is_again(sql, old, new)
     if not n_stored or (is_again and n_stored < _n_pages(sql, old)):
         return []
-    sql.execute("UPDATE documents SET content = pending, pending = NULL WHERE name = ?", (name,))
+    sql.execute(
+        "UPDATE documents SET content = pending, pending = NULL, size = ?, modified = ?, date = ?"
+        " WHERE name = ?",
+        (*_state_of(document), name),
+    )
     if is_again:  # other names of the same bytes go with it
         change = "UPDATE documents SET content = ?2, pending = nullif(pending, ?2)"
         sql.execute(f"{change} WHERE content = ?1", (old, new))
@@ -340,30 +365,35 @@ def names_drawn(sql: sqlite3.Connection, thumbnails: Iterable[str]) -> set[str]:
 
 def records(sql: sqlite3.Connection, pattern: str) -> tuple[DocumentRecord, ...]:
     """Documents as `list` shows them, by name."""
-    rows = sql.execute(
-        "SELECT d.name, c.sha256, d.source, d.size, d.modified, d.date, d.language,"
-        " coalesce(c.n_pages, 0), (SELECT count(*) FROM pages p WHERE p.content = c.id),"
-        " (SELECT count(*) FROM failures f WHERE f.content = c.id), d.pending, d.reason,"
-        " (SELECT json_group_array(o.name) FROM documents o"
-        "  WHERE o.content = d.content AND o.name <> d.name)"
-        " FROM documents d LEFT JOIN contents c ON c.id = coalesce(d.content, d.pending)"
-        f" WHERE {NAMED} ORDER BY d.name",
-        named(pattern),
-    )
+    rows = sql.execute(f"{RECORDS} WHERE {NAMED} ORDER BY d.name", named(pattern))
     return tuple(_record(row) for row in rows)
 
 
+def record(sql: sqlite3.Connection, name: str) -> DocumentRecord | None:
+    """Return the document of exactly this name, if there is one."""
+    row = sql.execute(f"{RECORDS} WHERE d.name = ?", (name,)).fetchone()
+    return None if row is None else _record(row)
+
+
 def _record(row: tuple[Any, ...]) -> DocumentRecord:
-    *known, n_pages, n_stored, n_failed, pending, reason, others = row
-    name, sha256, source, size_bytes, modified, day, language = known
+    *known, n_pages, n_stored, n_failed, reason, of_page, pending, others = row
+    name, stored, source, size_bytes, modified, day, language = known
+    sha256 = stored and stored.rpartition(" ")[2]
     status = status_of(n_pages, n_stored, n_failed)
+    outdated = None
+    if not n_stored:
+        reason = reason or of_page
+    elif pending not in (None, sha256):
+        outdated = reason or of_page or UNFINISHED
+    elif reason != RECORD_DAMAGED:
+        outdated = reason
     if reason is not None:
         status = "failed"
-    elif pending is not None or (sha256 or "").startswith(AGAIN):
+    elif pending is not None or stored != sha256:
         status = "partial"
     return DocumentRecord(
         name=name,
-        sha256=sha256 and sha256.rpartition(" ")[2],
+        sha256=sha256,
         source=source,
         size_bytes=size_bytes,
         modified=modified,
@@ -374,6 +404,7 @@ def _record(row: tuple[Any, ...]) -> DocumentRecord:
         status=status,
         reason=reason,
         same_as=tuple(sorted(json.loads(others))),
+        outdated=outdated,
     )
 
 
@@ -417,6 +448,9 @@ def where(filters: Filters) -> tuple[str, list[object]]:
     if last is not None:
         parts.append(("d.date <= ?", [last]))
     if filters.language is not None:
-        parts.append(("d.language = ?", [as_named(filters.language).lower()]))
+        language = as_named(filters.language).lower()
+        parts.append(("(d.language = ? OR d.language IS NULL)", [language]))
+    if filters.names is not None:
+        parts.append(("d.name IN (SELECT value FROM json_each(?))", [json.dumps(filters.names)]))
     condition = " AND ".join(part for part, _ in parts)
     return condition, [value for _, values in parts for value in values]

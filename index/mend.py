@@ -26,7 +26,6 @@ from index.writer import insert_segment
 log = logging.getLogger(__name__)
 ASIDE = "lost-"
 PAGE_AGAIN = "what was stored of it was damaged; the next ingest reads it again"
-DOCUMENT_AGAIN = "its record was damaged; the next ingest renews it, its pages are kept"
 
 
 def forget_damaged(
@@ -209,7 +208,7 @@ def _renew_documents(sql: sqlite3.Connection, names: set[str]) -> None:
     sql.executemany(
         "UPDATE documents SET size = 0, modified = 0, date = NULL, language = NULL, reason = ?"
         " WHERE name = ?",
-        [(DOCUMENT_AGAIN, name) for name in names],
+        [(catalogue.RECORD_DAMAGED, name) for name in names],
     )
 
 

@@ -413,10 +413,11 @@ class PageIndex:
 
     def document(self, name: str) -> DocumentRecord:
         """Return the document of exactly this name. Raises DocumentUnknown."""
-        for each in self.documents(name):
-            if each.name == name:
-                return each
-        raise DocumentUnknown(f"{name!r} is not in the index")
+        with self._database.view() as sql:
+            found = catalogue.record(sql, name)
+        if found is None:
+            raise DocumentUnknown(f"{name!r} is not in the index")
+        return found
 
     def failures(self) -> tuple[Failure, ...]:
         """Everything that could not be read and is to be tried again."""

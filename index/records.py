@@ -147,8 +147,9 @@ class DocumentRecord:
     n_pages: int
     n_pages_stored: int
     status: Status
-    reason: str | None  # why the document as a whole failed
+    reason: str | None  # why nothing of the document, or of its newest version, could be read
     same_as: tuple[str, ...]  # other names of the same content
+    outdated: str | None = None  # why what is stored is an older version of the file
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ class Filters:
     folder: str | None = None  # this folder and everything below it
     date_from: str | None = None  # ISO dates, both ends included
     date_to: str | None = None
-    language: str | None = None
+    language: str | None = None  # those whose language is not known stay in
+    names: tuple[str, ...] | None = None  # exactly these
 
 
 @dataclass(frozen=True)

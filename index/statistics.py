@@ -7,6 +7,11 @@ from pathlib import Path
 from index.database import Database
 from index.records import IndexStats, VectorSettings
 
+# As an ingest counts them: nothing could be read of the newest version of the file.
+FAILED = """SELECT count(*) FROM documents d WHERE d.reason IS NOT NULL
+ OR (EXISTS (SELECT 1 FROM failures f WHERE f.content = coalesce(d.pending, d.content))
+ AND NOT EXISTS (SELECT 1 FROM pages p WHERE p.content = coalesce(d.pending, d.content)))"""
+
 
 def measure(folder: Path, database: Database, settings: VectorSettings) -> IndexStats:
     """Count and weigh everything; reads names and sizes, not contents."""
@@ -24,7 +29,7 @@ def measure(folder: Path, database: Database, settings: VectorSettings) -> Index
             vectors=one("SELECT sum(n_vectors) FROM pages"),
             segments=one("SELECT count(*) FROM segments"),
             failed_pages=one("SELECT count(*) FROM failures"),
-            failed_documents=one("SELECT count(*) FROM documents WHERE reason IS NOT NULL"),
+            failed_documents=one(FAILED),
             dead_pages=in_segments - pages,
             codebook=one("SELECT max(n_centroids) FROM codebooks") or None,
             bytes={

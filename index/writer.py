@@ -39,7 +39,7 @@ class Writer:
         self._folder, self._database = folder, database
         self._settings, self._codec = settings, codec
         self._thumbnails = Thumbnails(folder)
-        self._begun: dict[str, int] = {}
+        self._begun: dict[str, tuple[DocumentInput, int]] = {}  # and the contents to be filled
         self._buffer = Buffer()
         self.codebook: Codebook | None = None
 
@@ -63,7 +63,7 @@ class Writer:
                     images = catalogue.collect(sql, left)
                     catalogue.bump(sql)
                 self._drop(images)
-            self._begun[document.name] = content
+            self._begun[document.name] = document, content
             return catalogue.resume(sql, content)
 
     def _settle(self, name: str) -> None:
@@ -93,7 +93,7 @@ class Writer:
     def _content(self, name: str) -> int:
         if name not in self._begun:
             raise DocumentUnknown(f"{name!r} was not begun; call begin_document first")
-        return self._begun[name]
+        return self._begun[name][1]
 
     # -- pages -----------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Writer:
         left = [
             content
             for name, language in self._buffer.finished.items()
-            for content in catalogue.finish(sql, name, language)
+            for content in catalogue.finish(sql, self._begun[name][0], language)
         ]
         return catalogue.collect(sql, left)
 

@@ -100,8 +100,8 @@ def _is_in(line: str, shown: str, pieces: set[str]) -> bool:
 def _require_unchanged(record: DocumentRecord) -> None:
     """Raise DocumentError if the file is gone or holds something else than what was read.
 
-    Size and date are those of the newest file, what is stored may be of the one before it, while
-    the newest is being read or could not be.
+    Size and date are those of what is stored; the file's bytes tell where a newer one is being
+    read, or could not be.
     """
     try:
         state = path_of(record.source).stat()

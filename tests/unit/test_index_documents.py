@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from index import database
+from index import catalogue, database
 from index.database import Database
 from index.errors import DocumentUnknown, FilterError, IndexFull, IndexReadOnly, ShapeMismatch
 from index.page_index import PageIndex
@@ -129,6 +129,35 @@ def test_a_new_version_that_cannot_be_read_replaces_nothing(page_index):
     page_index.commit()
     assert best(page_index, 1) == ("a.pdf", 1)
     assert page_index.failures()[0].reason == "renders blank"
+    assert page_index.documents()[0].outdated == "renders blank"
+    assert page_index.stats().failed_documents == 1
+
+
+def test_size_and_date_are_of_the_version_that_is_shown(page_index):
+    """They had been of the new one from its first page on, beside the bytes of the old one."""
+    put(page_index, "a.pdf", seed=1)
+    page_index.commit()
+    newer = document("a.pdf", seed=2, n_pages=1, size_bytes=99, modified=1_800_000_000.0)
+    before = page_index.document("a.pdf")
+    page_index.begin_document(newer)
+    now = page_index.document("a.pdf")
+    assert now.outdated == catalogue.UNFINISHED
+    assert dataclasses.replace(now, outdated=None, status="complete") == before
+    page_index.add_page("a.pdf", page(2, 1))
+    page_index.finish_document("a.pdf")
+    page_index.commit()
+    now = page_index.document("a.pdf")
+    assert (now.size_bytes, now.date, now.outdated) == (99, "2027-01-15", None)
+
+
+def test_a_document_of_which_no_page_could_be_read_says_why(page_index):
+    page_index.begin_document(document("a.pdf", n_pages=1))
+    page_index.fail_page("a.pdf", 1, "renders blank")
+    page_index.finish_document("a.pdf")
+    page_index.commit()
+    record = page_index.document("a.pdf")
+    assert (record.status, record.reason, record.outdated) == ("failed", "renders blank", None)
+    assert page_index.stats().failed_documents == 1
 
 
 def test_a_version_that_is_overtaken_while_it_is_read_leaves_nothing(page_index):
@@ -206,7 +235,8 @@ def test_a_readable_document_that_fails_later_keeps_its_pages(page_index):
     page_index.commit()
     page_index.fail_document("a.pdf", "disk error")
     assert best(page_index, 0) == ("a.pdf", 1)
-    assert page_index.documents()[0].status == "failed"
+    record = page_index.documents()[0]
+    assert (record.status, record.outdated) == ("failed", "disk error")
     assert page_index.begin_document(document("a.pdf")).unchanged
     assert page_index.documents()[0].status == "complete"
 
