@@ -158,6 +158,13 @@ class Visit:
     def wait_for_answer(self) -> Locator:
         return self.wait_for("#answer .yomu-text[aria-busy=false]")
 
+    def wait_for_colours(self) -> None:
+        """Wait until colours have faded from one state to the next."""
+        self.page.wait_for_function(
+            "document.getAnimations().every(each => each.playState != 'running'"
+            " || each.effect.getComputedTiming().endTime == Infinity)"
+        )
+
     def snap(self, name: str) -> None:
         """Keep a picture where YOMU_SCREENSHOTS names a folder."""
         if folder := os.environ.get("YOMU_SCREENSHOTS"):

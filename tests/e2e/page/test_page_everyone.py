@@ -23,12 +23,12 @@ def grave(here) -> list[str]:
 def test_axe_finds_nothing_serious_on_any_tab(request, language, question):
     here = request.getfixturevalue(language)
     here.answered(question)
-    here.page.wait_for_timeout(500)  # colours fade from one state to the next
+    here.wait_for_colours()
     assert grave(here) == []
     for number, selector in ((1, "#documents tbody tr"), (2, "#test-run"), (3, "#status dl")):
         here.tab(number)
         here.find(selector).first.wait_for()
-        here.page.wait_for_timeout(500)
+        here.wait_for_colours()
         assert grave(here) == []
     here.snap(f"status-{language}")
 
