@@ -32,22 +32,16 @@ def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLi
 
     So too for each name with figures of its own right under it: 渋谷 over 1033, 中野 over 1133.
     """
-    texts: list[str] = []
-    lines = left = [part for line in lines for part in _figures_apart(line)]
+    lines = [part for line in lines for part in _figures_apart(line)]
     label_rows = _label_rows(lines)
     n_figures = sum(map(_is_value, lines))
     if len(label_rows) * n_figures * (len(lines) - n_figures) > MOST_PAIRS:
         return [], lines
-    for names in label_rows:
-        under = _under(names, left)
-        n = len(under) // len(names)
-        for at, name in enumerate(names if under else ()):
-            texts.append(_row(name.text, under[at * n : (at + 1) * n]))
-        left = [line for line in left if not (under and line in (*names, *under))]
+    texts, left, taken = _named_above(label_rows, lines)
     for labels in label_rows:
         if not all(label in left for label in labels):
             continue
-        figures = _over(labels, left)
+        figures = _over(labels, [line for line in left if line not in taken])
         if not _are_columns(labels, figures):
             continue
         for label, over in zip(labels, figures, strict=True):
@@ -59,6 +53,28 @@ def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLi
             texts.append(_row(text, over))
             left = [line for line in left if line not in (*whole, *over)]
     return texts, left
+
+
+def _named_above(
+    name_rows: Sequence[Sequence[PlacedLine]], lines: Sequence[PlacedLine]
+) -> tuple[list[str], list[PlacedLine], list[PlacedLine]]:
+    """Return a row for each name with figures under it, the lines left over, and some of these.
+
+    They are the figures under names that are not theirs one by one: nor are they of what is below.
+    """
+    texts: list[str] = []
+    left, taken = list(lines), []
+    for names in name_rows:
+        free = [line for line in left if line not in taken]
+        row = _right_under(names, free)
+        n, rest = divmod(len(row), len(names))
+        if not rest and _are_of(names, row, free):
+            for at, name in enumerate(names):
+                texts.append(_row(name.text, row[at * n : (at + 1) * n]))
+            left = [line for line in left if line not in (*names, *row)]
+        elif n:
+            taken += row
+    return texts, left, taken
 
 
 def _figures_apart(line: PlacedLine) -> list[PlacedLine]:
@@ -91,40 +107,45 @@ def _label_rows(lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:
     return [row for row in rows if all(a.right < b.left for a, b in pairwise(row))]
 
 
-def _under(names: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> list[PlacedLine]:
-    """Return the figures right under a row of names, from left to right, as many for each.
+def _right_under(names: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> list[PlacedLine]:
+    """Return the row of figures right under a row of names, from left to right."""
+    row = [line for line in lines if _is_value(line) and _is_below(line, names[0])]
+    level = 0.35 * (row[0].bottom - row[0].top) if row else 0
+    row = [line for line in row if abs(line.middle - row[0].middle) < level]
+    return sorted(row, key=lambda line: line.left)
 
-    None where words stand beside them, or figures under them too, as in a table; nor where figures
+
+def _is_below(lower: PlacedLine, upper: PlacedLine) -> bool:
+    """Whether a line is no more than its height below another."""
+    return -0.3 < (lower.top - upper.bottom) / (upper.bottom - upper.top) < 1
+
+
+def _are_of(
+    names: Sequence[PlacedLine], row: Sequence[PlacedLine], lines: Sequence[PlacedLine]
+) -> bool:
+    """Whether the figures of a row right under names are theirs alone, as many for each.
+
+    Not where words stand beside them, or figures under them too, as in a table; nor where figures
     right over the names may be theirs.
     """
-    height = names[0].bottom - names[0].top
-    values = [line for line in lines if _is_value(line)]
-
-    def is_below(lower: PlacedLine, upper: PlacedLine) -> bool:
-        return -0.3 * height < lower.top - upper.bottom < height
-
-    row = [line for line in values if is_below(line, names[0])]
-    row = sorted((line for line in row if _are_level(line, row[0])), key=lambda line: line.left)
-    n, rest = divmod(len(row), len(names))
-    if rest or not 0 < n <= MOST_UNDER or NUMBERED.match(row[0].text):
-        return []
+    n = len(row) // len(names)
+    if not 0 < n <= MOST_UNDER or NUMBERED.match(row[0].text):
+        return False
     gap = min(_middle(b) - _middle(a) for a, b in pairwise(names))
     for at, name in enumerate(names):
         middles = [_middle(figure) for figure in row[at * n : (at + 1) * n]]
         if abs(sum(middles) / n - _middle(name)) >= gap / 2:
-            return []
-    is_table = any(is_below(line, row[0]) or is_below(names[0], line) for line in values)
-    words = (line for line in lines if not _is_value(line))
-    is_labelled = any(_is_beside(line, row[0], names) for line in words)
-    return [] if is_table or is_labelled else row
+            return False
+    return not any(
+        _is_below(line, row[0]) or _is_below(names[0], line)
+        if _is_value(line)
+        else _is_beside(line, row[0], names)
+        for line in lines
+    )
 
 
 def _row(name: str, figures: Sequence[PlacedLine]) -> str:
     return CELL_END.join([name, *(figure.text for figure in figures)])
-
-
-def _are_level(one: PlacedLine, other: PlacedLine) -> bool:
-    return abs(one.middle - other.middle) < 0.35 * (other.bottom - other.top)
 
 
 def _over(labels: Sequence[PlacedLine], lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:

@@ -101,6 +101,9 @@ def test_names_over_other_figures_keep_them_apart():
         assert chart_columns([*names, *figures, *more])[0] == []
     over = _axis("12", "14", top=85)  # as in a chart
     assert chart_columns([*over, *names, *figures])[0] == ["Sales\t12", "Costs\t14"]
+    others = [*_axis("East", "West", top=70), *over, _line(170, 85, "16")]  # of one more name
+    assert chart_columns([*others, *names, *figures])[0] == ["Sales\t410", "Costs\t380"]
+    assert chart_columns([*others, *names])[0] == []
     far = [_line(70 + 60 * n, 115, text) for n, text in enumerate(("410", "380"))]
     assert chart_columns([*names, *far])[0] == ["Sales\t410", "Costs\t380"]
     far = [_line(85 + 60 * n, 115, text) for n, text in enumerate(("410", "380"))]
