@@ -57,13 +57,14 @@ def chart_columns(lines: Sequence[PlacedLine]) -> tuple[list[str], list[PlacedLi
 
 def _named_above(
     name_rows: Sequence[Sequence[PlacedLine]], lines: Sequence[PlacedLine]
-) -> tuple[list[str], list[PlacedLine], list[PlacedLine]]:
+) -> tuple[list[str], list[PlacedLine], set[PlacedLine]]:
     """Return a row for each name with figures under it, the lines left over, and some of these.
 
     They are the figures under names that are not theirs one by one: nor are they of what is below.
     """
     texts: list[str] = []
-    left, taken = list(lines), []
+    left = list(lines)
+    taken: set[PlacedLine] = set()
     for names in name_rows:
         free = [line for line in left if line not in taken]
         row = _right_under(names, free)
@@ -71,9 +72,10 @@ def _named_above(
         if not rest and _are_of(names, row, free):
             for at, name in enumerate(names):
                 texts.append(_row(name.text, row[at * n : (at + 1) * n]))
-            left = [line for line in left if line not in (*names, *row)]
+            used = {*names, *row}
+            left = [line for line in left if line not in used]
         elif n:
-            taken += row
+            taken.update(row)
     return texts, left, taken
 
 
