@@ -1,0 +1,121 @@
+"""Rows of a page as the passages that are quoted, and what stands over them."""
+
+import pytest
+
+from rag.passages import is_noise, passages_of
+from rag.scope import heads_of, is_value, scopes_of
+
+
+def _texts(rows):
+    return [passage.text for passage in passages_of(rows)]
+
+
+def test_running_text_becomes_sentences_and_other_rows_stay():
+    rows = [
+        "Annual Report of the Harbour",
+        "The quay was opened in the spring of the year by the mayor of the",
+        "town. It has room for ten ships.",
+        "Ships\t10",
+    ]
+    assert _texts(rows) == [
+        rows[0],
+        "The quay was opened in the spring of the year by the mayor of the town.",
+        "It has room for ten ships.",
+        rows[3],
+    ]
+    first, second = passages_of(rows)[1:3]
+    assert not first.follows and second.follows and second.row is None
+
+
+def test_lines_of_a_narrow_column_are_joined_by_what_they_end_and_begin_with():
+    rows = ["The office must receive comments", "on the harbour by September 21,", "2020."]
+    assert _texts(rows) == [" ".join(rows)]
+    rows = ["に設置されている担当室が国の戦略の", "監督の責任を負っています。", "資料：市"]
+    assert _texts(rows) == ["".join(rows[:2]), "資料：市"]
+
+
+def test_a_heading_and_a_list_are_not_joined_to_what_is_below_them():
+    rows = [
+        "Change of Use",
+        "A long line of text that goes on to the end of the column of the page.",
+    ]
+    assert _texts(rows) == rows
+    rows = ["ある（全社に周知されており機能している） 33%", "ある（浸透していない） 3%"]
+    assert _texts(rows) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("The U.S. Army came. It left.", 2),
+        ("Harbour Tea Inc. The end of it was near for all.", 1),
+        ("彼は「来た。」と言った。そして去った。", 2),
+        ("It grew by 9.2 percent in all. (So they say.)", 2),
+    ],
+)
+def test_sentences_end_where_they_end(text, n):
+    assert len(passages_of([text])) == n
+
+
+def test_marks_of_footnotes_stay_in_their_sentence_and_footnotes_out_of_it():
+    rows = [
+        "捜査局は、被害者には未成年の者も含まれると警告しており、法",
+        "＊15",
+        "に定めがある。",
+    ]
+    assert _texts(rows) == [rows[0] + rows[2]]
+    rows = [
+        "捜査局は、被害者には未成年の者も含まれると警告しており、法",
+        "＊15に定めがある。",
+    ]
+    assert _texts(rows) == ["".join(rows)]
+    rows = [
+        "また、この規模の言語モデルについても開発が進められてい",
+        "＊4 別の会社の値",
+    ]
+    assert _texts(rows) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "noise"),
+    [
+        ("Page 1 of 205", True), ("- 12 -", True), ("← 目次へ", True), ("＊8", True), ("x", True),
+        ("春", False), ("410", False), ("Page one", False),
+    ],
+)  # fmt: skip
+def test_noise_is_no_passage(text, noise):
+    assert is_noise(text) == noise
+
+
+def test_an_end_that_is_not_known_is_marked():
+    rows = [
+        "The road to the north was opened for carts of every kind and the",
+        "town had asked for that since the first bridge of wood was built",
+        "■ Harbour",
+    ]
+    passage = passages_of(rows)[0]
+    assert passage.is_cut and not passage.is_begun_before
+    assert passages_of([rows[1][5:], *rows[1:]])[0].is_begun_before
+
+
+def test_rows_stand_under_their_heading_and_the_heads_of_their_table():
+    rows = ["Sales", "2022\t2021", "OPAL", "US\t610\t587", "BERYL", "US\t667\t644", "Intl\t1\t2"]
+    passages = passages_of(rows)
+    scopes = scopes_of(passages)
+    assert scopes[3].over == (0, 1, 2)
+    assert scopes[5].heading == scopes[6].heading == (4,)
+    assert scopes[6].over == (0, 1, 2, 4)
+
+
+def test_heads_are_told_from_rows_of_a_table():
+    rows = [
+        "Name\tBy\tYear",
+        "GPT\tOpen\t2020\t1,750",
+        "Fiscal 2022\tthe quarter",
+        "13 Weeks Ended",
+    ]
+    assert heads_of(passages_of(rows)) == [True, False, True, True]
+    assert is_value("2019\t163,777") and is_value("PaLM\tGoogle\t2022\tnone")
+    assert (
+        not is_value("2022\t2021") and not is_value("100%\t60%") and not is_value("$9.3B – $9.5B")
+    )
