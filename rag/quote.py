@@ -1,241 +1,315 @@
-"""Question and the rows of a page → the few rows that speak of it, word for word.
+"""Question and the rows of a page → the few passages that speak of it, word for word.
 
 For a model that finds pages but cannot read answers off them: what the page says is quoted, nothing
-is made up. Rows are chosen one by one, each for the question's words that are not covered yet, rare
-words counting more (as in BM25), near ones preferred: a table's row, then its heading.
+is made up. First comes the one row or sentence that says most, words that are rare on the page
+counting more (as in BM25); what stands over it counts as said by it. Then what is said of words
+that are still missing, near passages preferred, and the heads of its columns.
 """
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
-from index.text_layer import words
+from rag.moments import moments
+from rag.passages import SENTENCE_END, Passage
+from rag.relevance import LABEL_HELP, Relevance, label_of
 from rag.rows import CELL_END, FIGURE, joined_lines, width
-from rag.table_columns import named_figure
-from rag.terms import asked_in_kana, terms
+from rag.scope import ends_in_figure, has_value, is_bare, is_over, is_value
+from rag.small_page import QUESTION_END, but_ticks, said_at
 
 MOST_ROWS = 4
-MOST_CHARS = 240
+MOST_HEADS = 3  # beside them, of the first one
+MOST_TWINS = 3  # rows of the same name that the question does not tell from the first
+MOST_GROUP = 4  # rows under a heading that are quoted with it
+MOST_CHARS = 240  # of a row; a page with no more is small
+MOST_SENTENCE = 400  # letters
+MOST_QUOTED = 400  # letters, more than which nothing is added to
+MOST_RIVALS = 8  # passages that say most
+NAMED_HELP = 1.3  # of a row of which the one figure is known that is asked for
+RIVAL_SHARE = 0.7  # of what the first one says; that of one that has what is asked for
 LEAST_SAID = 0.25  # of the question's words: of a page of few words, less is a mere footer
-SAID_SHARE = 0.6  # of the question's words: a sentence that has them answers without its page
 LEAST_SHARE = 0.1  # of the question's weight that a further row must bring
-LINE_CHARS = 36  # wide; a row less wide is a table's or a heading: the next is no part of it
+ENOUGH = 0.85  # of it that is said: nothing further is looked for
+ENOUGH_NAMED = 0.6  # by a row of which the one figure is known that is asked for
 MOST_HEADING = 60  # wide; of what stands over a sentence or figures
-RUNNING_CHARS = 20  # a shorter row is no line of a sentence that goes on
-FIGURES_HELP = 1.2  # most questions to a report ask for a number
-QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
 ANSWER_ROWS = 2  # that follow a question of the page's own
-MOST_FURTHER = 2  # rows in which a sentence goes on
-LEAST_TICKS = 3
-NUMBER = re.compile(r"[-−△▲]?\d[\d,]*(\.\d+)?")
-PLAIN = str.maketrans("−△▲", "---", ",")
-YEARS = re.compile(r"(19|20)\d\d$")
-ENDED = re.compile(r"([.!。！][\"'”’」』]*|、)$")
-CAPTION = re.compile(r"(fig|table|chart|source|note|図|表|出典|資料|注|※)", re.IGNORECASE)
-HEADED = re.compile(r"[■□●○◆◇▼▽・※•▪–]|注[:：]|第[\d１-９]|[\d１-９]+[.．)）]")  # begins anew
-TITLED = re.compile(r"[■□◆◇▼【]")
-SENTENCE_END = re.compile(r"[.!?:;。！？：；]\W*$")
+MOST_ANSWERS = 6
+MOST_FURTHER = 2  # sentences
+MOST_BELOW = 2  # rows under a heading in which its figures stand
+QUESTION_START = re.compile(r"(how|what|which|why|do|does|are|is|have|has) .*[^.:]$", re.IGNORECASE)
+BACK = re.compile(
+    r"(this|these|it|they|such|that|those)\b|これ|この|その|それ|同[^じ]", re.IGNORECASE
+)
 
 
 def quote(question: str, rows: Sequence[str]) -> str:
-    """Return up to four rows that say most of the question's words, in the page's order.
+    """Return up to four rows or sentences that say most of the question's words, in page order.
 
-    Beside them the rows in which a sentence begins or ends, or a question of the page is answered.
-
-    "" if no row has any of them. Rows left out between two are shown as " … ", lines of one
-    sentence are put in one. A table's row is followed by the figure of the one column that is asked
-    for: "Sales 1,300 1,420 (2023: 1,420)". A page of few words, such as a slide with a chart, is
-    quoted whole but for the ticks of an axis, unless a sentence or a row of a table says it.
+    Beside them what a row of a table stands under, rows of the same name that the question does not
+    tell from it, and the answer where the page itself asks. "" if nothing has any of the words.
+    Passages left out between two are shown as " … ". A table's row is followed by the figure of
+    the one column that is asked for: "Sales 1,300 1,420 (2023: 1,420)". A page of few words, such
+    as a slide with a chart, is quoted whole but for the ticks of an axis, unless a sentence or a
+    row of a table says it.
     """
-    rows = [row for row in rows if row.strip()]
-    texts = [CELL_END.join(" ".join(cell.split()) for cell in row.split(CELL_END)) for row in rows]
-    kana = asked_in_kana(question)
-    asked = terms(question) | kana
-    found = [terms(text) | kana.intersection(words(text)) for text in texts]
-    count = Counter(word for row in found for word in row)
-    weight = {word: math.log(1 + len(texts) / count[word]) for word in asked & set(count)}
-    chosen: list[int] = []
+    page = Relevance(question, rows)
+    texts = page.texts
     is_small = sum(map(len, texts)) <= MOST_CHARS
-    said_at = _said_at(texts, found, asked) if is_small else None
-    if said_at is not None:
-        chosen.append(said_at)
-    missing = set(weight).difference(*(found[at] for at in chosen))
-    least = LEAST_SHARE * sum(weight.values())
-    while missing and len(chosen) < MOST_ROWS:
-        gains = [
-            sum(weight[word] for word in row & missing) * (FIGURES_HELP if _has_figure(text) else 1)
-            for row, text in zip(found, texts, strict=True)
+    said = said_at(texts, page.found, page.asked) if is_small else None
+    if said is not None:
+        return _joined(page, [said])
+    if not page.weight:
+        return ""
+    choice = _Choice(page)
+    chosen, beside, missing = choice.choose()
+    if is_small:
+        has_all = len(page.weight) == len(page.asked) and not missing
+        if not (has_all and any(is_value(texts[at]) for at in chosen)):
+            says_little = len(page.weight) < LEAST_SAID * len(page.asked)
+            return "" if says_little else _joined(page, but_ticks(texts), named=chosen)
+    asks = [at for at in beside if choice.is_question(at)]
+    shown = {*choice.with_what_follows([*chosen, *asks]), *beside}
+    return _joined(page, sorted(shown), named=[*chosen, *beside])
+
+
+class _Choice:
+    """Which passages of a page are quoted."""
+
+    def __init__(self, page: Relevance) -> None:
+        self.page = page
+        self.passages, self.texts = page.passages, page.texts
+
+    def choose(self) -> tuple[list[int], list[int], set[str]]:
+        """Return the passages to quote, best first, what goes with them, and the words not said."""
+        page, first = self.page, self._first()
+        chosen = [first, *self._of_kind(first), *self._like_headings(first)]
+        beside = self._twins(first)
+        beside += self._heads([first, *beside])
+        missing = set(page.weight).difference(*(page.found[at] for at in (*chosen, *beside)))
+        if self.passages[first].is_sentence:
+            beside += self._around(first)
+        whole = sum(page.weight.values())
+        enough = (ENOUGH_NAMED if page.figure(first) else ENOUGH) * whole
+        says_it = self.passages[first].is_sentence or has_value(self.texts[first])
+        is_done = page.wanted.is_defined_by(self.texts[first])
+        while not is_done and missing and len(chosen) < MOST_ROWS:
+            is_enough = page.weight_of(missing) < whole - enough
+            gains = [
+                page.weight_of(found & missing)
+                * page.help[at]
+                * (self._adds(at, first, is_enough) if says_it else 1)
+                for at, found in enumerate(page.found)
+            ]
+            best = max(range(len(gains)), key=lambda at: (gains[at], _nearness(at, first)))
+            if gains[best] < LEAST_SHARE * whole or not gains[best]:
+                break
+            chosen.append(best)
+            missing -= page.found[best]
+            is_done = sum(len(self.texts[at]) for at in chosen) >= MOST_QUOTED
+        return chosen, beside, missing
+
+    def _first(self) -> int:
+        """Return the passage that says most, a row whose column is asked for before others."""
+        every = range(len(self.texts))
+        defining = [at for at in every if self.page.wanted.is_defined_by(self.texts[at])]
+        best = sorted(defining or every, key=self.page.scores.__getitem__, reverse=True)[
+            :MOST_RIVALS
         ]
-        best = max(range(len(texts)), key=lambda at: (gains[at], _nearness(at, chosen)))
-        gain = gains[best]
-        if not gain or (chosen and gain < least):
-            break
-        chosen.append(best)
-        missing -= found[best]
-    further = _continued(texts, chosen)
-    for at in chosen:
-        if figure := named_figure(question, rows, at):
-            texts[at] = f"{texts[at]} ({figure})"
-    if weight and is_small and said_at is None:
-        has_all = len(weight) == len(asked) and not missing
-        if not (has_all and any(_is_of_table(texts[at]) for at in chosen)):
-            says_little = len(weight) < LEAST_SAID * len(asked)
-            return "" if says_little else _joined(texts, _but_ticks(texts))
-    return _joined(texts, sorted(set(chosen) | further))
+        return max(
+            best,
+            key=lambda at: (
+                self.page.scores[at] * (NAMED_HELP if self.page.figure(at) else 1),
+                self.texts[at].count(CELL_END),
+            ),
+        )
+
+    def _of_kind(self, first: int) -> list[int]:
+        """Return what has the date or number that is asked for, where the first one has none."""
+        if not self.page.wanted.wants_kind or self.page.wanted.is_of_kind(self.texts[first]):
+            return []
+        of_kind = [at for at, text in enumerate(self.texts) if self.page.wanted.is_of_kind(text)]
+        best = max(of_kind, key=self.page.scores.__getitem__, default=first)
+        is_rival = self.page.scores[best] >= RIVAL_SHARE * self.page.scores[first]
+        return [best] if best != first and is_rival else []
+
+    def _like_headings(self, first: int) -> list[int]:
+        """Return the headings that the question does not tell from the first one, if it is one."""
+        if not is_over(self.passages[first]):
+            return []
+        score = self.page.scores[first]
+        every = (at for at, passage in enumerate(self.passages) if is_over(passage) and at != first)
+        alike = [at for at in every if math.isclose(self.page.scores[at], score)]
+        return alike if len(alike) <= MOST_TWINS else []
+
+    def _adds(self, at: int, first: int, is_enough: bool) -> float:
+        """Say how much a passage may add to a row or sentence that says it.
+
+        A heading adds nothing, nor does what is of other years, or a sentence to a row. Another
+        row whose whole name is in the question may, "A or B?", even where enough is said.
+        """
+        if self.page.is_of_other_time(at):
+            return 0.0
+        if is_value(self.texts[at]) and self.page.is_named(at):
+            return LABEL_HELP
+        if is_enough or self.page.is_head[at] or is_over(self.passages[at]):
+            return 0.0
+        return float(self.passages[first].is_sentence)
+
+    def _twins(self, first: int) -> list[int]:
+        """Return rows of the first one's name that the question says as much of, under other heads.
+
+        Or, where the question has only words of what stands over it, the rows beside it.
+        """
+        if self.passages[first].is_sentence or is_over(self.passages[first]):
+            return []
+        scope = self.page.scopes[first]
+        if not self.page.weight_of(self.page.found[first]):
+            group = [at for at, each in enumerate(self.page.scopes) if each == scope]
+            return group if len(group) <= MOST_GROUP else []
+        label = label_of(self.texts[first])
+        score = self.page.scores[first]
+        twins = [
+            at
+            for at, text in enumerate(self.texts)
+            if at != first and is_value(text) and label_of(text) == label
+            and math.isclose(self.page.scores[at], score)
+        ]  # fmt: skip
+        return twins if len(twins) <= MOST_TWINS else []
+
+    def _around(self, first: int) -> list[int]:
+        """Return the sentence before one that begins with "this", or the rest of an answer.
+
+        That is up to the sentence with the date or number that the first one lacks.
+        """
+        asked = self.page.wanted
+        is_behind = first > 0 and self.passages[first - 1].is_sentence
+        if is_behind and BACK.match(self.texts[first]):
+            return [first - 1]
+        if not asked.wants_kind or asked.is_of_kind(self.texts[first]):
+            return []
+        for at in range(first + 1, min(first + 1 + MOST_FURTHER, len(self.texts))):
+            if not self.passages[at].is_sentence:
+                break
+            if asked.is_of_kind(self.texts[at]):
+                return list(range(first + 1, at + 1))
+        return []
+
+    def _heads(self, under: Sequence[int]) -> list[int]:
+        """Return what stands over the first of some rows and has words of the question.
+
+        And what tells rows of one name from each other.
+        """
+        first = under[0]
+        scope = self.page.scopes[first]
+        heads: list[int] = []
+        missing = set(self.page.lent[first])
+        while missing and len(heads) < MOST_HEADS:
+            best = max(
+                scope.over, key=lambda at: (self.page.weight_of(self.page.found[at] & missing), at)
+            )
+            if not self.page.found[best] & missing:
+                break
+            heads.append(best)
+            missing -= self.page.found[best]
+        overs = [self.page.scopes[at].over for at in under]
+        if any(over != overs[0] for over in overs):
+            shared = set.intersection(*({self.texts[n] for n in over} for over in overs))
+            for over in overs:
+                heads += [n for n in over if self.texts[n] not in shared][-1:]
+        return heads
+
+    def with_what_follows(self, chosen: Sequence[int]) -> set[int]:
+        """Add what answers a question of the page, and what a heading stands over."""
+        further = set(chosen)
+        for at in chosen:
+            end = at
+            if self.is_question(at):
+                end = self._end_of_answers(at)
+            elif self.page.wanted.is_name(self.texts[at]):
+                end = min(at + 1, len(self.texts) - 1)
+            elif _is_heading(self.passages[at]):
+                end = self._end_below(at)
+            further |= set(range(at, end + 1))
+        return further
+
+    def is_question(self, at: int) -> bool:
+        """Whether a passage asks, so that the page answers it below."""
+        text = self.texts[at]
+        return bool(QUESTION_END.search(text)) or (
+            is_over(self.passages[at]) and bool(QUESTION_START.match(text))
+        )
+
+    def _end_of_answers(self, at: int) -> int:
+        """Return the passage in which ends what answers a question of the page: all of a chart."""
+        end = min(at + ANSWER_ROWS, len(self.texts) - 1)
+        while (
+            end + 1 < len(self.texts)
+            and end - at < MOST_ANSWERS
+            and is_value(self.texts[end])
+            and is_value(self.texts[end + 1])
+        ):
+            end += 1
+        return end
+
+    def _end_below(self, at: int) -> int:
+        """Return the passage in which ends what a heading stands over: a sentence, or figures."""
+        below = at + 1
+        if below < len(self.texts) and self.passages[below].is_sentence:
+            return below
+        for end in range(below, min(below + MOST_BELOW, len(self.texts))):
+            if is_bare(self.texts[end]):
+                return end
+        return at
 
 
-def _said_at(
-    texts: Sequence[str], found: Sequence[frozenset[str]], asked: frozenset[str]
-) -> int | None:
-    """Return the row of a sentence, or a clause, that has most of the question and more than it.
+def _joined(page: Relevance, chosen: Sequence[int], named: Sequence[int] = ()) -> str:
+    """Put chosen passages under each other, sentences of one paragraph in one line.
 
-    Labels and captions do not say a thing alone: the figures around them do.
+    named  those behind which the figure is said that is asked for
     """
-    for at, (text, row) in enumerate(zip(texts, found, strict=True)):
-        is_said = ENDED.search(text) and not QUESTION_END.search(text) and not CAPTION.match(text)
-        if is_said and row - asked and len(row & asked) >= SAID_SHARE * len(asked):
-            return at
-    return None
-
-
-def _is_of_table(text: str) -> bool:
-    """Whether a row is a name and its figures, not only years."""
-    return _ends_in_figure(text) and not YEARS.search(text) and any(map(str.isalpha, text))
-
-
-def _but_ticks(texts: Sequence[str]) -> list[int]:
-    """Return the rows but for numbers along an axis: three or more in a column, evenly spaced."""
-    kept: list[int] = []
-    at = 0
-    while at < len(texts):
-        end = _end_of_ticks(texts, at)
-        if end - at < LEAST_TICKS:
-            end = at + 1
-            kept.append(at)
-        at = end
-    return kept
-
-
-def _end_of_ticks(texts: Sequence[str], start: int) -> int:
-    """Return the row behind the evenly spaced numbers, of one unit, that begin in a row."""
-    numbers: list[float] = []
-    units: set[str] = set()
-    for text in texts[start:]:
-        number = NUMBER.search(text) if FIGURE.match(text) else None
-        if not number:
-            break
-        numbers.append(float(number.group().replace(",", "")))
-        units.add(NUMBER.sub("", text, count=1).strip())
-        steps = [b - a for a, b in pairwise(numbers)]
-        is_even = all(math.isclose(step, steps[0], rel_tol=0.01) for step in steps)
-        zero = {""} if 0 in numbers else set()  # which often has none
-        if not is_even or len(units - zero) > 1:
-            numbers.pop()
-            break
-    return start + len(numbers)
-
-
-def _has_figure(text: str) -> bool:
-    return any(char.isdigit() for char in text)
-
-
-def _nearness(at: int, chosen: Sequence[int]) -> float:
-    """How near a row is to the first; above is nearer: what explains a table's row is over it."""
-    if not chosen:
-        return 0.0
-    return chosen[0] - at if at > chosen[0] else (at - chosen[0]) / 2
-
-
-def _continued(texts: Sequence[str], chosen: Sequence[int]) -> set[int]:
-    """Rows in which a sentence of the chosen ones begins or goes on, or a question is answered."""
-    further: set[int] = set()
-    for at in chosen:
-        end = _end(texts, at)
-        if QUESTION_END.search(texts[end]):
-            end = _end(texts, min(end + ANSWER_ROWS, len(texts) - 1))
-        elif _is_heading(texts[at]):
-            end = max(end, _end_below(texts, at))
-        further |= set(range(_start(texts, at), end + 1))
-    return further
-
-
-def _is_heading(text: str) -> bool:
-    """Whether a row says nothing by itself: a few words, no figures behind them."""
-    *numbers, words_of_it = text.split(CELL_END)
-    is_name = len(numbers) < 2 and all(map(FIGURE.match, numbers)) and not FIGURE.match(words_of_it)
-    return is_name and width(text) < MOST_HEADING and not SENTENCE_END.search(text)
-
-
-def _end_below(texts: Sequence[str], at: int) -> int:
-    """Return the row in which ends what a heading stands over: a sentence, or figures."""
-    below = at + 1
-    if below < len(texts) and _is_line(texts[below]) and not _is_line(texts[at]):
-        return _end(texts, below)
-    for end in range(below, min(below + MOST_FURTHER, len(texts))):
-        if FIGURE.match(texts[end]):
-            return end
-    return at
-
-
-def _end(texts: Sequence[str], at: int) -> int:
-    """Return the row in which the sentence of a row ends, or the last one looked at."""
-    end = at
-    goes_on = _goes_on
-    while end - at < MOST_FURTHER and end + 1 < len(texts) and goes_on(texts[end]):
-        end += 1
-        goes_on = _is_line  # one row of a table may follow another, not the whole of it
-    return end
-
-
-def _start(texts: Sequence[str], at: int) -> int:
-    """Return the row in which the sentence of a row begins, or the first one looked at."""
-    start = at
-    while at - start < MOST_FURTHER and start and CELL_END not in texts[start]:
-        if not _is_line(texts[start - 1]) or HEADED.match(texts[start]):
-            break
-        start -= 1
-    return start
-
-
-def _goes_on(text: str) -> bool:
-    is_open = text.endswith("、") or len(text) >= RUNNING_CHARS
-    return is_open and not SENTENCE_END.search(text)
-
-
-def _joined(texts: Sequence[str], chosen: Sequence[int]) -> str:
-    """Put chosen rows under each other, lines of one sentence in one."""
     shown = ""
-    for n, at in enumerate(chosen):
-        text = texts[at]
-        if len(text) > MOST_CHARS:
-            text = text[: MOST_CHARS - 2].rstrip() + " …"
-        if not n:
+    before = -2
+    for at in chosen:
+        passage = page.passages[at]
+        text = _shown(page, at, at in named)
+        if passage.is_begun_before and before != at - 1:
+            text = f"… {text}"
+        if not shown:
             shown = text
-        elif at != chosen[n - 1] + 1:
+        elif at != before + 1:
             shown += f" …\n{text}"
-        elif _is_line(texts[at - 1]) and not (_ends_in_figure(text) or HEADED.match(text)):
+        elif passage.follows:
             shown = joined_lines(shown, text)
         else:
             shown += f"\n{text}"
-    is_last = not chosen or chosen[-1] + 1 == len(texts)
-    if not is_last and _is_line(texts[chosen[-1]]) and not shown.endswith(("…", ")", "）")):
-        shown += " …"  # the sentence goes on, the quotation does not
-    return shown.replace(CELL_END, " ")
+        if passage.is_cut:
+            shown += " …"
+        before = at
+    return shown.replace(CELL_END, " ").replace(" … …", " …")
 
 
-def _is_line(text: str) -> bool:
-    """Whether a row is a line of running text that goes on in the next; a table's row is not."""
-    is_long = text.endswith("、") or width(text) >= LINE_CHARS
-    return (
-        CELL_END not in text
-        and is_long
-        and not TITLED.match(text)
-        and not _ends_in_figure(text)
-        and _goes_on(text)
+def _shown(page: Relevance, at: int, is_named: bool) -> str:
+    text = page.texts[at]
+    most = MOST_SENTENCE if page.passages[at].is_sentence else MOST_CHARS
+    if is_named and (figure := page.figure(at)):
+        text = f"{text} ({figure})"
+    return text if len(text) <= most else text[: most - 2].rstrip() + " …"
+
+
+def _nearness(at: int, first: int) -> float:
+    """How near a passage is to the first; above is nearer: what explains a row is over it."""
+    return first - at if at > first else (at - first) / 2
+
+
+def _is_heading(passage: Passage) -> bool:
+    """Whether a row says nothing by itself: a few words, no figures behind them."""
+    if ends_in_figure(passage.text):
+        return False
+    most = 2 * MOST_HEADING if passage.is_sentence else MOST_HEADING  # of two lines
+    *numbers, words_of_it = passage.text.split(CELL_END)
+    is_name = len(numbers) < 2 and all(map(FIGURE.match, numbers)) and not FIGURE.match(words_of_it)
+    has_figure = any(
+        FIGURE.match(word) and not any(moments(word).values()) for word in words_of_it.split()[1:]
     )
-
-
-def _ends_in_figure(text: str) -> bool:
-    return bool(FIGURE.match(text.split()[-1]))
+    is_name = is_name and not has_figure
+    return is_name and width(passage.text) < most and not SENTENCE_END.search(passage.text)

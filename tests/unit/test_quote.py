@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag.quote import MOST_CHARS, quote
+from rag.quote import MOST_CHARS, MOST_SENTENCE, quote
 from rag.rows import PlacedLine, columns_of, join_rows, joined_lines, most_together
 
 FILLER = ["Nothing else on this page has to do with it at all."] * 5
@@ -113,7 +113,7 @@ def test_japanese_lines_of_a_sentence_join_without_a_space_and_rows_of_a_table_d
     rows = [line, "います。", *["関係のない文がここに続きます。"] * 20]
     assert quote("花火大会は？", rows) == f"{line}います。"
     table = ["Research and development costs 2,987 2,540", "Sales and marketing 4,968", *FILLER]
-    assert quote("research costs", table).splitlines() == table[:2]
+    assert quote("research costs", table) == table[0]
 
 
 def test_a_question_of_the_page_is_quoted_with_its_answer():
@@ -188,7 +188,7 @@ def test_a_question_over_two_lines_is_quoted_with_its_answer():
     assert quote("優先的な登録の手続きはありますか", rows).endswith("手続きはありません。")
 
 
-def test_a_sentence_that_goes_on_beyond_the_quotation_is_not_shown_as_whole():
+def test_a_sentence_is_quoted_from_its_beginning_to_its_end():
     lines = [
         "The orchard was planted in 1912 by the harbour company and",
         "was extended four times before the second bridge was built and",
@@ -196,8 +196,14 @@ def test_a_sentence_that_goes_on_beyond_the_quotation_is_not_shown_as_whole():
         "spring, which the town had asked for since the great flood.",
     ]
     quoted = quote("When was the orchard planted?", [*lines, *FILLER])
-    assert quoted == " ".join(lines[:3]) + " …"
-    assert quote("great flood", [*lines, *FILLER]) == " ".join(lines[1:])
+    assert quoted == " ".join(lines)
+    assert quote("great flood", [*lines, *FILLER]) == " ".join(lines)
+    assert quote("great flood", [*lines[2:], *FILLER]) == "… " + " ".join(lines[2:])
+    long = [*lines[:1], *lines[1:3] * 4, "every spring it was extended again for the"]
+    cut = quote("When was the orchard planted?", [*long, "■ Harbour", *FILLER])
+    assert cut.startswith(lines[0]) and cut.endswith(" …") and len(cut) <= MOST_SENTENCE
+    cut = quote("When was the orchard planted?", [*lines[:2], "■ Harbour", *FILLER])
+    assert cut == " ".join(lines[:2]) + " …"
     heading = "Annual Report of the Example Company for the Fiscal Year"
     assert quote("the company report", [*FILLER, heading]) == heading  # the page ends here
 
@@ -336,3 +342,128 @@ def test_a_short_japanese_line_that_ends_with_a_comma_goes_on():
     rows = ["観光案内", "夏の花火大会は8月12日に開かれ、", "約2万人が訪れます。", "宿泊は旅館へ"]
     said = quote("夏の花火大会はいつですか", rows)
     assert said == "夏の花火大会は8月12日に開かれ、約2万人が訪れます。"
+
+
+STATEMENT = [
+    "Harbour Tea, Inc.",
+    "Consolidated Statements of Income",
+    "(In thousands, except per share data)",
+    "13 Weeks Ended",
+    "January 28,\tJanuary 29,",
+    "2023\t2022",
+    "Net sales\t3,226,773\t2,729,388",
+    "Net income per common share:",
+    "Basic\t6.73\t5.44",
+    "Diluted\t6.68\t5.41",
+    "52 Weeks Ended",
+    "January 28,\tJanuary 29,",
+    "2023\t2022",
+    "Net sales\t10,208,580\t8,630,889",
+    "Net income per common share:",
+    "Basic\t24.17\t18.09",
+    "Diluted\t24.01\t17.98",
+]
+
+
+def test_heads_do_not_take_the_place_of_the_row_they_stand_over():
+    asked = (
+        "What were the sales of Harbour Tea, Inc. in the 13 weeks ended January 28, 2023? Basic?"
+    )
+    said = quote(asked, STATEMENT)
+    assert "Basic 6.73 5.44" in said
+    assert "13 Weeks Ended" in said
+
+
+def test_rows_of_one_name_are_quoted_each_with_what_tells_it_from_the_other():
+    said = quote("What were the basic earnings?", STATEMENT)
+    assert "Basic 6.73 5.44" in said and "Basic 24.17 18.09" in said
+    said = quote("What were net sales in 2023?", STATEMENT).splitlines()
+    lines = [line.removesuffix(" …") for line in said]
+    short, long = lines.index("13 Weeks Ended"), lines.index("52 Weeks Ended")
+    assert short < lines.index("Net sales 3,226,773 2,729,388") < long
+    assert long < lines.index("Net sales 10,208,580 8,630,889")
+
+
+GROUPS = ["REPORTED SALES", "2022\t2021", "OPAL", "US\t610\t587", "Intl\t261\t264", "BERYL"]
+GROUPS += ["US\t667\t644", "Intl\t30\t31", "GARNET", "US\t29\t59", "Intl\t62\t60", *FILLER]
+
+
+def test_a_heading_without_figures_says_what_the_rows_under_it_are_about():
+    said = quote("What were the Intl sales of BERYL in 2021?", GROUPS)
+    assert "BERYL …\nIntl 30 31 (2021: 31)" in said and "261" not in said and "62" not in said
+    assert "BERYL\nUS 667 644 (2021: 644)\nIntl 30 31" in quote("BERYL in 2021?", GROUPS)
+
+
+def test_another_row_of_the_table_is_quoted_only_if_it_is_asked_for():
+    rows = ["State\tPermit\tTotals", "Ohio\t9,338\t81,616", "Oklahoma\t0\t35,457", *FILLER]
+    assert "Oklahoma" not in quote("How many permits were there in Ohio?", rows)
+    both = quote("Are there more permits in Ohio or in Oklahoma?", rows)
+    assert "Ohio 9,338 81,616" in both and "Oklahoma 0 35,457" in both
+
+
+def test_a_sentence_with_the_date_or_number_that_is_asked_for_is_quoted_to_it():
+    rows = [
+        "The harbour savings plan is a plan for all people who work on the quays of the town.",
+        "Under the plan they may contribute up to 65% of what they earn. Nobody has to.",
+        *FILLER,
+    ]
+    said = quote("How much of their pay can people put into the harbour savings plan?", rows)
+    assert said.endswith("up to 65% of what they earn.")
+    rows = [
+        "Before acting on this proposal the office will read all comments on the harbour.",
+        "DATES: The office must receive comments on the harbour by September 21,",
+        "2020.",
+        *FILLER,
+    ]
+    said = quote("By what date must the office get comments on the harbour proposal?", rows)
+    assert "by September 21, 2020." in said
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ("What is a quay?", "A quay is where ships lie."),
+        (
+            "What does HTL stand for in the plan of the harbour?",
+            "The Harbour Tea Line (HTL) sails.",
+        ),
+        ("潮位とは何ですか。", "「潮位」とは海面の高さのことです。"),
+        ("What does NHN mean?", "NHN\nNational Hydro Network"),
+    ],
+)
+def test_what_is_to_be_explained_is_quoted_where_it_is_explained(question, wanted):
+    rows = [
+        "The plan of the harbour has one quay for HTL and 12 for others, and every quay is new.",
+        "A quay is where ships lie.",
+        "The Harbour Tea Line (HTL) sails.",
+        "潮位の観測では潮位の値を毎日記録しています。",
+        "「潮位」とは海面の高さのことです。",
+        "NHN",
+        "National Hydro Network",
+        *FILLER,
+    ]
+    assert quote(question, rows) == wanted
+
+
+def test_what_is_of_other_years_is_not_preferred():
+    rows = [
+        "2021年2月\t日本",
+        "地震の際に、改ざんされた偽画像が日本で出回った。",
+        "2022年9月\t日本",
+        "台風の際に、偽画像が拡散した。",
+        *["これは別の話をする長い文章です。"] * 20,
+    ]
+    said = quote("2022年9月に日本で出回った偽画像は？", rows)
+    assert said.splitlines()[:2] == ["2022年9月 日本", rows[3]]
+
+
+def test_headings_that_are_alike_are_both_quoted_with_their_figures():
+    rows = ["Adjusted Operational Earnings", "$10.40 – $10.60", "Adjusted Earnings", "$10.45"]
+    said = quote("What are the adjusted earnings?", [*rows, *FILLER])
+    assert said == "\n".join(rows)
+
+
+def test_all_answers_of_a_chart_are_quoted_with_its_question():
+    rows = ["Do you use tea at work?", "(one answer)", "Yes 38%", "No 43%", "At times 19%"]
+    said = quote("What share did not use tea at work?", [*rows, *FILLER])
+    assert said == "\n".join(rows)
