@@ -72,7 +72,12 @@ def width(text: str) -> int:
 
 
 def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
-    """Return the lines in their order, cells at one height from left to right, CELL_END between."""
+    """Return the lines in their order, cells at one height from left to right, CELL_END between.
+
+    Letters of a tab in the margin (第, ３ and 章 under each other) come last: they are no cells.
+    """
+    tab = _margin_tab(lines)
+    lines = [line for line in lines if line not in tab]
     lines = _with_whole_labels(_with_their_labels(lines))
     heights = _Heights(lines)
     rows: list[list[PlacedLine]] = []
@@ -85,7 +90,26 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
         else:
             row.append(line)
     in_order = (sorted(row, key=lambda cell: cell.left) for row in rows)
-    return [CELL_END.join(each.text for each in row) for row in in_order]
+    texts = [CELL_END.join(each.text for each in row) for row in in_order]
+    return texts + [line.text for line in tab]
+
+
+def _margin_tab(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
+    """Return the single letters under each other that stand beside all longer lines of a page."""
+    longer = [line for line in lines if len(line.text.strip()) > 1]
+    left = min((line.left for line in longer), default=-math.inf)
+    right = max((line.right for line in longer), default=math.inf)
+    letters = [line for line in lines if len(line.text) == 1 and line.text.isalnum()]
+    outside = [line for line in letters if line.left >= right or line.right <= left]
+    return [
+        line
+        for line in outside
+        if any(
+            (_is_next(line, other) or _is_next(other, line))
+            and (line.text.isalpha() or other.text.isalpha())  # numbers alone are those of a list
+            for other in outside
+        )
+    ]
 
 
 class _Near:
