@@ -142,6 +142,8 @@ def lock_for_writing(folder: Path, wait_s: float) -> FileLock:
     try:
         lock.acquire(timeout=wait_s)
     except Timeout as error:
+        if not (folder / "writer.lock").exists():  # as in /proc, where no file can be made
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
         raise IndexLocked(
             f"{folder}: another process is writing to this index; wait for it (--wait) or stop it"
         ) from error

@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(app(args=given, prog_name="yomu", standalone_mode=False) or 0)
     except CommandLineError as error:
         message = str(getattr(error, "format_message", error.__str__)())
+        message = message.replace("Value error, ", "")  # how pydantic begins
         known = {each.name for each in app.registered_commands}
         known |= {each.name for each in app.registered_groups}
         verb = [each for each in given[:1] if each in known]

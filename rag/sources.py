@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from index.text_layer import is_unicode
 from rag.errors import DocumentError, UsageError
+from rag.image_document import is_image
 
 IMAGE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jfif .tif .tiff .webp .bmp .gif .pnm .ppm .pgm .pbm .avif .heic .heif".split()
@@ -80,7 +81,8 @@ def discover(paths: Iterable[Path], known: Mapping[str, Known], ignore: Path) ->
     known   document name -> what the index has of it; keeps names stable
     ignore  the index: left out as a whole where it lies inside, its own files where it is the
             folder that is read or one above
-    Raises UsageError for a path that does not exist.
+    Raises UsageError for a path that does not exist, and if all that is there are files that were
+    named and are no documents: among others, these are listed as failed.
     """
     names = _Names(known)
     sources: dict[Path, Source] = {}
@@ -105,6 +107,9 @@ def discover(paths: Iterable[Path], known: Mapping[str, Known], ignore: Path) ->
             elif file not in sources:
                 sources[file] = Source(names.choose(file, base), file)
     found = tuple(sources.values())
+    if found and not any(map(_may_be_document, sources)):
+        named = ", ".join(map(str, paths))
+        raise UsageError(f"nothing to read in {named}: no PDF, image or Office file")
     return Discovery(found, dict(skipped), tuple(folders), unlisted, tuple(links))
 
 
@@ -318,10 +323,19 @@ def _is_of_index(file: Path, index: Path) -> bool:
 
 def _is_document(file: Path) -> bool:
     suffix = file.suffix.lower()
-    if suffix in READABLE_SUFFIXES:
-        return True
-    if suffix:
-        return False
+    return suffix in READABLE_SUFFIXES or (not suffix and _holds_pdf(file))
+
+
+def _may_be_document(file: Path) -> bool:
+    """Say whether a file that was named is worth an index, whatever its suffix."""
+    return (
+        file.suffix.lower() in READABLE_SUFFIXES
+        or _holds_pdf(file)
+        or (file.is_file() and is_image(file))
+    )
+
+
+def _holds_pdf(file: Path) -> bool:
     try:
         if not file.is_file():
             return False

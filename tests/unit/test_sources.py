@@ -109,6 +109,12 @@ def test_a_file_named_by_hand_is_taken_whatever_its_suffix(folder):
     found = discover([folder / "a" / "notes.txt", folder / "b.pdf"], {}, folder / "index")
     assert names(found) == ["notes.txt", "b.pdf"]
     assert found.folders == ()
+    with pytest.raises(UsageError, match=r"notes.txt: no PDF, image or Office file"):
+        discover([folder / "a" / "notes.txt"], {}, folder / "index")
+    (folder / "scan.dat").write_bytes(b"%PDF-1.7")
+    (folder / "photo").write_bytes(b"P6 1 1 255\nabc")
+    for name in ("scan.dat", "photo"):
+        assert names(discover([folder / name], {}, folder / "index")) == [name]
 
 
 def test_a_file_given_twice_is_read_once(folder):
