@@ -77,7 +77,8 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     Letters of a tab in the margin (第, ３ and 章 under each other) come last: they are no cells.
     """
     tab = _margin_tab(lines)
-    lines = [line for line in lines if line not in tab]
+    in_tab = set(tab)
+    lines = [line for line in lines if line not in in_tab]
     lines = _with_whole_labels(_with_their_labels(lines))
     heights = _Heights(lines)
     rows: list[list[PlacedLine]] = []
