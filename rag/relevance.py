@@ -103,10 +103,14 @@ class Relevance:
 
     def is_of_other_time(self, at: int) -> bool:
         """Whether a passage, or its own heading, is of other years than are asked for."""
-        asked = moments(self._question)["year"]
+        asked = self._asked_years
         own = (at, *self.scopes[at].heading)
         years = frozenset().union(*(self._years[n] for n in own))
         return bool(asked and years) and not asked & years
+
+    @cached_property
+    def _asked_years(self) -> frozenset[int]:
+        return moments(self._question)["year"]
 
     @cached_property
     def _years(self) -> list[frozenset[int]]:

@@ -119,12 +119,15 @@ def heads_of(passages: Sequence[Passage]) -> list[bool]:
 
 
 def _is_of_periods(text: str) -> bool:
-    figures = _figures(text)
-    if not figures and not OF_HEADS.sub("", text):
+    if _figures(text):
+        return False
+    if not OF_HEADS.sub("", text):
         return True
     cells = text.split(CELL_END)
+    if len(cells) == 1:
+        return False
     named = [any(moments(cell).values()) for cell in cells]
-    return len(cells) > 1 and not figures and (named[0] or 2 * sum(named) >= len(cells))
+    return named[0] or 2 * sum(named) >= len(cells)
 
 
 def _figures(text: str) -> list[str]:
