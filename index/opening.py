@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sqlite3
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from index import catalogue
 from index.database import REBUILD, Database, schema
 from index.errors import IndexCorrupt, IndexMismatch, IndexMissing
 from index.records import FORMAT_VERSION, VectorSettings
-from index.text_layer import WORDS_VERSION
+from index.text_layer import WORDS_VERSION, fold
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,20 @@ def renew_words(database: Database) -> None:
         return
     try:
         with database.transaction() as sql:
+            _fold_headings(sql)
             sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
             sql.execute("DELETE FROM settings WHERE key = 'words_version'")
             catalogue.insert(sql, "settings", "words_version", json.dumps(WORDS_VERSION))
     except IndexCorrupt as error:
         log.warning("the word index stays as it was: %s", error)
+
+
+def _fold_headings(sql: sqlite3.Connection) -> None:
+    """Fold the names and titles of all documents anew, as catalogue.begin does."""
+    for content, title in sql.execute("SELECT id, title FROM contents").fetchall():
+        names = map(catalogue.name_words, sorted(catalogue.names_of(sql, [content])))
+        heading = fold(" ".join(dict.fromkeys([*names, title])))
+        sql.execute("UPDATE contents SET heading = ? WHERE id = ?", (heading, content))
 
 
 def load_settings(database: Database) -> VectorSettings:

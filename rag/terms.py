@@ -7,7 +7,7 @@ as they stand in tables, and "Sales1" is about sales, too.
 import re
 import unicodedata
 
-from index.text_layer import means_something, words
+from index.text_layer import means_something, stem, western, words
 
 KANJI = re.compile(r"[\u3400-\u9fff]")
 DECIMAL = re.compile(r"\d+(?:\.\d+)+")
@@ -47,6 +47,6 @@ def asked_in_kana(question: str) -> frozenset[str]:
 
 
 def _all(text: str) -> list[str]:
-    folded = unicodedata.normalize("NFKC", text)
-    found = [*words(DECIMAL.sub(" ", folded)), *DECIMAL.findall(folded), *KANJI.findall(text)]
-    return found + [match[1] for match in map(MARKED.fullmatch, found) if match]
+    folded = western(unicodedata.normalize("NFKC", text))
+    found = [*words(DECIMAL.sub(" ", folded)), *DECIMAL.findall(folded), *KANJI.findall(folded)]
+    return found + [stem(match[1]) for match in map(MARKED.fullmatch, found) if match]

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from index.page_index import PageIndex
-from index.text_layer import fold, is_joint, match_any, names, words
-from tests.unit.index_data import SETTINGS, document, page
+from index.text_layer import borrowed, fold, is_joint, match_any, names, words
+from tests.unit.index_data import SETTINGS, document, page, put
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from tests.unit.index_data import SETTINGS, document, page
         ("1,234,567 in 2022,2023 or 12,34", "1234567 in 2022 2023 or 12 34"),
         ("東京都庁", "東京 京都 都庁"),
         ("ＡＢＣ１２３ ｶﾞｲﾄﾞ", "abc123 ガイ イド"),
-        ("売上高はYen建て", "売上 上高 高は yen 建て"),
+        ("売上高はYen建て", "売上 上高 高は yen 建て 建"),
         ("語", "語"),
         ("don't Straße", "dont strasse"),
         ("コーヒー 人々", "コー ーヒ ヒー 人々"),
@@ -27,6 +27,17 @@ from tests.unit.index_data import SETTINGS, document, page
         ("ｺｰﾋ\nｰ", "コー ーヒ ヒー"),
         ("売 上 高 2023", "売上 上高 2023"),
         ("売\u3000上\u3000高", "売上 上高"),
+        ("夏に泊まった人", "夏に に泊 泊ま まっ った た人 夏 泊 人"),
+        ("Ulta’s users' expenses", "ulta user expense"),
+        ("taxes and businesses of companies", "tax and business of company"),
+        ("status, basis, does, gas, class, Q4s", "status basi does gas class q4s"),
+        ("R&D, AT&T, J & J's cash & debt", "rd att jj cash debt"),
+        ("3rd quarter Fourth-Quarter Q3", "q3 quarter q4 quarter q3"),
+        ("4Q22 Q1FY2 第三四半期", "q4 2022 q1fy2 q3 四半 半期"),
+        ("令和元年、平成25年度", "2019 年 2013 年度"),
+        ("昭和五十年十二月", "1975 年 12 月"),
+        ("二十代、二〇一三年、百五人", "20 代 2013 年 105 人"),
+        ("統一日程 2百人", "統一 一日 日程 2 百人"),
         ("東京 の 人 口", "東京 の人 人口"),
         ("損 益 計算書", "損 益 計算 算書"),
         ("男 女", "男 女"),
@@ -50,13 +61,21 @@ def test_a_question_becomes_each_of_its_words_once():
     assert match_any(words('the "cat" OR the AND')) == '"the" OR "cat" OR "or" OR "and"'
 
 
+def test_words_of_other_letters_count_three_times_in_a_japanese_question():
+    question = "GPT-3を発表"
+    assert borrowed(question) == {"gpt"}
+    assert match_any(["gpt", "発表"], borrowed(question)) == '"gpt" OR "発表" OR "gpt" OR "gpt"'
+    assert not borrowed("GPT-3 was released")
+
+
 @pytest.mark.parametrize(
     ("question", "found"),
     [
         ("How much did Best Buy spend in 2022?", {"best", "buy"}),
-        ("What was the revenue of Tesla's shops?", {"teslas"}),
+        ("What was the revenue of Tesla's shops?", {"tesla"}),
         ("Capital Expenditures of Ulta Beauty", set()),
         ("アドビの売上高は？", set()),
+        ("ELIZAを開発したのはだれ？", {"eliza"}),
         ("", set()),
     ],
 )
@@ -111,17 +130,19 @@ def test_a_single_letter_is_found_in_its_words(tmp_path):
 def test_words_of_an_earlier_version_are_made_anew_by_the_next_writer(tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("index.text_layer.BROKEN_LINE", re.compile("(?!)"))
+        earlier.setattr("index.text_layer.PLURAL", re.compile("(?!)"))
         earlier.setattr("index.opening.WORDS_VERSION", 1)
         with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
             put_texts(page_index)
+            put(page_index, "letters.pdf", 1, n_pages=1)
             page_index.commit()
     with PageIndex.open(tmp_path) as reader:
-        assert pages_with(reader, "観光") == set()
+        assert pages_with(reader, "観光") == pages_with(reader, "letter") == set()
         assert pages_with(reader, "税率") == {2}
         assert reader.verify().clean
     PageIndex.open(tmp_path, SETTINGS, writable=True).close()
     with PageIndex.open(tmp_path) as reader:
-        assert pages_with(reader, "観光") == {1}
+        assert pages_with(reader, "観光") == pages_with(reader, "letter") == {1}
         assert reader.verify().clean
 
 
