@@ -88,7 +88,7 @@ class _Choice:
         missing = set(page.weight).difference(*(page.found[at] for at in (*chosen, *beside)))
         if self.passages[first].is_sentence:
             beside += self._around(first)
-        whole = sum(page.weight.values())
+        whole = math.fsum(page.weight.values())
         enough = (ENOUGH_NAMED if page.figure(first) else ENOUGH) * whole
         says_it = self.passages[first].is_sentence or has_value(self.texts[first])
         is_done = page.wanted.is_defined_by(self.texts[first])

@@ -66,8 +66,8 @@ class Relevance:
         return weight
 
     def weight_of(self, found: Iterable[str]) -> float:
-        """Return the weight of the question's words among some."""
-        return sum(self.weight.get(word, 0.0) for word in found)
+        """Return the weight of the question's words among some, whatever their order."""
+        return math.fsum(self.weight.get(word, 0.0) for word in found)
 
     @cached_property
     def lent(self) -> list[frozenset[str]]:
