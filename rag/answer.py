@@ -20,6 +20,7 @@ from rag.manner import AnswerOptions, Manner
 from rag.page_choice import PageRef, fitting, in_reading_order
 from rag.words import (
     NOTHING_TO_QUOTE,
+    OLDER,
     QUOTED_NOTE,
     UNREAD,
     in_language_of,
@@ -48,13 +49,14 @@ QUOTED_SHARE = 0.7  # of the best page's score that a further page needs
 class Question:
     """What is asked.
 
+    id       whatever JSON the asker knows it by
     history  earlier questions and answers of this conversation
     kept     pages that conversation is about: they stay in front of what is found anew, so that
              what the model has read of them is not read again
     """
 
     text: str
-    id: str | None = None
+    id: object = None
     history: tuple[Turn, ...] = ()
     kept: tuple[PageRef, ...] = ()
 
@@ -360,6 +362,12 @@ def unread_note(question: str, documents: Sequence[DocumentRecord]) -> tuple[str
         return ()
     note = in_language_of(question, UNREAD).format(unread=n_unread, all=len(documents))
     return (note,)
+
+
+def older_note(question: str, document: DocumentRecord) -> str:
+    """Say that a document is shown as it was before, as its newest version could not be read."""
+    texts = in_language_of(question, OLDER)
+    return texts.format(document=document.name, reason=document.outdated)
 
 
 def image_budget(engine: "Engine", question: Question, manner: Manner, max_new_tokens: int) -> int:

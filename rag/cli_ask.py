@@ -13,10 +13,20 @@ import typer
 from models.errors import PromptError
 from rag.cli_common import (
     DeviceOption,
+    DocumentOption,
+    FolderOption,
+    FromOption,
     IndexOption,
     JsonFlag,
+    LanguageOption,
     ModelOption,
+    ModeOption,
+    QuestionArgument,
+    QuestionError,
     ThreadsOption,
+    ToOption,
+    checked_question,
+    filters_for,
     pipeline_for,
     print_json,
     printable,
@@ -24,7 +34,7 @@ from rag.cli_common import (
     setting,
 )
 from rag.errors import DocumentError, ExpectedError, UsageError
-from rag.settings import Mode, Settings
+from rag.settings import Settings
 from rag.words import (
     NEAREST,
     QUOTED_HINT,
@@ -43,14 +53,12 @@ if TYPE_CHECKING:
     from rag.page_choice import PageRef
     from rag.pipeline import Pipeline
 
-# The question is too long, or the pages that answer it are gone; the next one may well succeed.
-OF_ONE_QUESTION = (PromptError, DocumentError)
+# The question is empty or too long, or the pages that answer it are gone: the next may succeed.
+OF_ONE_QUESTION = (PromptError, DocumentError, QuestionError)
 
 
 def ask(
-    question: Annotated[
-        str | None, typer.Argument(metavar="[QUESTION]", help="What to answer.")
-    ] = None,
+    question: QuestionArgument = None,
     index: IndexOption = None,
     model: ModelOption = None,
     device: DeviceOption = None,
@@ -83,11 +91,12 @@ def ask(
         ),
     ] = False,
     top_k: Annotated[int | None, setting("top_k", "--top-k", "-k")] = None,
-    mode: Annotated[Mode | None, setting("mode")] = None,
-    document: Annotated[
-        str | None,
-        typer.Option(metavar="GLOB", help="Only documents whose name matches: 'reports/*2024*'."),
-    ] = None,
+    mode: ModeOption = None,
+    document: DocumentOption = None,
+    folder: FolderOption = None,
+    date_from: FromOption = None,
+    date_to: ToOption = None,
+    language: LanguageOption = None,
     questions: Annotated[
         Path | None,
         typer.Option(
@@ -109,13 +118,12 @@ def ask(
     settings = Settings.resolve(
         index=index, model=model, device=device, threads=threads, top_k=top_k, mode=mode
     )
-    from index.records import Filters
     from rag.manner import AnswerOptions
 
     options = AnswerOptions(pages, neighbours, max_new_tokens, generate)
-    filters = Filters(document=document)
-    wanted = _questions(question, questions)
+    wanted = _questions(" ".join(question) if question else None, questions)
     with pipeline_for(settings) as pipeline:
+        filters = filters_for(pipeline, document, folder, date_from, date_to, language)
         if questions is not None:
             failed = _ask_all(pipeline, wanted, options, filters)
         else:
@@ -204,17 +212,20 @@ def _ask_all(
     pipeline: "Pipeline", wanted: "list[Question]", options: "AnswerOptions", filters: "Filters"
 ) -> bool:
     """Print a JSON line for each question; one that fails has an `error`. Return if any did."""
-    failed = False
+    failed, n_asked = False, 0
     for n, question in enumerate(wanted):
         try:
+            checked_question(question.text)
+            n_asked += 1
             answer = answered(pipeline, question, options, filters, as_json=True)
             print_json(answer_json(answer))
         except ExpectedError as error:
-            if n == 0 and not isinstance(error, OF_ONE_QUESTION):
+            if n_asked == 1 and not isinstance(error, OF_ONE_QUESTION):
                 raise  # no index, no model, no such document: every question would fail
             failed = True
             print_json({"id": question.id, "question": question.text, "error": str(error)})
-            sys.stderr.write(f"yomu: question {question.id or n + 1}: {error}\n")
+            name = n + 1 if question.id is None else question.id
+            sys.stderr.write(f"yomu: question {name}: {error}\n")
         sys.stdout.flush()
     return failed
 
@@ -225,7 +236,7 @@ def _questions(question: str | None, file: Path | None) -> "list[Question]":
     if file is None:
         if question is None:
             raise UsageError("nothing to answer: give a QUESTION or --questions")
-        return [Question(question)]
+        return [Question(checked_question(question))]
     if question is not None:
         raise UsageError("--questions brings its own questions; leave out QUESTION")
     found = [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
@@ -244,9 +255,9 @@ def _parse(line: str, where: str) -> "Question":
         raise UsageError(
             f'{where}: wanted {{"id": …, "question": "…"}}, found {line[:60]}'
         ) from None
-    if not isinstance(text, str) or not text.strip():
-        raise UsageError(f"{where}: the question is empty or not text")
-    return Question(text, id=None if name is None else str(name))
+    if not isinstance(text, str):
+        raise UsageError(f"{where}: the question is not text")
+    return Question(text, id=name)
 
 
 def _page_json(page: "PageRef") -> dict[str, Any]:

@@ -1,17 +1,26 @@
 """What every verb of the command line shares: options, tables, numbers for people."""
 
+import sys
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from index.text_layer import is_unicode
 from rag.cli_models import JsonFlag, print_json
 from rag.errors import UsageError
-from rag.settings import ENVIRONMENT_PREFIX, Settings
+from rag.settings import ENVIRONMENT_PREFIX, Mode, Settings
+from rag.words import LONGEST_QUESTION
+
+LANGUAGE_NAMES = {"english": "en", "japanese": "ja"}
+OF_DAY = "whose file was last changed on this day"
+UNLIMITED = 100_000  # columns
 
 if TYPE_CHECKING:
+    from index.records import Filters
     from rag.pipeline import Pipeline
 
 __all__ = ["JsonFlag", "print_json"]
@@ -39,6 +48,33 @@ WaitOption = Annotated[
 ]
 
 
+QuestionArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[QUESTION]", help="What to look for.")
+]
+DocumentOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|GLOB",
+        help="Only documents of this name, or with this in it: 'reports/*2024*', invoice.pdf.",
+    ),
+]
+FolderOption = Annotated[str | None, typer.Option(help="Only documents in this folder and below.")]
+FromOption = Annotated[
+    str | None, typer.Option(metavar="YYYY-MM-DD", help=f"Only documents {OF_DAY} or later.")
+]
+ToOption = Annotated[
+    str | None, typer.Option(metavar="YYYY-MM-DD", help=f"Only documents {OF_DAY} or earlier.")
+]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODE",
+        help="Only documents in this language, en or ja, and those whose language is not known.",
+    ),
+]
+ModeOption = Annotated[Mode | None, setting("mode", case_sensitive=False)]
+
+
 def pipeline_for(settings: Settings) -> "Pipeline":
     """Return a pipeline; imported only now, or `--help` would wait for faiss and scipy."""
     from rag.pipeline import Pipeline
@@ -47,8 +83,9 @@ def pipeline_for(settings: Settings) -> "Pipeline":
 
 
 def out() -> Console:
-    """Return where results go."""
-    return Console(soft_wrap=True, highlight=False)
+    """Return where results go; tables wrap on a terminal only, so that grep finds whole names."""
+    width = None if sys.stdout.isatty() else UNLIMITED
+    return Console(soft_wrap=True, highlight=False, width=width)
 
 
 def printable(text: str) -> str:
@@ -59,6 +96,52 @@ def printable(text: str) -> str:
         # isprintable() refuses every space but " ": Japanese has U+3000
         if char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
     )
+
+
+class QuestionError(UsageError):
+    """A question that cannot be asked; of many, the next one may well be."""
+
+
+def checked_question(text: str, where: str = "QUESTION") -> str:
+    """Return a question that can be asked: neither empty nor too long, and Unicode.
+
+    Half a letter would be looked for as if it were not there. Raises QuestionError.
+    """
+    if not text.strip():
+        raise QuestionError(f"{where}: the question is empty; say what to look for")
+    if not is_unicode(text):
+        raise QuestionError(f"{where}: {text[:60]!r} is not valid Unicode")
+    if len(text) > LONGEST_QUESTION:
+        raise QuestionError(
+            f"{where}: the question has {len(text)} characters, {LONGEST_QUESTION} are the most"
+        )
+    return text
+
+
+def filters_for(
+    pipeline: "Pipeline",
+    document: str | None,
+    folder: str | None,
+    date_from: str | None,
+    date_to: str | None,
+    language: str | None,
+) -> "Filters":
+    """Return what the flags mean. Raises UsageError for what is no document and no language."""
+    from index.records import Filters
+    from rag.names import filters_meant
+    from rag.text_quality import LANGUAGES
+
+    if language is not None:
+        typed, language = language, LANGUAGE_NAMES.get(language.lower(), language.lower())
+        if language not in LANGUAGES:
+            raise UsageError(f"--language {typed!r}: choose one of {', '.join(LANGUAGES)}")
+    return filters_meant(pipeline.house, Filters(document, folder, date_from, date_to, language))
+
+
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """List names for people: all, or the first and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def human_bytes(number: float) -> str:

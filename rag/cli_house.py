@@ -25,8 +25,8 @@ from rag.cli_common import (
     read_lines,
 )
 from rag.cli_ingest import progress_for, report_json
-from rag.errors import UsageError
 from rag.settings import Settings
+from rag.words import counted
 
 if TYPE_CHECKING:
     from index.records import DocumentRecord, Failure, IndexStats
@@ -37,13 +37,23 @@ if TYPE_CHECKING:
 
 def list_documents(
     pattern: Annotated[
-        str, typer.Argument(metavar="[GLOB]", help="Only documents whose name matches.")
+        str,
+        typer.Argument(
+            metavar="[NAME|GLOB]", help="Only documents of this name, or with this in it."
+        ),
     ] = "*",
     index: IndexOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the documents of the index, and what could not be read of them."""
-    records, failures = pipeline_for(Settings.resolve(index=index)).house.documents(pattern)
+    from rag.names import documents_meant
+
+    house = pipeline_for(Settings.resolve(index=index)).house
+    records, failures = house.documents()
+    if pattern != "*":
+        names = set(documents_meant(house, pattern))
+        records = tuple(each for each in records if each.name in names)
+        failures = [each for each in failures if each.document in names]
     if as_json:
         print_json(
             {
@@ -57,7 +67,10 @@ def list_documents(
 
 def remove(
     pattern: Annotated[
-        str, typer.Argument(metavar="GLOB", help="Documents to remove: 'drafts/*', 'old.pdf'.")
+        str,
+        typer.Argument(
+            metavar="NAME|GLOB", help="Documents to remove: 'drafts/*', 'old.pdf', a folder."
+        ),
     ],
     index: IndexOption = None,
     wait: WaitOption = False,
@@ -69,9 +82,11 @@ def remove(
     `yomu compact`: space, and in an index of more than 100,000 pages also their words.
     """
     settings = Settings.resolve(index=index)
-    names = pipeline_for(settings).house.remove(pattern, wait_s=-1 if wait else 0)
-    if not names:
-        raise UsageError(f"no document matches {pattern!r}; `yomu list` shows the names")
+    from rag.names import documents_meant
+
+    house = pipeline_for(settings).house
+    meant = documents_meant(house, pattern, to_remove=True)
+    names = house.remove_documents(meant, wait_s=-1 if wait else 0)
     if as_json:
         print_json({"removed": list(names), "index": str(settings.index)})
     else:
@@ -252,8 +267,8 @@ def _print_verify(result: dict[str, Any], is_mendable: bool) -> None:
 
 def _print_mended(mended: dict[str, Any]) -> None:
     console = out()
-    n_pages = mended.get("pages", {}).get("added", 0)
-    console.print(f"Dropped what was damaged; read again: {n_pages} pages.")
+    n_pages = counted(mended.get("pages", {}).get("added", 0), "page")
+    console.print(f"Dropped what was damaged; read again: {n_pages}.")
     for name in mended["missing"]:
         line = f"cannot be read again, its file is gone: {name} (its other pages stay)"
         console.print(line, markup=False)
@@ -266,11 +281,27 @@ def _print_mended(mended: dict[str, Any]) -> None:
 
 
 def _document_json(record: "DocumentRecord") -> dict[str, Any]:
-    values = asdict(record)
-    return {"document": values.pop("name"), **values, "same_as": list(record.same_as)}
+    values = {**asdict(record), "same_as": list(record.same_as), "file_gone": _is_gone(record)}
+    return {"document": values.pop("name"), **values}
+
+
+def _status(record: "DocumentRecord") -> str:
+    """Return the status in words; "damaged" would say that `yomu verify` finds something."""
+    status = str(record.status).replace("damaged", "incomplete")
+    if record.outdated:
+        status = "older version"
+    return f"{status}, file gone" if _is_gone(record) else status
+
+
+def _is_gone(record: "DocumentRecord") -> bool:
+    from rag.sources import is_gone, path_of
+
+    return is_gone(path_of(record.source))
 
 
 def _print_documents(records: "tuple[DocumentRecord, ...]", failures: "list[Failure]") -> None:
+    from rag.answer import older_note
+
     console = out()
     table = Table(box=None)
     for heading in ("document", "pages", "status", "size", "date", "language"):
@@ -280,12 +311,18 @@ def _print_documents(records: "tuple[DocumentRecord, ...]", failures: "list[Fail
         table.add_row(
             escape(" = ".join((each.name, *each.same_as))),
             pages if each.n_pages_stored != each.n_pages else str(each.n_pages),
-            each.status,
-            human_bytes(each.size_bytes),
+            _status(each),
+            human_bytes(each.size_bytes) if each.size_bytes else "",
             each.date or "",
             each.language or "",
         )
     console.print(table)
+    older = [each for each in records if each.outdated]
+    for each in older:
+        console.print(older_note("", each), markup=False)
+    told = {each.name for each in older}
     for failure in failures:
+        if failure.document in told:
+            continue
         page = f", page {failure.page}" if failure.page else ""
         console.print(f"{failure.document}{page}: {failure.reason}", markup=False)

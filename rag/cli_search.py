@@ -1,7 +1,6 @@
 """`yomu search`: questions or images in, ranked pages out."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,13 +8,21 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from index.text_layer import is_unicode
 from rag.cli_common import (
     DeviceOption,
+    DocumentOption,
+    FolderOption,
+    FromOption,
     IndexOption,
     JsonFlag,
+    LanguageOption,
     ModelOption,
+    ModeOption,
+    QuestionArgument,
     ThreadsOption,
+    ToOption,
+    checked_question,
+    filters_for,
     out,
     pipeline_for,
     print_json,
@@ -23,44 +30,30 @@ from rag.cli_common import (
     setting,
 )
 from rag.errors import UsageError
-from rag.settings import Mode, Settings
-from rag.words import NEAREST_ONLY, in_language_of
+from rag.settings import Settings
+from rag.words import NEAREST_ONLY, counted, in_language_of
 
 if TYPE_CHECKING:
-    from index.records import Filters, PageHit
+    from index.records import PageHit
     from rag.pipeline import Query, SearchResult
 
 PAGES_A_DOCUMENT = 10  # looked at for each document asked for
 QUERIES_AT_ONCE = 32
-OF_DAY = "whose file was last changed on this day"
 
 
 def search(
-    question: Annotated[
-        str | None, typer.Argument(metavar="[QUESTION]", help="What to look for.")
-    ] = None,
+    question: QuestionArgument = None,
     index: IndexOption = None,
     model: ModelOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     top_k: Annotated[int | None, setting("top_k", "--top-k", "-k")] = None,
-    mode: Annotated[Mode | None, setting("mode")] = None,
-    document: Annotated[
-        str | None,
-        typer.Option(metavar="GLOB", help="Only documents whose name matches: 'reports/*2024*'."),
-    ] = None,
-    folder: Annotated[
-        str | None, typer.Option(help="Only documents in this folder and below.")
-    ] = None,
-    date_from: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help=f"Only documents {OF_DAY} or later.")
-    ] = None,
-    date_to: Annotated[
-        str | None, typer.Option(metavar="YYYY-MM-DD", help=f"Only documents {OF_DAY} or earlier.")
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Only documents in this language: en, ja.")
-    ] = None,
+    mode: ModeOption = None,
+    document: DocumentOption = None,
+    folder: FolderOption = None,
+    date_from: FromOption = None,
+    date_to: ToOption = None,
+    language: LanguageOption = None,
     image: Annotated[
         Path | None,
         typer.Option(help="Look for pages like this image (or the first page of this PDF)."),
@@ -90,13 +83,14 @@ def search(
     settings = Settings.resolve(
         index=index, model=model, device=device, threads=threads, top_k=top_k, mode=mode
     )
-    from index.records import Filters
-
-    filters = Filters(
-        document=document, folder=folder, date_from=date_from, date_to=date_to, language=language
-    )
-    wanted = _queries(question, image, queries)
+    wanted = _queries(" ".join(question) if question else None, image, queries)
+    given = {
+        "document": document, "folder": folder, "date-from": date_from, "date-to": date_to,
+        "language": language,
+    }  # fmt: skip
+    narrowed = " ".join(f"--{name} {value}" for name, value in given.items() if value)
     with pipeline_for(settings) as pipeline:
+        filters = filters_for(pipeline, document, folder, date_from, date_to, language)
         for start in range(0, len(wanted), QUERIES_AT_ONCE):
             for result in pipeline.search(
                 wanted[start : start + QUERIES_AT_ONCE],
@@ -108,7 +102,7 @@ def search(
                 if as_json or queries is not None:
                     print_json(result_json(result, most))
                 else:
-                    _print_hits(result, most, filters)
+                    _print_hits(result, most, narrowed)
 
 
 def result_json(result: "SearchResult", most_documents: int | None = None) -> dict[str, Any]:
@@ -123,6 +117,7 @@ def result_json(result: "SearchResult", most_documents: int | None = None) -> di
         ],
         "seconds": round(result.seconds, 4),
         "answered": result.is_answered,
+        "notes": list(result.notes),
     }
     if most_documents is not None:
         found["documents"] = [
@@ -138,7 +133,9 @@ def _queries(question: str | None, image: Path | None, file: Path | None) -> "li
     if file is None:
         if question is None and image is None:
             raise UsageError("nothing to look for: give a QUESTION, --image or --queries")
-        return [Query(_checked(question or "", "QUESTION"), image)]
+        if question or image is None:
+            question = checked_question(question or "")
+        return [Query(question or "", image)]
     if question is not None or image is not None:
         raise UsageError("--queries brings its own questions; leave out QUESTION and --image")
     found = [_parse(line, f"{file}:{n}") for n, line in enumerate(read_lines(file), 1) if line]
@@ -155,31 +152,19 @@ def _parse(line: str, where: str) -> "Query":
         text, name = values["query"], values.get("id")
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise UsageError(f'{where}: wanted {{"id": …, "query": "…"}}, found {line[:60]}') from None
-    if not isinstance(text, str) or not text.strip():
-        raise UsageError(f"{where}: the query is empty or not text")
-    return Query(_checked(text, where), id=None if name is None else str(name))
+    if not isinstance(text, str):
+        raise UsageError(f"{where}: the query is not text")
+    return Query(checked_question(text, where), id=name)
 
 
-def _checked(text: str, where: str) -> str:
-    """Return a question that is Unicode; half a letter would be looked for as if it were not there.
+def _print_hits(result: "SearchResult", most_documents: int | None, narrowed: str) -> None:
+    """Print pages, or so many documents with their pages.
 
-    Raises UsageError.
+    narrowed  the flags that left documents out, as typed
     """
-    if not is_unicode(text):
-        raise UsageError(f"{where}: {text[:60]!r} is not valid Unicode")
-    return text
-
-
-def _print_hits(result: "SearchResult", most_documents: int | None, filters: "Filters") -> None:
-    """Print pages, or so many documents with their pages."""
     console = out()
     if not result.hits:
-        given = [
-            f"--{name.replace('_', '-')} {value}"
-            for name, value in asdict(filters).items()
-            if value
-        ]
-        where = f" with {' '.join(given)}; `yomu list` shows all documents" if given else ""
+        where = f" with {narrowed}; `yomu list` shows all documents" if narrowed else ""
         console.print(f"Nothing found{escape(where)}.")
         return
     if not result.is_answered:
@@ -193,8 +178,10 @@ def _print_hits(result: "SearchResult", most_documents: int | None, filters: "Fi
         names = " = ".join((hit.document, *hit.same_as))
         table.add_row(f"{score:.3f}", escape(names), ", ".join(map(str, pages)))
     console.print(table)
-    what = "pages" if most_documents is None else "documents"
-    console.print(f"{len(rows)} {what} in {result.seconds * 1000:.0f} ms ({result.mode})")
+    found = counted(len(rows), "page" if most_documents is None else "document")
+    console.print(f"{found} in {result.seconds * 1000:.0f} ms ({result.mode})")
+    for note in result.notes:
+        console.print(note, markup=False)
 
 
 def _rows(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.page_index import PageIndex
-from index.records import DocumentRecord, Failure, IndexStats, VerifyReport
+from index.records import DocumentRecord, Failure, Filters, IndexStats, VerifyReport
 from rag.ingest import PageRange
 
 
@@ -40,13 +40,13 @@ class House:
             names = {each.name for each in records}
             return records, [each for each in page_index.failures() if each.document in names]
 
-    def remove(self, pattern: str, wait_s: float = 0.0) -> tuple[str, ...]:
-        """Remove the documents whose name matches a glob: vectors, text and images."""
-        with PageIndex.open(self.index, writable=True, wait_s=wait_s) as page_index:
-            return page_index.remove(pattern)
+    def names(self, filters: Filters) -> frozenset[str]:
+        """Names of the documents with pages that filters leave."""
+        with PageIndex.open(self.index) as page_index:
+            return page_index.names(filters)
 
     def remove_documents(self, names: Sequence[str], wait_s: float = 0.0) -> tuple[str, ...]:
-        """Remove exactly these documents; a name may look like a glob."""
+        """Remove exactly these documents: vectors, text and images."""
         with PageIndex.open(self.index, writable=True, wait_s=wait_s) as page_index:
             return page_index.remove_documents(names)
 

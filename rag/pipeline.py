@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from rag.answer import (
     Evidence,
     PageImage,
     Question,
+    older_note,
     unread_note,
     worth_quoting,
 )
@@ -57,7 +59,7 @@ class Query:
 
     text: str = ""
     image: Path | None = None
-    id: str | None = None
+    id: object = None  # whatever JSON the asker knows it by
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class SearchResult:
                  modes scores have no scale of their own, and any hit counts)
     seconds      encoding and searching
     encode_s     the part of `seconds` that encoding took
+    notes        of documents among the hits whose newest version could not be read, a line each
     """
 
     query: Query
@@ -78,6 +81,7 @@ class SearchResult:
     is_answered: bool
     seconds: float
     encode_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 class Pipeline:
@@ -229,7 +233,19 @@ class Pipeline:
             )
             seconds = encoding + time.perf_counter() - started
             is_answered = bool(hits) and (own_mode != "hybrid" or fusion.answers(hits[0].score))
-            found.append(SearchResult(query, own_mode, hits, own, is_answered, seconds, encoding))
+            notes = tuple(older_note(query.text, each) for each in self._outdated(hits))
+            result = SearchResult(query, own_mode, hits, own, is_answered, seconds, encoding, notes)
+            found.append(result)
+        return found
+
+    def _outdated(self, pages: Sequence[PageHit | PageRef]) -> list[DocumentRecord]:
+        """Documents of pages whose newest version could not be read, each once."""
+        page_index = self._searchable(with_model=False)
+        found = []
+        for name in dict.fromkeys(page.document for page in pages):
+            with suppress(DocumentUnknown):  # removed meanwhile
+                record = page_index.document(name)
+                found += [record] if record.outdated else []
         return found
 
     def _mode_of(self, query: Query, mode: Mode) -> Mode:
@@ -389,7 +405,9 @@ class Pipeline:
         encode_s = found.encode_s
         below = f"{filters.folder.strip('/')}/" if filters.folder else ""
         within = [each for each in documents if each.name.startswith(below)]
-        notes = () if pages else unread_note(question.text, within)
+        notes = tuple(older_note(question.text, each) for each in self._outdated(pages))
+        if not pages:
+            notes = unread_note(question.text, within)
         evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s, notes)
         return AnswerStream(
             evidence,
@@ -412,6 +430,9 @@ class Pipeline:
         """Raise UsageError where there is nothing to look at: say so, rather than "not found"."""
         page_index = self._searchable(with_model=False)
         documents = page_index.documents(filters.document or "*")
+        if filters.names is not None:
+            names = frozenset(filters.names)
+            documents = tuple(each for each in documents if each.name in names)
         if not documents:
             which = (
                 f"no document matches {filters.document!r}"

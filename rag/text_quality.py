@@ -107,6 +107,8 @@ _FUNCTION_WORDS = {
     "it": {"che", "della", "gli", "del", "per", "una", "con", "sono", "nel", "alla"},
     "pt": {"que", "uma", "dos", "das", "com", "para", "por", "mais", "pelo", "nos"},
 }
+_SCRIPTS = {"HANGUL": "ko", "HAN": "zh", "CYRILLIC": "ru"}
+LANGUAGES = ("en", "ja", *sorted({*_FUNCTION_WORDS, *_SCRIPTS.values()} - {"en"}))
 MIN_LANGUAGE_LETTERS = 40
 
 
@@ -118,7 +120,7 @@ def language_of(text: str) -> str | None:
         return None
     if scripts["KANA"] > 0.02 * total:  # tables have few; Chinese has none
         return "ja"
-    for script, language in (("HANGUL", "ko"), ("HAN", "zh"), ("CYRILLIC", "ru")):
+    for script, language in _SCRIPTS.items():
         if scripts[script] > 0.5 * total:
             return language
     words = Counter(re.findall(r"[a-z\u00df-\u00ff]{3,}", text.lower()))

@@ -4,6 +4,7 @@ import re
 
 Words = dict[str, str]  # by language, `en` and `ja`
 
+LONGEST_QUESTION = 8000  # characters: what is longer is a document that was pasted
 QUOTED_NOTE = (
     "these are the words of the pages, not an answer of the model: the model in use cannot read "
     "answers off pages yet"
@@ -22,6 +23,10 @@ UNREAD: Words = {
     "`yomu list` says why",
     "ja": "{all}件の文書のうち{unread}件は最後まで読めていないため、"
     "答えはそこにあるかもしれません。理由は`yomu list`で分かります",
+}
+OLDER: Words = {
+    "en": "{document}: an older version is shown: the new one could not be read ({reason})",
+    "ja": "{document}は以前の版を表示しています。新しい版は読めませんでした（{reason}）",
 }
 # Of the command line; the page has its own (ui/texts.py).
 READING: Words = {"en": "Reading {pages} …", "ja": "{pages}を読んでいます…"}
@@ -54,6 +59,11 @@ def in_language_of(question: str, texts: Words) -> str:
     """Choose the text that goes with a question."""
     has_japanese = re.search(r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]", question)
     return texts["ja" if has_japanese else "en"]
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things in English: 1 page, 2 pages."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def not_found(question: str) -> str:

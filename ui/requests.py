@@ -7,6 +7,7 @@ from rag.answer import Answer, Turn
 from rag.page_choice import PageRef
 from rag.records import Filters, PageHit
 from rag.settings import Mode
+from rag.words import LONGEST_QUESTION
 from ui.jobs import IngestProgress
 
 
@@ -23,7 +24,7 @@ class ServiceLimits:
     wait_s: float = 900.0
     open_s: float = 30.0
     upload_bytes: int = 200_000_000
-    question_characters: int = 8000
+    question_characters: int = LONGEST_QUESTION
     top_k: int = 50
     pages: int = 16
     neighbours: int = 4

@@ -21,6 +21,7 @@ from rag.records import (
     IndexMissing,
     PromptError,
 )
+from rag.words import LONGEST_QUESTION
 from ui.errors import (
     OUR_FAULT,
     ExpectedError,
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 __all__ = ["answer_json", "result_json"]
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=8000)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION)]
 Mode = Literal["hybrid", "visual", "text"]
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (
