@@ -20,6 +20,8 @@ from index.ranking import DECIMALS, Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
 from index.text_layer import (
+    borrowed,
+    is_initial,
     is_joint,
     is_single_letter,
     is_unicode,
@@ -38,6 +40,7 @@ LEAST_SHARE = 0.02  # of such a page: where only words that mean nothing are fou
 TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
 VISUAL_POOL = 200
 MOST_BIGRAMS = 50  # looked up for one letter, those on most pages
+NAMED_AMONG = 5  # best pages of which one has a name of the question, if they answer it
 BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms at 128 vectors
 
 
@@ -180,7 +183,7 @@ class Finder:
                 " JOIN pages p ON p.id = word_index.rowid WHERE word_index MATCH ?"
                 f" AND p.content {shown}"
                 " ORDER BY score DESC, p.id LIMIT ?",
-                (match_any(known), *values, limit),
+                (match_any(known, borrowed(text)), *values, limit),
             ).fetchall()
         pages = np.array([row[0] for row in rows], np.int64)
         scores = np.array([row[1] for row in rows], np.float64)
@@ -210,7 +213,11 @@ class Finder:
                 ).fetchone()
             bm25 = found[0] if found else 0.0
             share = bm25 / fusion.ideal_bm25(read.n_pages, list(known.values()))
-            asked = {word: count for word, count in about.items() if count or not is_joint(word)}
+            asked = {
+                word: count
+                for word, count in about.items()
+                if count or not (is_joint(word) or is_single_letter(word))
+            }
             is_name = [word in read.names for word in asked]
             share *= fusion.known_share(read.n_pages, list(asked.values()), is_name)
         return float(best.scores.max()) / max(share, LEAST_SHARE)
@@ -223,6 +230,8 @@ class Finder:
                 "SELECT doc FROM word_counts WHERE term = ?", (word,)
             ).fetchone()
             counts[word] = row[0] if row else 0
+        spoken = {word: count for word, count in counts.items() if not is_initial(word)}
+        counts = spoken if any(spoken.values()) else counts  # the J of J. Smith is on any page
         # All pages that have the letter, not just those where it stands alone as in a table.
         if not any(counts.values()) or all(map(is_single_letter, counts)):
             counts |= self._words_with(filter(is_single_letter, counts))
@@ -312,10 +321,29 @@ class Finder:
             own = fusion.stand_in(own, images, incomplete)
         middle, spread = fusion.background(others.mean(0, dtype=np.float64))
         signals = Signals((visual.scores / len(query) - middle) / spread, own)
-        logits = weights.logits(signals)
-        fused = rank(visual.pages, logits).top(k)
-        best = Ranked(fused.pages, weights.probabilities(fused.scores))
+        fused = rank(visual.pages, weights.logits(signals))
+        scores = fused.scores
+        if self._lacks_name(read, fused.top(NAMED_AMONG).pages):
+            scores = scores - max(0.0, scores[0] - weights.not_found)
+        best = Ranked(fused.pages, weights.probabilities(scores)).top(k)
         return self._hits(best, filters, visual=visual, text=read.ranked)
+
+    def _lacks_name(self, read: TextRanked, pages: Ints) -> bool:
+        """Whether a name of the question is on none of these pages, whose texts say all they show.
+
+        Nor in their documents' names and titles, which are words of each page.
+        """
+        asked = [word for word in read.names if word in read.terms and word.isalpha()]
+        if not asked or not len(pages) or self._incomplete(pages[:1]).any():
+            return False
+        marks = ", ".join("?" * len(pages))
+        query = f"SELECT 1 FROM word_index WHERE word_index MATCH ? AND +rowid IN ({marks}) LIMIT 1"
+        with self._database.view() as sql:
+            return any(
+                sql.execute(query, (match_any([word]), *pages.tolist())).fetchone() is None
+                for word in asked
+                if means_something(word)
+            )
 
     def _incomplete(self, pages: Ints) -> NDArray[np.bool_]:
         marks = ", ".join("?" * len(COMPLETE))

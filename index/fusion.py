@@ -75,6 +75,12 @@ class Fusion:
         """Tell whether a hybrid score is enough; below it nothing here answers the question."""
         return score >= self.threshold
 
+    @property
+    def not_found(self) -> float:
+        """Log-odds of half the threshold: the most of a page without a name that is asked for."""
+        half = max(self.threshold / 2, 1e-6)
+        return math.log(half / (1 - half))
+
     def to_json(self) -> str:
         """Write the weights for a model folder."""
         return json.dumps(asdict(self), indent=1)

@@ -240,6 +240,23 @@ def test_a_word_that_no_page_has_counts_against_a_question_but_not_alone(page_in
     assert not DEFAULT.answers(with_many)
 
 
+def test_officers_of_one_company_are_not_those_of_another(tmp_path):
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
+        others = (
+            f"{word} on the sea" for word in ("boats", "crew", "port", "sail", "wind", "fish")
+        )
+        written(
+            made, "acme.pdf", 7, "chief financial officer and president, elected yearly", *others
+        )
+        made.commit()
+        question = "Who is the chief financial officer and president, elected yearly, of {}?"
+        assert DEFAULT.answers(best(made, question.format("Acme")).score), "the file's name has it"
+        assert not DEFAULT.answers(best(made, question.format("Globex")).score)
+        written(made, "scan.pdf", 8, "")
+        made.commit()
+        assert DEFAULT.answers(best(made, question.format("Globex"), seed=8).score), "may show it"
+
+
 def test_joints_of_japanese_words_do_not_count_against_a_question(tmp_path):
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
         made.begin_document(document("a.pdf", n_pages=1))
