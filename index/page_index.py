@@ -432,6 +432,15 @@ class PageIndex:
         with self._database.view() as sql:
             return frozenset(number for (number,) in sql.execute(query, (sha256,)))
 
+    def failed_pages(self, sha256: str) -> dict[int, str]:
+        """Return why pages of a file with these bytes could not be read, by their number."""
+        query = (
+            "SELECT f.page, f.reason FROM failures f JOIN contents c ON c.id = f.content"
+            " WHERE c.sha256 = ?"
+        )
+        with self._database.view() as sql:
+            return dict(sql.execute(query, (sha256,)).fetchall())
+
     def pages(self, document: str) -> tuple[PageRecord, ...]:
         """List the stored pages of a document, by number; raises DocumentUnknown."""
         with self._database.view() as sql:

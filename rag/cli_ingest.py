@@ -25,15 +25,18 @@ from rag.cli_common import (
     ModelOption,
     ThreadsOption,
     WaitOption,
+    checked_question,
     out,
     pipeline_for,
     print_json,
     read_lines,
     setting,
+    some_of,
 )
 from rag.errors import ExpectedError, UsageError
 from rag.interrupts import interrupts_later
 from rag.settings import Settings
+from rag.words import counted
 
 if TYPE_CHECKING:
     from rag.ingest import IngestReport, PageRange, Trouble
@@ -117,12 +120,10 @@ def ingest(
         prune=prune,
         wait_s=-1 if wait else 0,
     )
-    if ask is not None and (dry_run or not ask.strip()):
-        raise UsageError(
-            "--ask needs an index: leave out --dry-run"
-            if dry_run
-            else "--ask: the question is empty"
-        )
+    if ask is not None:
+        checked_question(ask, "--ask")
+        if dry_run:
+            raise UsageError("--ask needs an index: leave out --dry-run")
     with pipeline_for(settings) as pipeline:
         if dry_run:
             failed = _show_plan(pipeline.plan(request), settings, as_json)
@@ -268,7 +269,9 @@ def report_json(report: "IngestReport", settings: Settings) -> dict[str, Any]:
         "ocr": [{"document": name, "page": page} for name, page in report.read_by_ocr],
         "unread_pages": report.unread_pages,
         "skipped": dict(report.skipped),
-        "gone": list(report.gone),
+        "moved": dict(report.moved),
+        "gone": [*report.gone, *report.elsewhere],
+        "older": list(report.older),
         "interrupted": report.interrupted or None,
     }
 
@@ -302,7 +305,7 @@ def _print_summary(report: "IngestReport", settings: Settings) -> None:
     if report.read_by_ocr:
         per_document = Counter(name for name, _ in report.read_by_ocr)
         listed = ", ".join(f"{escape(name)} ({n})" for name, n in per_document.items())
-        console.print(f"Read by OCR: {len(report.read_by_ocr)} pages of {listed}.")
+        console.print(f"Read by OCR: {counted(len(report.read_by_ocr), 'page')} of {listed}.")
     if report.unread_pages and settings.ocr == "auto" and not report.interrupted:
         advice = (
             "; give their files to `yomu ingest` to have them read"
@@ -310,19 +313,35 @@ def _print_summary(report: "IngestReport", settings: Settings) -> None:
             else "; with Tesseract installed they would be read as well"
         )
         console.print(
-            f"{report.unread_pages} pages have a text layer that lacks something, or none, and are "
-            f"found by their looks{advice}."
+            f"Found by their looks alone: {counted(report.unread_pages, 'page')} with a text "
+            f"layer that lacks something, or with none{advice}."
         )
-    if report.gone:
-        console.print(
-            f"Still in the index, though the files are gone: {len(report.gone)} documents; "
-            "--prune takes them out."
-        )
-    if report.skipped:
-        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(report.skipped.items()))
-        console.print(f"Left out, as they are no documents: {escape(kinds)}.")
+    _print_gone(console, report)
+    if report.older:
+        names = escape(", ".join(report.older))
+        console.print(f"An older version is shown, as the new one could not be read: {names}.")
+    _print_skipped(console, report.skipped)
     _print_troubles(console, "Failed, to be tried again next time", report.failures, None)
     _print_troubles(console, "Remarks", report.notes, SHOWN_NOTES)
+
+
+def _print_skipped(console: Console, skipped: Mapping[str, int]) -> None:
+    if skipped:
+        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(skipped.items()))
+        console.print(f"Left out, as they are no documents: {escape(kinds)}.")
+
+
+def _print_gone(console: Console, report: "IngestReport") -> None:
+    """Say which names went with their files, and which stay though their files are gone."""
+    if report.moved:
+        pairs = [f"{before} is now {now}" for before, now in report.moved.items()]
+        console.print(f"Moved: {escape(some_of(pairs))}.")
+    stays = "Still in the index, though the files are gone"
+    if report.gone:
+        console.print(f"{stays}: {escape(some_of(report.gone))}; --prune takes them out.")
+    if report.elsewhere:
+        names = escape(some_of(report.elsewhere))
+        console.print(f"{stays}, with their folder: {names}; `yomu remove NAME` takes one out.")
 
 
 def _print_troubles(
@@ -350,12 +369,17 @@ def _show_plan(plan: "IngestPlan", settings: Settings, as_json: bool) -> bool:
                 "failures": [_trouble(each) for each in plan.failures],
                 "seconds": 0.0,
                 "index": str(settings.index),
+                "notes": [_trouble(each, "note") for each in plan.notes],
+                "skipped": dict(plan.skipped),
             }
         )
     else:
         counts = ", ".join(f"{plan.documents[name]} {name}" for name in OUTCOMES)
-        out().print(f"Would be: {counts}; {plan.n_pages} pages to read. Nothing was written.")
-        _print_troubles(out(), "Cannot be opened", plan.failures, None)
+        pages = counted(plan.n_pages, "page")
+        out().print(f"Would be: {counts}; {pages} to read. Nothing was written.")
+        _print_skipped(out(), plan.skipped)
+        _print_troubles(out(), "Cannot be read", plan.failures, None)
+        _print_troubles(out(), "Remarks", plan.notes, SHOWN_NOTES)
     return bool(plan.failures)
 
 

@@ -8,15 +8,15 @@ everything that touches the index or the model runs in the caller's thread.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from index.errors import DocumentUnknown
 from index.page_index import PageIndex
 from index.records import DocumentInput, DocumentRecord, PageInput, Resume, TextClass
-from index.text_layer import is_unicode
 from rag.encoder import PIXELS_PER_TOKEN, Encoder
 from rag.errors import DocumentError
 from rag.interrupts import interrupts_later
@@ -31,6 +31,7 @@ from rag.sources import (
     storable,
 )
 from rag.text_quality import language_of
+from rag.words import counted
 
 COMMIT_PAGES = 32
 INTERRUPTED = "interrupted; the same command goes on where this one stopped"
@@ -92,7 +93,10 @@ class IngestReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
     read_by_ocr: list[tuple[str, int]] = field(default_factory=list)
     unread_pages: int = 0  # without usable text, and no OCR to read them
+    moved: Mapping[str, str] = field(default_factory=dict)  # names of files that have another now
     gone: tuple[str, ...] = ()  # documents whose files are no longer there, and which stay
+    elsewhere: tuple[str, ...] = ()  # so are these, of folders that were not given
+    older: tuple[str, ...] = ()  # documents shown as before: their new version cannot be read
     seconds: float = 0.0
     interrupted: str = ""
 
@@ -105,6 +109,7 @@ class IngestReport:
         self.read_by_ocr += later.read_by_ocr
         self.unread_pages = later.unread_pages  # of the whole index
         self.seconds += later.seconds
+        self.older += later.older
         self.interrupted = later.interrupted
 
 
@@ -164,6 +169,7 @@ class _Reading:
 
     has_content: bool = False
     blank: list[PageInput] = field(default_factory=list)
+    notes: list[Trouble] = field(default_factory=list)  # on the blank ones
     text: str = ""
     n_new: int = 0
     n_failed: int = 0
@@ -208,16 +214,13 @@ class Ingest:
         self.report.failures += [
             Trouble(name, None, why) for name, why in discovery.unlisted.items()
         ]
-        self.report.notes += [Trouble(name, None, LINK_NOTE) for name in discovery.links]
+        self.report.notes += link_notes(discovery)
         self._n_documents = (0, len(discovery.sources))
         try:
             self._read_all(discovery)
             self._commit("")  # counted here: removing commits, too
-            gone = documents_gone(self._known.values(), discovery)
-            if self._options.prune:
-                self.report.documents["removed"] = len(self._index.remove_documents(gone))
-            else:
-                self.report.gone = gone
+            self.report.older = self._older()
+            self._forget_gone(discovery)
         except (KeyboardInterrupt, StopIngest):
             self._commit("")
             self.report.interrupted = INTERRUPTED
@@ -248,7 +251,6 @@ class Ingest:
             pdf = source.path
             if n_pages is None:
                 if source.is_office:
-                    _require_name_for_office(source.path)
                     pdf = self._office.to_pdf(source.path, sha256)
                 n_pages, title = reader.about(pdf)
         except DocumentError as error:
@@ -342,16 +344,21 @@ class Ingest:
         page = done.page
         vectors, grid = self._encoder.page(page.image)
         record = PageInput(number, vectors, grid, page.text, text_class(page), page.thumbnail)
-        for note in page.notes:
-            self.report.notes.append(Trouble(name, number, note))
+        reading.notes += [Trouble(name, number, note) for note in page.notes]
         if page.blank and not reading.has_content:
             reading.blank.append(record)  # until a page with something on it turns up
             return
         reading.has_content = True
+        self._note(reading)
         if len(reading.text) < LANGUAGE_SAMPLE:
             reading.text += page.text
         self._add(name, [*reading.blank, record])
         reading.blank.clear()
+
+    def _note(self, reading: _Reading) -> None:
+        """Report the remarks on pages that are stored; of others, the failure says it all."""
+        self.report.notes += reading.notes
+        reading.notes.clear()
 
     def _add(self, name: str, pages: Iterable[PageInput]) -> None:
         for page in pages:
@@ -364,6 +371,7 @@ class Ingest:
         del self._begun_sha256[name]
         if end.resume.done or not end.is_whole:
             reading.has_content |= bool(reading.blank or end.resume.done)
+            self._note(reading)
             self._add(name, reading.blank)
         else:
             for each in reading.blank:
@@ -418,6 +426,38 @@ class Ingest:
         self.report.documents["failed"] += 1
         self._document_done()
 
+    def _older(self) -> tuple[str, ...]:
+        """Names of the documents that failed and are shown as they were before."""
+        failed = sorted({each.document for each in self.report.failures})
+        return tuple(name for name in failed if self._is_outdated(name))
+
+    def _is_outdated(self, name: str) -> bool:
+        try:
+            return self._index.document(name).outdated is not None
+        except DocumentUnknown:  # a folder
+            return False
+
+    def _forget_gone(self, discovery: Discovery) -> None:
+        """Take out the names of files that have moved, and with --prune those of all that went."""
+        gone = documents_gone(self._known.values(), discovery)
+        found = {each.name for each in discovery.sources}
+        moved = {name: now for name in gone if (now := self._name_now(name, found))}
+        forgotten = gone if self._options.prune else tuple(moved)
+        if forgotten:
+            self.report.documents["removed"] = len(self._index.remove_documents(forgotten))
+        self.report.moved = moved
+        self.report.gone = tuple(name for name in gone if name not in forgotten)
+        self.report.elsewhere = documents_elsewhere(self._known.values(), discovery)
+
+    def _name_now(self, name: str, found: set[str]) -> str | None:
+        """Name of a file that was found with the bytes of one that is gone, a new name first."""
+        twins = [
+            each
+            for each in self._index.document(name).same_as
+            if each in found and not self._is_outdated(each)
+        ]
+        return min(twins, key=lambda each: (each in self._known, each), default=None)
+
     def _document_done(self) -> None:
         self._n_documents = (self._n_documents[0] + 1, self._n_documents[1])
 
@@ -442,9 +482,14 @@ class Ingest:
         )
 
 
+def link_notes(discovery: Discovery) -> list[Trouble]:
+    """Remarks on links to folders."""
+    return [Trouble(name, None, LINK_NOTE) for name in discovery.links]
+
+
 def none_of(pages: PageRange, n_pages: int) -> str:
     """Say that a document has none of the pages that are to be read; "" if it has one."""
-    return "" if pages.of(n_pages) else f"has {n_pages} pages, none of them in {pages}"
+    return "" if pages.of(n_pages) else f"has {counted(n_pages, 'page')}, none of them in {pages}"
 
 
 def text_class(page: ReadPage) -> TextClass:
@@ -454,15 +499,6 @@ def text_class(page: ReadPage) -> TextClass:
     if page.text.strip():
         return "thin"  # a footer under a picture, or the good lines of a garbage text layer
     return "garbage" if page.text_state == "garbage" else "missing"
-
-
-def _require_name_for_office(path: Path) -> None:
-    """Raise DocumentError for what LibreOffice cannot be given."""
-    if not is_unicode(str(path)):
-        raise DocumentError(
-            "is an Office file under a path that is not UTF-8, which LibreOffice cannot open: "
-            "rename it, or save it as PDF"
-        )
 
 
 def documents_gone(known: Iterable[DocumentRecord], discovery: Discovery) -> tuple[str, ...]:
@@ -475,3 +511,18 @@ def documents_gone(known: Iterable[DocumentRecord], discovery: Discovery) -> tup
         and any(path_of(each.source).is_relative_to(folder) for folder in discovery.folders)
         and is_gone(path_of(each.source))
     )
+
+
+def documents_elsewhere(known: Iterable[DocumentRecord], discovery: Discovery) -> tuple[str, ...]:
+    """Names of the documents whose folders are gone, and are none that was ingested, or in one."""
+    found = {each.name for each in discovery.sources}
+    names = defaultdict(list)
+    for each in known:
+        if each.name not in found:
+            names[path_of(each.source).parent].append(each.name)
+    outside = (
+        folder
+        for folder in names
+        if not any(folder.is_relative_to(each) for each in discovery.folders) and is_gone(folder)
+    )
+    return tuple(sorted(name for folder in outside for name in names[folder]))

@@ -16,7 +16,7 @@ from rag.ingest import INTERRUPTED, Ingest, IngestOptions, IngestReport, PageRan
 from rag.ocr import Tesseract
 from rag.ocr_pass import OcrPass, unread_pages
 from rag.office import OfficeConverter
-from rag.plan import IngestPlan, plan_ingest
+from rag.plan import Before, IngestPlan, plan_ingest
 from rag.reader import Limits
 from rag.settings import DEFAULT_DPI, Settings
 from rag.sources import Discovery, Known, discover, path_of
@@ -101,9 +101,10 @@ class Intake:
         options = self._options(request, DEFAULT_DPI)
         try:
             with PageIndex.open(self._settings.index) as page_index:
-                return plan_ingest(discovery, known, options, page_index.stored_pages)
+                before = Before(known, page_index.stored_pages, page_index.failed_pages)
+                return plan_ingest(discovery, before, options)
         except IndexMissing:
-            return plan_ingest(discovery, known, options, lambda sha256: frozenset())
+            return plan_ingest(discovery, Before(), options)
 
     def _discover(self, request: IngestRequest, records: Sequence[DocumentRecord]) -> Discovery:
         known = {

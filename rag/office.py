@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from index.text_layer import is_unicode
 from rag.errors import DocumentError
 
 CONVERT_SECONDS = 180.0
@@ -43,18 +44,31 @@ class OfficeConverter:
                 self._made[key] = self._convert(path, key)
             return self._made[key]
 
-    def _convert(self, path: Path, key: str) -> Path:
+    def require(self, path: Path) -> str:
+        """Return the command that converts an Office file. Raises DocumentError: none, or not it.
+
+        LibreOffice cannot be given a path that is not UTF-8.
+        """
+        if not is_unicode(str(path)):
+            raise DocumentError(
+                "is an Office file under a path that is not UTF-8, which LibreOffice cannot open: "
+                "rename it, or save it as PDF"
+            )
         if self._command is None:
             raise DocumentError(
                 f"is an Office file ({path.suffix}): install LibreOffice, or save it as PDF"
             )
+        return self._command
+
+    def _convert(self, path: Path, key: str) -> Path:
+        command = self.require(path)
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="yomu-office-")
         out = Path(self._folder.name, key)
         # A profile of its own: a LibreOffice that is open on the desktop would refuse the work.
         profile = Path(self._folder.name, "profile").as_uri()
         process = subprocess.Popen(
-            [self._command, f"-env:UserInstallation={profile}", "--headless", "--norestore",
+            [command, f"-env:UserInstallation={profile}", "--headless", "--norestore",
              "--convert-to", "pdf", "--outdir", str(out), str(path)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,

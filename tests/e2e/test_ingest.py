@@ -99,7 +99,7 @@ def test_ingest_search_and_again(yomu, corpus):
 
     found = yomu.json("search", "telescopes and comets", "--mode", "text")
     assert [(hit["document"], hit["page"]) for hit in found["hits"]] == [("second.pdf", 1)]
-    assert found.keys() == {"id", "query", "mode", "hits", "seconds", "answered"}
+    assert found.keys() == {"id", "query", "mode", "hits", "seconds", "answered", "notes"}
     for mode in ("hybrid", "visual"):
         assert len(yomu.json("search", "telescopes", "--mode", mode, "-k", "3")["hits"]) == 3
 
@@ -128,24 +128,40 @@ def test_change_rename_touch_and_prune(yomu, corpus):
     os.rename(corpus / "second.pdf", corpus / "renamed.pdf")
     os.utime(corpus / "photo.png", (0, 0))
     report = yomu.json("ingest", corpus)
-    # renamed.pdf is a new name for stored bytes: no page is read for it
-    counts(report, added=1, updated=1, unchanged=2)
+    # renamed.pdf is a new name for stored bytes: no page is read for it, and the old name goes
+    counts(report, added=1, updated=1, unchanged=2, removed=1)
     assert report["pages"]["added"] == 3
+    assert report["moved"] == {"second.pdf": "renamed.pdf"}
+    assert "second.pdf" not in yomu.pages()
     hits = yomu.json("search", "oak tables", "--mode", "text")["hits"]
     assert [(hit["document"], hit["page"]) for hit in hits] == [("first.pdf", 3)]
     assert not yomu.json("search", "orchard", "--mode", "text")["hits"]  # of the old first.pdf
 
     odd.text_pdf(corpus / "fourth.pdf", ["plum", "pear"])
+    (corpus / "報告/third.pdf").unlink()
+    stays = "Still in the index, though the files are gone: 報告/third.pdf; --prune"
+    assert stays in yomu.run("ingest", corpus).out
+    assert "complete, file gone" in yomu.run("list", "*third.pdf").out
     report = yomu.json("ingest", corpus, "--prune")
-    counts(report, added=1, unchanged=4, removed=1)
-    assert report["pages"]["added"] == 2
+    counts(report, unchanged=4, removed=1)
     assert yomu.pages() == {
         "first.pdf": 3,
         "fourth.pdf": 2,
         "photo.png": 1,
         "renamed.pdf": 2,
-        "報告/third.pdf": 2,
     }
+
+
+def test_documents_of_a_folder_that_was_renamed_are_named(yomu, corpus):
+    """They lie outside of the folder that is given, where --prune does not reach."""
+    yomu.json("ingest", corpus)
+    corpus.rename(corpus.with_name("old"))
+    (corpus.parent / "new").mkdir()
+    odd.text_pdf(corpus.parent / "new" / "fourth.pdf", ["plum"])
+    done = yomu.run("ingest", corpus.parent / "new")
+    assert "with their folder: first.pdf, photo.png, second.pdf and 1 more; `yomu rem" in done.out
+    gone = {each["document"]: each["file_gone"] for each in yomu.json("list")["documents"]}
+    assert gone == dict.fromkeys(gone, True) | {"fourth.pdf": False}
 
 
 def test_a_file_that_becomes_a_copy_of_another(yomu, corpus):
@@ -307,6 +323,31 @@ def test_a_plan_counts_the_pages_that_the_run_reads(yomu, tmp_path, wanted):
     }
 
 
+def test_a_plan_says_what_the_run_says(yomu, corpus, monkeypatch):
+    """Office files without LibreOffice, what is left out, files that failed before, moved ones."""
+    monkeypatch.setattr("rag.office.COMMANDS", ("no-such-office",))
+    (corpus / "deck.pptx").write_bytes(b"slides")
+    (corpus / "link").symlink_to(corpus.parent)
+    odd.picture(1, 1).save(corpus / "dot.png")
+    odd.text_pdf(corpus / "blank.pdf", [""])
+    yomu.json("ingest", corpus, code=1)
+    odd.broken_image_pdf(corpus / "second.pdf")
+    yomu.json("ingest", corpus, code=1)
+    (corpus / "first.pdf").rename(corpus / "moved.pdf")
+    plan = yomu.json("ingest", corpus, "--dry-run", code=1)
+    said = yomu.run("ingest", corpus, "--dry-run", code=1).out
+    report = yomu.json("ingest", corpus, code=1)
+    for name in ("documents", "pages", "notes", "skipped"):
+        wanted = report[name] if name != "pages" else {"added": 0, "failed": 0}
+        assert plan[name] == wanted, name
+    tell = [(each["document"], each["page"]) for each in plan["failures"]]
+    assert sorted(tell, key=str) == sorted(
+        ((each["document"], each["page"]) for each in report["failures"]), key=str
+    )
+    assert "1 .txt" in said
+    assert "corpus/link/" in said
+
+
 def test_bad_files_and_pages_are_listed_and_tried_again(yomu, corpus):
     (corpus / "empty.pdf").write_bytes(b"")
     (corpus / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
@@ -330,6 +371,10 @@ def test_bad_files_and_pages_are_listed_and_tried_again(yomu, corpus):
     assert listed["locked.pdf"] == "failed"
     failures = yomu.json("list")["failures"]
     assert {each["document"] for each in failures} == set(reasons)
+    assert listed["blank.pdf"] == "failed"
+    assert report["notes"] == []
+    assert yomu.json("stats")["failed_documents"] == 6
+    assert "0 B" not in yomu.run("list").out
 
     # tried again, this time with the password; what is mended is no longer listed
     odd.text_pdf(corpus / "broken.pdf", ["mended"])
@@ -339,6 +384,32 @@ def test_bad_files_and_pages_are_listed_and_tried_again(yomu, corpus):
         set(reasons) - {"locked.pdf", "broken.pdf"}
     )
     counts(yomu.json("ingest", corpus, code=1), unchanged=6, failed=4)
+
+
+def test_a_new_version_that_cannot_be_read_is_told_wherever_the_old_one_answers(yomu, corpus):
+    yomu.json("ingest", corpus)
+    before = {each["document"]: each for each in yomu.json("list")["documents"]}
+    odd.encrypted_pdf(corpus / "first.pdf", "secret")
+    odd.broken_image_pdf(corpus / "second.pdf")
+    report = yomu.json("ingest", corpus, code=1)
+    assert report["older"] == ["first.pdf", "second.pdf"]
+    summary = yomu.run("ingest", corpus, code=1).out
+    assert "the new one could not be read: first.pdf, second.pdf." in summary
+    now = {each["document"]: each for each in yomu.json("list")["documents"]}
+    for name, why in {"first.pdf": "is encrypted", "second.pdf": "has content but"}.items():
+        assert why in now[name]["outdated"]
+        for key in ("sha256", "size_bytes", "modified", "date"):
+            assert now[name][key] == before[name][key], (name, key)
+        note = f"{name}: an older version is shown: the new one could not be read ({why}"
+        assert note in yomu.run("list").out
+        found = yomu.json("search", "page", "--mode", "text", "--document", name)
+        assert note in found["notes"][0]
+        assert note in yomu.run("search", "page", "--mode", "text", "--document", name).out
+    assert yomu.json("search", "engines", "--mode", "text")["notes"] == []
+    odd.text_pdf(corpus / "first.pdf", ["walnut"])
+    odd.text_pdf(corpus / "second.pdf", ["oak"])
+    assert yomu.json("ingest", corpus)["older"] == []
+    assert not any(each["outdated"] for each in yomu.json("list")["documents"])
 
 
 def test_one_blank_page_among_others_is_a_remark(yomu, tmp_path):
@@ -417,7 +488,7 @@ def test_search_options(yomu, corpus, tmp_path):
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, lines)))
     done = yomu.run("search", "--queries", tmp_path / "q.jsonl", "--mode", "text")
     results = [json.loads(line) for line in done.out.splitlines()]
-    assert [each["id"] for each in results] == ["q1", "2", None]
+    assert [each["id"] for each in results] == ["q1", 2, None]
     assert [each["hits"][0]["page"] for each in results] == [1, 2, 2]
 
     found = yomu.json("search", "--image", corpus / "photo.png")
@@ -437,9 +508,74 @@ def test_search_options(yomu, corpus, tmp_path):
     assert yomu.run("search", "xyzzy", "--mode", "text").out.strip() == "Nothing found."
 
 
+def test_documents_are_meant_by_whatever_people_call_them(yomu, corpus, monkeypatch):
+    """Name, last part of it, folder, path that was given, part of a name: the first that fits."""
+    monkeypatch.chdir(corpus.parent)
+    shutil.copy(corpus / "first.pdf", corpus / "報告" / "UPPER.PDF")
+    yomu.json("ingest", "corpus")
+    below = ["報告/UPPER.PDF", "報告/third.pdf"]
+    for typed, meant in {
+        "first.pdf": ["first.pdf"],
+        "*r*.pdf": ["first.pdf", "報告/third.pdf"],
+        "third.pdf": ["報告/third.pdf"],
+        "報告": below,
+        "報告/": below,
+        corpus / "報告": below,
+        "corpus/photo.png": ["photo.png"],
+        "upper.pdf": ["報告/UPPER.PDF"],
+        "IR": ["first.pdf", "報告/third.pdf"],
+    }.items():
+        assert [each["document"] for each in yomu.json("list", typed)["documents"]] == meant, typed
+        hits = yomu.json("search", "page", "--mode", "visual", "-k", "99", "--document", typed)
+        assert {hit["document"] for hit in hits["hits"]} == set(meant), typed
+    hits = yomu.json("search", "page", "--mode", "text", "--folder", corpus / "報告")["hits"]
+    assert {hit["document"] for hit in hits} == set(below)
+    for verb in (["list"], ["search", "x", "--document"], ["ask", "x", "--document"], ["remove"]):
+        assert (
+            "no document matches 'frst.pdf'; near it: first.pdf\n"
+            in yomu.run(*verb, "frst.pdf", code=2).err
+        )
+    assert "no document is in 'no'" in yomu.run("search", "x", "--folder", "no", code=2).err
+
+
+def test_only_what_is_named_in_full_is_removed(yomu, corpus):
+    shutil.copy(corpus / "second.pdf", corpus / "報告" / "first.pdf")
+    (corpus / "more").mkdir()
+    shutil.copy(corpus / "second.pdf", corpus / "more" / "third.pdf")
+    yomu.json("ingest", corpus)
+    for typed in ("irst", "FIRST.PDF", corpus):
+        assert "no document matches" in yomu.run("remove", typed, code=2).err
+    done = yomu.run("remove", "third.pdf", code=2)
+    assert "more/third.pdf, 報告/third.pdf; name one of them" in done.err
+    assert yomu.json("remove", "first.pdf")["removed"] == ["first.pdf"]
+    assert yomu.json("remove", "first.pdf")["removed"] == ["報告/first.pdf"]
+    assert yomu.json("remove", "more")["removed"] == ["more/third.pdf"]
+
+
+def test_documents_of_unknown_language_stay_in(yomu, tmp_path):
+    (tmp_path / "docs").mkdir()
+    odd.text_pdf(tmp_path / "docs" / "receipt.pdf", ["Total 12.50"])
+    odd.text_pdf(tmp_path / "docs" / "letter.pdf", ["the total of the year and of all that is"] * 3)
+    odd.text_pdf(
+        tmp_path / "docs" / "brief.pdf", ["der total und die Rechnung nicht mit der Post"] * 3
+    )
+    yomu.json("ingest", tmp_path / "docs")
+    for code in ("en", "EN", "English"):
+        hits = yomu.json("search", "total", "--mode", "text", "--language", code)["hits"]
+        assert {hit["document"] for hit in hits} == {"receipt.pdf", "letter.pdf"}
+    hits = yomu.json("search", "total", "--mode", "text", "--language", "japanese")["hits"]
+    assert {hit["document"] for hit in hits} == {"receipt.pdf"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["ingest", "notes.txt"], "nothing to read in notes.txt: no PDF, image or Office file"),
+        (["ingest", "a.pdf", "--index", "/proc"], "/proc: could not write (Permission denied)"),
+        (["search", "x", "--language", "klingon"], "choose one of en, ja"),
+        (["search", "x" * 8001], "QUESTION: the question has 8001 characters, 8000 are the most"),
+        (["ask", "x" * 8001], "QUESTION: the question has 8001 characters, 8000 are the most"),
+        (["search", "x", "--mode", "magic"], "(env var: 'YOMU_MODE'): 'magic' is not one of"),
         (["ingest", "missing-folder"], "missing-folder: no such file or folder"),
         (["ingest"], "Missing argument"),
         (["ingest", ".", "--pages", "4-2"], "write 3, 1-4 or 5-"),
@@ -450,7 +586,6 @@ def test_search_options(yomu, corpus, tmp_path):
         (["search", "x"], "no index in"),
         (["search"], "nothing to look for"),
         (["search", " "], "the question is empty"),
-        (["search", "x", "--mode", "magic"], "magic"),
         (["search", "x", "--queries", "q.jsonl"], "leave out QUESTION"),
         (["search", "--queries", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["list"], "no index in"),
@@ -465,7 +600,9 @@ def test_search_options(yomu, corpus, tmp_path):
 def test_every_failure_has_one_clear_line(yomu, monkeypatch, tmp_path, arguments, says):
     monkeypatch.chdir(tmp_path)
     odd.text_pdf(tmp_path / "a.pdf", ["a"])
+    (tmp_path / "notes.txt").write_text("no document")
     done = yomu.run(*arguments, code=2)
+    assert not yomu.index.exists()
     assert done.out == ""
     (line,) = done.err.strip().splitlines()
     assert line.startswith("yomu: ")
@@ -552,13 +689,19 @@ def test_a_damaged_page_image_is_drawn_again_and_its_page_stays(yomu, corpus):
 
 def test_tables_for_people(yomu, corpus):
     (corpus / "empty.pdf").write_bytes(b"")
+    long = f"{'long ' * 40}name.pdf"
+    odd.text_pdf(corpus / long, ["a"])
     summary = yomu.run("ingest", corpus, code=1).out
-    assert "Documents: 4 added, 0 updated, 0 unchanged, 0 removed, 1 failed." in summary
-    assert "Pages: 7 added, 0 failed" in summary
+    assert "Documents: 5 added, 0 updated, 0 unchanged, 0 removed, 1 failed." in summary
+    assert "Pages: 8 added, 0 failed" in summary
     assert "empty.pdf" in summary
     assert "1 .txt" in summary
-    assert "報告/third.pdf" in yomu.run("list").out
-    assert "second.pdf" in yomu.run("search", "comets", "--mode", "text").out
+    listed = yomu.run("list").out
+    assert "報告/third.pdf" in listed
+    assert long in listed  # on one line: nobody's terminal is there to be too narrow
+    found = yomu.run("search", "telescopes", "and", "comets", "--mode", "TEXT").out
+    assert "second.pdf" in found
+    assert "1 page in" in found
     assert "Nothing is damaged." in yomu.run("verify").out
     assert "tiny" in yomu.run("stats").out
 
