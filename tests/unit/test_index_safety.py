@@ -215,11 +215,11 @@ def test_what_changes_during_a_reading_without_a_lock_is_read_again(tmp_path, mo
     refuse_to_open(monkeypatch)
     todo, match_any = [], finder.match_any
 
-    def changing(known):
+    def changing(*known):
         if todo:
             with PageIndex.open(tmp_path, SETTINGS, writable=True) as owner:
                 put(owner, todo.pop(), seed=2)
-        return match_any(known)
+        return match_any(*known)
 
     monkeypatch.setattr(finder, "match_any", changing)
     with PageIndex.open(tmp_path, SETTINGS) as reader:
