@@ -28,6 +28,7 @@ from index.text_layer import (
     match_any,
     means_something,
     names,
+    proper_names,
     words,
 )
 
@@ -323,17 +324,18 @@ class Finder:
         signals = Signals((visual.scores / len(query) - middle) / spread, own)
         fused = rank(visual.pages, weights.logits(signals))
         scores = fused.scores
-        if self._lacks_name(read, fused.top(NAMED_AMONG).pages):
+        if self._lacks_name(text, read, fused.top(NAMED_AMONG).pages):
             scores = scores - max(0.0, scores[0] - weights.not_found)
         best = Ranked(fused.pages, weights.probabilities(scores)).top(k)
         return self._hits(best, filters, visual=visual, text=read.ranked)
 
-    def _lacks_name(self, read: TextRanked, pages: Ints) -> bool:
+    def _lacks_name(self, text: str, read: TextRanked, pages: Ints) -> bool:
         """Whether a name of the question is on none of these pages, whose texts say all they show.
 
         Nor in their documents' names and titles, which are words of each page.
         """
-        asked = [word for word in read.names if word in read.terms and word.isalpha()]
+        named = proper_names(text)
+        asked = [word for word in named if word in read.terms and word.isalpha()]
         if not asked or not len(pages) or self._incomplete(pages[:1]).any():
             return False
         marks = ", ".join("?" * len(pages))

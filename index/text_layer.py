@@ -9,6 +9,7 @@ kanji between kana is beside them, too). Everything else is split into words. SQ
 the result and ranks with BM25 (k1 1.2, b 0.75).
 """
 
+import calendar
 import re
 import unicodedata
 
@@ -61,6 +62,8 @@ JOINT = re.compile(r"[\u3041-\u309f][^\u3041-\u309f]|[^\u3041-\u309f][\u3041-\u3
 UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w.'’-]*")
 LATIN = re.compile(r"(?=.*[a-z])[a-z0-9]{2,}")
+ACRONYM = re.compile("(?<![A-Za-z0-9])[A-Z]{2,}s?(?![A-Za-z0-9])")
+MONTHS = frozenset(name.lower() for name in calendar.month_name[1:])
 WORD_IN_MIXED = re.compile(f"[{CJK}]+|[^{CJK}]+")
 
 
@@ -173,6 +176,12 @@ def names(text: str) -> frozenset[str]:
     if sum(map(str.isupper, starts)) >= sum(map(str.islower, starts)):
         return frozenset()
     return frozenset(word for name in NAME.findall(text) for word in words(name))
+
+
+def proper_names(text: str) -> frozenset[str]:
+    """Those of names() that a page about them has: not CEO, which it may spell out, nor months."""
+    others = (word for short in ACRONYM.findall(text) for word in words(short))
+    return names(text) - MONTHS - frozenset(others)
 
 
 def borrowed(text: str) -> frozenset[str]:

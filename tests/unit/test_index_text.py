@@ -5,7 +5,7 @@ import re
 import pytest
 
 from index.page_index import PageIndex
-from index.text_layer import borrowed, fold, is_joint, match_any, names, words
+from index.text_layer import borrowed, fold, is_joint, match_any, names, proper_names, words
 from tests.unit.index_data import SETTINGS, document, page, put
 
 
@@ -155,3 +155,16 @@ def test_a_damaged_text_does_not_keep_an_earlier_index_from_being_opened(tmp_pat
             page_index._database.sql.execute("UPDATE pages SET text = x'00' WHERE number = 2")
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
         assert pages_with(page_index, "人口") == {1}
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("Who was the new CEO of Netflix in late January?", {"netflix"}),
+        ("How many PDFs did the Office keep?", {"office"}),
+        ("GopherのCEOは誰ですか。", {"gopher"}),
+        ("what is the revenue?", set()),
+    ],
+)
+def test_what_a_page_may_spell_out_is_no_proper_name(question, found):
+    assert proper_names(question) == found
