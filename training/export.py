@@ -60,12 +60,16 @@ def load(work: Path) -> tuple[Yomu, dict]:
     return lessons.yomu.eval(), saved
 
 
-def write(work: Path, out: Path, retriever: Path | None = None) -> None:
+def write(
+    work: Path, out: Path, retriever: Path | None = None, between: Path | None = None
+) -> None:
     """Write OUT/base and OUT/adapter, replacing what was there only when all is written.
 
     retriever  model folder whose decoder the adapter makes of this one; None: the adapter is zero
+    between    model folder that the run began with: weights half-way between both are written
     """
     model, saved = load(work)
+    model = model if between is None else half_way(model, between)
     finds = model if retriever is None else with_decoder_of(model, retriever)
     partial = out.with_name(out.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -90,6 +94,19 @@ def write_base(model: Yomu, tokenizer: Tokenizer, folder: Path) -> None:
         "tokenizer_config.json": _tokenizer_config(),
     }.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def half_way(model: Yomu, folder: Path) -> Yomu:
+    """Return the mean of a model and of one with the decoder of a built model folder.
+
+    What a run learns and what it forgets lie on the way between both (WiSE-FT, arXiv:2109.01903).
+    """
+    mean = deepcopy(model)
+    load_decoder(mean, folder)
+    with torch.no_grad():
+        for ours, theirs in zip(mean.parameters(), model.parameters(), strict=True):
+            ours.lerp_(theirs, 0.5)
+    return mean
 
 
 def with_decoder_of(model: Yomu, folder: Path) -> Yomu:
@@ -231,9 +248,13 @@ def main(
         Path | None,
         typer.Option(help="model folder that finds pages better than the run's weights"),
     ] = None,
+    between: Annotated[
+        Path | None,
+        typer.Option(help="model folder the run began with: write the mean of both"),
+    ] = None,
 ) -> None:
     """Export the averaged weights of the last checkpoint."""
-    write(work, out, retriever)
+    write(work, out, retriever, between)
     print(f"{out}: base, adapter, MODEL_CARD.md")
 
 

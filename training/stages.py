@@ -81,7 +81,7 @@ STAGES = {
                 degraded=0.1,
                 plain=0.3,
                 fresh=0.3,
-                english=0.7,
+                english=0.5,
             ),
             see=0.0,
             match=1.0,
