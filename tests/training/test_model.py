@@ -288,6 +288,19 @@ def test_real_pages_are_measured(tools: Tools, config, work):
     assert not evaluate.characters_right(page, found, wanted, tools)[1].any()
 
 
+def test_held_out_pages_are_made_once_and_measured(tools: Tools, config, work):
+    torch.manual_seed(0)
+    stage = Stage("test", Recipe(), match=1.0)
+    lessons = losses.Lessons(Yomu(config), int(tools.classes.max()) + 1)
+    first = evaluate.Held(work, torch.device("cpu"))
+    again = evaluate.Held(work, torch.device("cpu"))
+    assert len(first.batches) == len(again.batches) > 0
+    for one, other in zip(first.batches, again.batches, strict=True):
+        assert torch.equal(one.patches, other.patches) and one.text == other.text
+    found, same = first.measure(lessons, stage), again.measure(lessons, stage)
+    assert found["word_recall"] == same["word_recall"] and found["phrases"] == same["phrases"]
+
+
 def test_a_still_tower_is_shown_again(tools: Tools, config, work):
     """Batches come back with their visual tokens, and only the decoder learns from them."""
     stage = Stage("test", Recipe(), see=0.0, match=1.0, times=3)
