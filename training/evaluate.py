@@ -48,7 +48,15 @@ class Held:
 
     @torch.no_grad()
     def measure(self, lessons: nn.Module, stage: Stage) -> dict[str, float]:
-        """Return the mean of every measurement over the held-out batches."""
+        """Return the mean of every measurement over the held-out batches.
+
+        What the losses draw by lot, such as heaps of windows, is the same every time.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(HELD_SEED)
+            return self._measure(lessons, stage)
+
+    def _measure(self, lessons: nn.Module, stage: Stage) -> dict[str, float]:
         lessons.eval()
         sums: dict[str, list[float]] = {}
         for batch in self.batches:
