@@ -16,12 +16,12 @@ from index.codec import StoreCodec
 from index.database import COMPLETE, Changed, Database
 from index.errors import FilterError, IndexCorrupt, ShapeMismatch
 from index.fusion import Fusion, Signals
+from index.opening import has_present_words
 from index.ranking import DECIMALS, Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
 from index.text_layer import (
     borrowed,
-    is_initial,
     is_joint,
     is_single_letter,
     is_unicode,
@@ -231,8 +231,6 @@ class Finder:
                 "SELECT doc FROM word_counts WHERE term = ?", (word,)
             ).fetchone()
             counts[word] = row[0] if row else 0
-        spoken = {word: count for word, count in counts.items() if not is_initial(word)}
-        counts = spoken if any(spoken.values()) else counts  # the J of J. Smith is on any page
         # All pages that have the letter, not just those where it stands alone as in a table.
         if not any(counts.values()) or all(map(is_single_letter, counts)):
             counts |= self._words_with(filter(is_single_letter, counts))
@@ -330,22 +328,23 @@ class Finder:
         return self._hits(best, filters, visual=visual, text=read.ranked)
 
     def _lacks_name(self, text: str, read: TextRanked, pages: Ints) -> bool:
-        """Whether a name of the question is on none of these pages, whose texts say all they show.
+        """Whether the question's names are on none of these pages, whose texts say all they show.
 
-        Nor in their documents' names and titles, which are words of each page.
+        Nor in their documents' names and titles, which are words of each page. Not known where
+        these are words of an earlier version.
         """
         named = proper_names(text)
         asked = [word for word in named if word in read.terms and word.isalpha()]
+        asked = [word for word in asked if means_something(word)]
         if not asked or not len(pages) or self._incomplete(pages[:1]).any():
+            return False
+        if not has_present_words(self._database):
             return False
         marks = ", ".join("?" * len(pages))
         query = f"SELECT 1 FROM word_index WHERE word_index MATCH ? AND +rowid IN ({marks}) LIMIT 1"
         with self._database.view() as sql:
-            return any(
-                sql.execute(query, (match_any([word]), *pages.tolist())).fetchone() is None
-                for word in asked
-                if means_something(word)
-            )
+            found = sql.execute(query, (match_any(asked), *pages.tolist())).fetchone()
+        return found is None
 
     def _incomplete(self, pages: Ints) -> NDArray[np.bool_]:
         marks = ", ".join("?" * len(COMPLETE))

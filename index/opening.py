@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from index import catalogue
-from index.database import REBUILD, Database, schema
+from index.database import REBUILD, Database, crc_holds, schema
 from index.errors import IndexCorrupt, IndexMismatch, IndexMissing
 from index.records import FORMAT_VERSION, VectorSettings
 from index.text_layer import WORDS_VERSION, fold
@@ -78,11 +78,18 @@ def renew_words(database: Database) -> None:
 
 
 def _fold_headings(sql: sqlite3.Connection) -> None:
-    """Fold the names and titles of all documents anew, as catalogue.begin does."""
-    for content, title in sql.execute("SELECT id, title FROM contents").fetchall():
+    """Fold the names and titles of all documents anew, as catalogue.begin does.
+
+    Damaged rows stay as they are: written anew, their checksum would hold.
+    """
+    query = f"SELECT id, title FROM contents WHERE {crc_holds('contents')}"
+    for content, title in sql.execute(query).fetchall():
         names = map(catalogue.name_words, sorted(catalogue.names_of(sql, [content])))
         heading = fold(" ".join(dict.fromkeys([*names, title])))
-        sql.execute("UPDATE contents SET heading = ? WHERE id = ?", (heading, content))
+        sql.execute(
+            "UPDATE contents SET heading = ?1 WHERE id = ?2 AND heading IS NOT ?1",
+            (heading, content),
+        )
 
 
 def load_settings(database: Database) -> VectorSettings:

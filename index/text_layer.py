@@ -27,7 +27,8 @@ VARIANTS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # which shape of 
 BROKEN_LINE = re.compile(f"(?<=[{CJK}])[ \t]*\\r?\\n[ \t]*(?=[{CJK}])")
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 1,420 is the number 1420
 FISCAL = re.compile(r"\b(fy|cy)[ '’]?(19|20)?(\d\d)\b")  # FY23 is 2023
-ABBREVIATED = re.compile("(?<![a-z0-9])([a-z]{1,2}) ?& ?([a-z]{1,2})(?![a-z0-9])")  # R&D, AT&T
+# R&D, AT&T; in "AI & ML" both are words of their own.
+ABBREVIATED = re.compile("(?<![a-z0-9])(?:([a-z]) ?& ?([a-z]{1,2})|([a-z]{2})&([a-z]))(?![a-z0-9])")
 # 3Q23, the 3rd quarter and third-quarter results are all of Q3.
 QUARTER = re.compile(
     r"(?<![a-z0-9])(?:q([1-4])|([1-4])q)(?:(?:fy|cy)?(\d\d))?(?![a-z0-9])|第([1-4])(?=四半期)"
@@ -40,9 +41,10 @@ KANJI = "\u3400-\u9fff\u3005"
 LONE_KANJI = re.compile(f"(?<![{KANJI}])[{KANJI}](?![{KANJI}])")
 ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "大正": 1911}  # the year before the first
 ERA_YEAR = re.compile(f"({'|'.join(ERAS)})\\s?(元|\\d{{1,2}})(?!\\d)")
-# 二十代, 昭和五十年三月; no part of another word, as in 統一日程.
+# 二十代, 昭和五十年三月; no part of another word, as in 統一日程, 四日市 and 一人.
 NUMERAL = re.compile(
-    f"(?:(?<![{KANJI}\\d])|(?<=[和成正年月第約]))([〇一二三四五六七八九十百]+)(?=[代年月日人]|四半期)"
+    f"(?:(?<![{KANJI}\\d])|(?<=[和成正年月第約暦]))"
+    "(?:([〇一二三四五六七八九十百]+)(?=[代年月]|四半期)|([〇一二三四五六七八九十百]{2,})(?=[日人]))"
 )
 DIGITS = {numeral: value for value, numeral in enumerate("〇一二三四五六七八九")}
 UNITS = {"十": 10, "百": 100}
@@ -63,7 +65,10 @@ UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w.'’-]*")
 LATIN = re.compile(r"(?=.*[a-z])[a-z0-9]{2,}")
 ACRONYM = re.compile("(?<![A-Za-z0-9])[A-Z]{2,}s?(?![A-Za-z0-9])")
-MONTHS = frozenset(name.lower() for name in calendar.month_name[1:])
+TIMES = (*calendar.month_name, *calendar.month_abbr, *calendar.day_name, *calendar.day_abbr)
+NO_NAMES = frozenset(
+    [*map(str.lower, TIMES), *"mr mrs ms dr sept united state kingdom internet web".split()]
+)
 WORD_IN_MIXED = re.compile(f"[{CJK}]+|[^{CJK}]+")
 
 
@@ -77,7 +82,7 @@ def words(text: str) -> list[str]:
     whole = FISCAL.sub(lambda year: f"{year[1]} {year[2] or 20}{year[3]}", western(whole))
     whole = QUARTER.sub(_quarter, whole)
     whole = NAMED_QUARTER.sub(lambda quarter: f" q{quarter.lastindex} ", whole)
-    whole = ABBREVIATED.sub(r"\1\2", whole)
+    whole = ABBREVIATED.sub(lambda short: "".join(filter(None, short.groups())), whole)
     for match in RUNS.finditer(whole):
         for run in WORD_IN_MIXED.findall(match.group()):
             if not CJK_FIRST.match(run):
@@ -100,10 +105,13 @@ def western(text: str) -> str:
 
     令和元年 is 2019年, 二十代 is 20代.
     """
-    text = NUMERAL.sub(lambda numeral: str(_number(numeral[1])), text)
     return ERA_YEAR.sub(
-        lambda era: str(ERAS[era[1]] + (1 if era[2] == "元" else int(era[2]))), text
+        lambda era: str(ERAS[era[1]] + (1 if era[2] == "元" else int(era[2]))), _in_digits(text)
     )
+
+
+def _in_digits(text: str) -> str:
+    return NUMERAL.sub(lambda numeral: str(_number(numeral[1] or numeral[2])), text)
 
 
 def _number(numeral: str) -> int:
@@ -142,11 +150,6 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def is_initial(word: str) -> bool:
-    """Tell a Latin letter that stands alone."""
-    return len(word) == 1 and "a" <= word <= "z"
-
-
 def is_single_letter(word: str) -> bool:
     """Tell a letter of Chinese, Japanese or Korean that stands alone, as bigrams never do."""
     return len(word) == 1 and CJK_FIRST.match(word) is not None
@@ -179,9 +182,14 @@ def names(text: str) -> frozenset[str]:
 
 
 def proper_names(text: str) -> frozenset[str]:
-    """Those of names() that a page about them has: not CEO, which it may spell out, nor months."""
+    """Those of names() that a page about them has, not CEO or Feb, which it may write in full.
+
+    None of a question in Chinese, Japanese or Korean: its page may write them in other letters.
+    """
+    if borrowed(text):
+        return frozenset()
     others = (word for short in ACRONYM.findall(text) for word in words(short))
-    return names(text) - MONTHS - frozenset(others)
+    return names(text) - NO_NAMES - frozenset(others)
 
 
 def borrowed(text: str) -> frozenset[str]:
@@ -192,8 +200,13 @@ def borrowed(text: str) -> frozenset[str]:
 
 
 def fold(text: str) -> str:
-    """Return the words of a text with spaces between, as FTS5 stores them."""
-    return " ".join(words(text))
+    """Return the words of a text with spaces between, as FTS5 stores them.
+
+    Beside the western years that words() makes of them, eras stay to be found.
+    """
+    folded = _in_digits(unicodedata.normalize("NFKC", text))
+    eras = dict.fromkeys(era[1] for era in ERA_YEAR.finditer(folded))
+    return " ".join([*words(text), *eras])
 
 
 def match_any(terms: list[str], thrice: frozenset[str] = frozenset()) -> str:

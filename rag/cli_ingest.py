@@ -270,7 +270,8 @@ def report_json(report: "IngestReport", settings: Settings) -> dict[str, Any]:
         "unread_pages": report.unread_pages,
         "skipped": dict(report.skipped),
         "moved": dict(report.moved),
-        "gone": [*report.gone, *report.elsewhere],
+        "gone": list(report.gone),
+        "elsewhere": list(report.elsewhere),
         "older": list(report.older),
         "interrupted": report.interrupted or None,
     }

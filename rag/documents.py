@@ -52,10 +52,9 @@ PROGRAM_TITLE = re.compile(  # what programs write there by themselves
     r"|untitled$|<[0-9A-F]+>$)",
     re.IGNORECASE,
 )
-PROLOGUE = rb"\s*(<\?xml.*?\?>|<!--.*?-->|\s)*(<!doctype[^>]*>|\s)*"
 NO_DOCUMENTS = (  # MuPDF would open them as something that is no PDF, or say little of them
-    (re.compile(PROLOGUE + rb"<(html|head|body)\b", re.IGNORECASE | re.DOTALL), "a web page"),
-    (re.compile(PROLOGUE + rb"<svg\b", re.IGNORECASE | re.DOTALL), "an SVG drawing"),
+    (re.compile(rb"<(html|head|body)\b", re.IGNORECASE), "a web page"),
+    (re.compile(rb"<svg\b", re.IGNORECASE), "an SVG drawing"),
     (re.compile(rb"PK\x03\x04"), "a ZIP archive or an Office file"),
     (re.compile(rb"\xd0\xcf\x11\xe0"), "an Office file of before 2007"),
 )
@@ -93,14 +92,25 @@ def open_document(path: Path, passwords: Sequence[str] = ()) -> OpenDocument:
         raise DocumentError("is empty (0 bytes)")
     if b"%PDF-" in head:
         return PdfDocument(path, passwords)
+    start = _without_prologue(head)
     for pattern, what in NO_DOCUMENTS:
-        if pattern.match(head):
+        if pattern.match(start):
             raise DocumentError(
                 f"is no PDF but {what}: save it as a PDF, or give it its own ending"
             )
     if path.suffix.lower() == ".pdf" and not is_image(path):
         return PdfDocument(path, passwords)  # MuPDF mends some that lost their first bytes
     return ImageDocument(path)
+
+
+def _without_prologue(head: bytes) -> bytes:
+    """Return what follows an XML declaration, comments and a document type."""
+    head = head.lstrip()
+    for begin, end in ((b"<?", b"?>"), (b"<!--", b"-->"), (b"<!", b">")):
+        if head.startswith(begin):
+            _, _, rest = head.partition(end)
+            return _without_prologue(rest)
+    return head
 
 
 def read_pages(

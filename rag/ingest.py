@@ -450,13 +450,16 @@ class Ingest:
         self.report.elsewhere = documents_elsewhere(self._known.values(), discovery)
 
     def _name_now(self, name: str, found: set[str]) -> str | None:
-        """Name of a file that was found with the bytes of one that is gone, a new name first."""
+        """Return the new name of a file whose old one is gone; None: it did not move.
+
+        A copy that was known before says nothing: the other may lie on a drive that is not there.
+        """
         twins = [
             each
             for each in self._index.document(name).same_as
-            if each in found and not self._is_outdated(each)
+            if each in found and each not in self._known and not self._is_outdated(each)
         ]
-        return min(twins, key=lambda each: (each in self._known, each), default=None)
+        return min(twins, default=None)
 
     def _document_done(self) -> None:
         self._n_documents = (self._n_documents[0] + 1, self._n_documents[1])

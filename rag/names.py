@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,9 +19,9 @@ LEAST_LIKENESS = 0.7  # endings alone, as of a.pdf and b.pdf, are alike
 def documents_meant(house: House, typed: str, *, to_remove: bool = False) -> tuple[str, ...]:
     """Names of the documents that are meant, by the first of these that fits any of them.
 
-    Their name or a glob over it; the last part of their name; a folder of their names; the file or
-    the folder they were read from; a part of their name in whatever case. The last two are no
-    ground to remove anything, nor is a last part that several documents have.
+    Their name or a glob over it; a folder of their names; the last part of their name; the file or
+    the folder they were read from, which comes first for a path; a part of their name in whatever
+    case, from the beginning of a word. Only the first two are ground to remove anything.
     Raises UsageError, with names that are nearly so.
     """
     found, _ = house.documents(typed)
@@ -29,15 +30,14 @@ def documents_meant(house: House, typed: str, *, to_remove: bool = False) -> tup
     records, _ = house.documents()
     names = [each.name for each in records]
     spelled = as_named(typed)
+    meant = in_folder(names, spelled)
     same = tuple(name for name in names if name.endswith(f"/{spelled.lstrip('/')}"))
-    if to_remove and len(same) > 1:
-        raise UsageError(
-            f"{typed!r} is how several documents end: {', '.join(same)}; name one of them, or all "
-            f"as '*/{typed}'"
-        )
-    meant = same or in_folder(names, spelled)
-    if not to_remove:
-        meant = meant or read_from(records, typed) or _with_part(names, spelled)
+    if to_remove and not meant and same:
+        raise UsageError(f"no document is named {typed!r}; near it: {', '.join(same)}")
+    if not (to_remove or meant):
+        is_path = typed.startswith((".", "~", os.sep)) or os.path.isabs(typed)
+        read = read_from(records, typed)
+        meant = (is_path and read) or same or read or _with_part(names, spelled)
     if not meant:
         raise UsageError(f"no document matches {typed!r}; {_near(spelled, names)}")
     return meant
@@ -51,7 +51,12 @@ def in_folder(names: Iterable[str], folder: str) -> tuple[str, ...]:
 def read_from(records: Iterable[DocumentRecord], path: str) -> tuple[str, ...]:
     """Names of the documents that were read from a file, or from anywhere below a folder."""
     place = Path(os.path.abspath(Path(path).expanduser()))
-    return tuple(each.name for each in records if path_of(each.source).is_relative_to(place))
+    places = {place, Path(os.path.realpath(place))}  # /tmp is /private/tmp on macOS
+    return tuple(
+        each.name
+        for each in records
+        if any(path_of(each.source).is_relative_to(folder) for folder in places)
+    )
 
 
 def filters_meant(house: House, filters: Filters) -> Filters:
@@ -74,7 +79,10 @@ def filters_meant(house: House, filters: Filters) -> Filters:
 
 
 def _with_part(names: Iterable[str], part: str) -> tuple[str, ...]:
-    return tuple(name for name in names if part.casefold() in name.casefold())
+    pattern = re.compile(rf"(?<![a-z0-9]){re.escape(part.casefold())}")
+    if not part[:1].isascii():  # words of Japanese have no beginning that could be seen
+        pattern = re.compile(re.escape(part.casefold()))
+    return tuple(name for name in names if pattern.search(name.casefold()))
 
 
 def _near(typed: str, names: Sequence[str]) -> str:

@@ -26,9 +26,10 @@ MARK_CELL = re.compile(rf"{CELL_END}(?={MARK}[。、.]?$)")
 NOISE = re.compile(
     r"(page|p\.)\s*\d+(\s*(of|/)\s*\d+)?|[-–—]\s*\d+\s*[-–—]|[←→↑↓].*|[^\W\d]|\W", re.I
 )
+BULLET = re.compile("[•·●▪◦‣]")
 LONE_LETTER = re.compile(r"[\u3400-\u9fff々]")  # says something: 春 over its figures
 HEADED = re.compile(  # begins anew; not with a mark inside a sentence, 「…法」＊21に
-    r"[■□●○◆◇▼▽・•▪–]|注[:：]|第[\d１-９]|[\d１-９]{1,2}[.．)）]\s?(?=[^\d\s])|"
+    r"[■□●○◆◇▼▽・•·▪◦‣–]|[^\s:：、。]{1,10}：|注[:：]|第[\d１-９]|[\d１-９]{1,2}[.．)）]\s?(?=[^\d\s])|"
     rf"[(（][\d１-９ア-ンa-z]{{1,2}}[)）]|{MARK}(?![\u3041-\u309f、。）」\d])"
 )
 TITLED = re.compile(
@@ -84,7 +85,7 @@ class Passage:
 def passages_of(rows: Sequence[str]) -> list[Passage]:
     """Return the passages of a page in its order, without numbers of pages and lone letters."""
     spaced = (CELL_END.join(" ".join(cell.split()) for cell in row.split(CELL_END)) for row in rows)
-    texts = [MARK_CELL.sub("", text) for text in spaced]
+    texts = _with_bullets([MARK_CELL.sub("", text) for text in spaced])
     kept = [at for at, text in enumerate(texts) if not is_noise(text)]
     lines = [texts[at] for at in kept]
     found: list[Passage] = []
@@ -98,6 +99,20 @@ def passages_of(rows: Sequence[str]) -> list[Passage]:
         else:
             found += _sentences(lines, start, end)
         start = end + 1
+    return found
+
+
+def _with_bullets(texts: Sequence[str]) -> list[str]:
+    """Return rows with a bullet that is a row of its own put before the next one."""
+    found: list[str] = []
+    bullet = ""
+    for text in texts:
+        if BULLET.fullmatch(text):
+            bullet = f"{text} "
+            found.append("")
+        else:
+            found.append(f"{bullet}{text}" if text else text)
+            bullet = ""
     return found
 
 

@@ -48,6 +48,7 @@ def plan_ingest(discovery: Discovery, index: Before, options: IngestOptions) -> 
     counts = {each.sha256: each.n_pages for each in index.known}
     complete = {each.sha256 for each in index.known if each.status == "complete"}
     planned: dict[str, set[int]] = {}  # of files with the same bytes, pages are read once
+    new: set[str] = set()  # bytes of files whose name is not known
     plan = IngestPlan(notes=link_notes(discovery), skipped=discovery.skipped)
     plan.failures += [Trouble(name, None, why) for name, why in discovery.unlisted.items()]
 
@@ -76,6 +77,8 @@ def plan_ingest(discovery: Discovery, index: Before, options: IngestOptions) -> 
             wanted = set(options.pages.of(n_pages)) - done
             done |= wanted
             before = by_name.get(source.name)
+            if before is None:
+                new.add(sha256)
             again = {n: why for n, why in index.failed_pages(sha256).items() if n in wanted}
             plan.failures += [Trouble(source.name, n, why) for n, why in sorted(again.items())]
             wanted -= again.keys()
@@ -88,6 +91,6 @@ def plan_ingest(discovery: Discovery, index: Before, options: IngestOptions) -> 
                 is_same = before.sha256 == sha256 and not wanted
                 plan.documents["unchanged" if is_same else "updated"] += 1
     gone = documents_gone(index.known, discovery)
-    moved = [name for name in gone if by_name[name].sha256 in planned]
+    moved = [name for name in gone if by_name[name].sha256 in new]
     plan.documents["removed"] = len(gone if options.prune else moved)
     return plan

@@ -37,6 +37,7 @@ MOST_ANSWERS = 6
 MOST_FURTHER = 2  # sentences
 MOST_BELOW = 2  # rows under a heading in which its figures stand
 QUESTION_START = re.compile(r"(how|what|which|why|do|does|are|is|have|has) .*[^.:]$", re.IGNORECASE)
+LABELLED = re.compile(r"[^:：]{1,20}[:：]\s?\S")  # 納期：令和6年9月30日
 BACK = re.compile(
     r"(this|these|it|they|such|that|those)\b|これ|この|その|それ|同[^じ]", re.IGNORECASE
 )
@@ -242,6 +243,9 @@ class _Choice:
     def _end_of_answers(self, at: int) -> int:
         """Return the passage in which ends what answers a question of the page: all of a chart."""
         end = min(at + ANSWER_ROWS, len(self.texts) - 1)
+        for below in range(at + 1, end + 1):
+            if self.is_question(below):
+                return below - 1
         while (
             end + 1 < len(self.texts)
             and end - at < MOST_ANSWERS
@@ -303,7 +307,7 @@ def _nearness(at: int, first: int) -> float:
 
 def _is_heading(passage: Passage) -> bool:
     """Whether a row says nothing by itself: a few words, no figures behind them."""
-    if ends_in_figure(passage.text):
+    if ends_in_figure(passage.text) or LABELLED.match(passage.text):
         return False
     most = 2 * MOST_HEADING if passage.is_sentence else MOST_HEADING  # of two lines
     *numbers, words_of_it = passage.text.split(CELL_END)

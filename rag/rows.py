@@ -24,7 +24,10 @@ MOST_BANDS = 100  # of ordinary lines: no heading is higher
 SAME_LINE = 3.0  # points between the middles of neighbours on one line, at most
 YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F|\*)?$")
 NO_VALUE = re.compile(r"^(n/?a|n\.m\.|[-–—―]|…)$", re.IGNORECASE)  # in the place of a figure
-FIGURE = re.compile(r"^[\W_]*+\d[\W\d_]*+\w{0,8}$(?<!\d代)(?<!歳以上)(?<!歳未満)")  # no ages
+FIGURE = re.compile(  # no heading, "2. Rent", and no ages
+    r"^(?!\W*\d{1,2}[.．)）]\s?[^\W\d])[\W_]*+\d[\W\d_]*+\w{0,8}$"
+    r"(?<!\d代)(?<!歳以上)(?<!歳未満)"
+)
 
 Place = tuple[float, float, float, float]  # left, top, right, bottom
 

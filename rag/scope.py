@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from rag.moments import moments
 from rag.passages import TITLED, Passage
 from rag.rows import CELL_END, FIGURE, width
+from rag.table_columns import PERIOD
 
 MOST_HEADING = 60  # wide
 MOST_OVER = 8  # passages in one run of headings
 YEARS = re.compile(r"\W*(19|20)\d\d(\s?[-–/]\s?\d{2,4})?\s?年?\W*$")
 NAME = re.compile(r"[^\W\d_]{2}|[\u3400-\u9fff]")  # letters that are not just a unit
 MARKS = re.compile(r"\(\d(,\s?\d)*\)")  # of footnotes
+RANK = re.compile(r"\d{1,3}\W?")  # before a name
 LEAST_LABELS = 3  # cells; as many without a figure over a row with some are names of columns
 OF_HEADS = re.compile(  # what heads of columns are made of, beside names
     r"\b(weeks?|months?|quarters?|years?|fiscal|ended|ending|in|the|except|per|shares?|data|amounts?"
     r"|thousands|millions|billions|dollars|usd|audited|unaudited|as|of|and|change"
     r"|first|second|third|fourth|three|six|nine|twelve|full"
     r"|jan\w*|feb\w*|mar(ch)?|apr\w*|may|june?|july?|aug\w*|sep\w*|oct\w*|nov\w*|dec\w*)\b"
-    r"|単位|百万|令和|平成|昭和|通期|四半期|[年月日期度末億万千円人件台前当第]|[\W\d_]",
+    r"|\b(q[1-4]|[1-4]q|h[12]|[12]h)(?![a-z])|単位|百万|令和|平成|昭和|通期|四半期|[年月日期度末億万千円人件台前当第]|[\W\d_]",
     re.IGNORECASE,
 )
 
@@ -90,8 +92,10 @@ def is_value(text: str) -> bool:
     if CELL_END not in text:
         name = text.split()[0]
         return _ends_in_value(text) and bool(NAME.search(text) or YEARS.match(name))
-    name = text.split(CELL_END)[0]
-    is_name = not FIGURE.match(name) or YEARS.match(name)
+    name, *others = text.split(CELL_END)
+    is_period = PERIOD.match(name) and _figures(CELL_END.join(others))
+    is_rank = RANK.fullmatch(name) and NAME.search(others[0]) and not FIGURE.match(others[0])
+    is_name = not FIGURE.match(name) or YEARS.match(name) or is_period or is_rank
     return bool(is_name) and not _is_of_periods(text)
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from rag.rows import FIGURE
 
 SAID_SHARE = 0.6  # of the question's words: a sentence that has them answers without its page
-QUESTION_END = re.compile(r"([?？]|か[。．])\W*$")
+QUESTION_END = re.compile(r"([?？]|か[。．]|教えて(下さい|ください)[。．]?)\W*$")
 ENDED = re.compile(r"([.!。！][\"'”’」』]*|、)$")
 LEAST_TICKS = 3
 NUMBER = re.compile(r"[-−△▲]?\d[\d,]*(\.\d+)?")

@@ -10,7 +10,7 @@ import unicodedata
 from index.text_layer import means_something, stem, western, words
 
 KANJI = re.compile(r"[\u3400-\u9fff]")
-DECIMAL = re.compile(r"\d+(?:\.\d+)+")
+DECIMAL = re.compile(r"(?<!\d)\d+(?:\.\d+)+")  # looked for from the first digit only
 MARKED = re.compile(r"([^\W\d_]{3,})\d{1,2}")  # with the mark of a footnote
 KANA = re.compile(r"(?P<before>[\u3400-\u9fff々\u30a0-\u30ff])?(?P<run>[\u3041-\u309fー]{2,})")
 # What a question says in hiragana beside the things it is about, at the end of a run of it or right

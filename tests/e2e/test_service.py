@@ -267,7 +267,9 @@ def test_uploads_that_were_taken_are_read_after_a_restart(make, tmp_path):
     assert (status["big.pdf"], status["more.pdf"]) == ("complete", "complete")
     assert not (library.folder / ".unread").exists()
     again.close()
-    House(tmp_path / "index").remove("more.pdf")  # its file stays, and is not read again
+    House(tmp_path / "index").remove_documents(
+        ["more.pdf"]
+    )  # its file stays, and is not read again
     third = make()
     third.wait(60)
     assert third.library.job() is None
@@ -348,7 +350,7 @@ def test_an_index_is_weighed_again_only_when_it_has_changed(make, monkeypatch, t
     assert [service.status().n_pages for _ in range(3)] == [before.n_pages] * 3
     assert service.model_name == before.model
     assert len(weighed) == 1
-    House(tmp_path / "index").remove("kettle-manual.pdf")  # as another process does
+    House(tmp_path / "index").remove_documents(["kettle-manual.pdf"])  # as another process does
     after = service.status()
     assert after.n_documents == before.n_documents - 1
     assert after.bytes["total"] != before.bytes["total"]
@@ -397,7 +399,7 @@ def test_an_index_that_is_deleted_no_longer_answers(make, samples_index, tmp_pat
             service.search(replace(request, mode=mode))
     assert service.status().n_documents == 0
     shutil.copytree(samples_index, tmp_path / "index")
-    House(tmp_path / "index").remove("kettle-manual.pdf")
+    House(tmp_path / "index").remove_documents(["kettle-manual.pdf"])
     assert "kettle-manual.pdf" not in {hit.document for hit in service.search(request).hits}
 
 

@@ -162,6 +162,7 @@ def test_a_picture_is_one_whatever_its_name(tmp_path, name, kind):
     [
         (b"\n<!DOCTYPE html>\n<html><body>Please log in</body></html>", "a web page"),
         (b'<?xml version="1.0"?><!-- drawn --><svg width="9" height="9"></svg>', "an SVG drawing"),
+        (b"<!-- a -->\n" * 60 + b"<html><body>", "a web page"),
         (b"PK\x03\x04" + bytes(40), "a ZIP archive or an Office file"),
         (b"\xd0\xcf\x11\xe0" + bytes(40), "an Office file of before 2007"),
     ],

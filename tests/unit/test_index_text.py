@@ -34,8 +34,8 @@ from tests.unit.index_data import SETTINGS, document, page, put
         ("R&D, AT&T, J & J's cash & debt", "rd att jj cash debt"),
         ("3rd quarter Fourth-Quarter Q3", "q3 quarter q4 quarter q3"),
         ("4Q22 Q1FY2 第三四半期", "q4 2022 q1fy2 q3 四半 半期"),
-        ("令和元年、平成25年度", "2019 年 2013 年度"),
-        ("昭和五十年十二月", "1975 年 12 月"),
+        ("令和元年、平成25年度", "2019 年 2013 年度 令和 平成"),
+        ("昭和五十年十二月", "1975 年 12 月 昭和"),
         ("二十代、二〇一三年、百五人", "20 代 2013 年 105 人"),
         ("統一日程 2百人", "統一 一日 日程 2 百人"),
         ("東京 の 人 口", "東京 の人 人口"),
@@ -162,9 +162,24 @@ def test_a_damaged_text_does_not_keep_an_earlier_index_from_being_opened(tmp_pat
     [
         ("Who was the new CEO of Netflix in late January?", {"netflix"}),
         ("How many PDFs did the Office keep?", {"office"}),
-        ("GopherのCEOは誰ですか。", {"gopher"}),
+        ("Is it still in Feb, or the United States?", set()),
+        ("Gopherの高さは何cmですか。", set()),
         ("what is the revenue?", set()),
     ],
 )
 def test_what_a_page_may_spell_out_is_no_proper_name(question, found):
     assert proper_names(question) == found
+
+
+@pytest.mark.parametrize("text", ["平成17年の統計", "昭和五十三年三月", "令和元年度"])
+def test_an_era_is_found_beside_the_year_it_becomes(text):
+    assert text[:2] in fold(text).split()
+    assert text[:2] not in words(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("三重県四日市", "四日"), ("国民一人当たり", "一人"), ("AI & ML", "ai"), ("Vitamin C", "c")],
+)
+def test_what_is_no_numeral_and_no_abbreviation_is_kept(text, kept):
+    assert kept in words(text)

@@ -3,7 +3,7 @@
 import pytest
 
 from rag.quote import MOST_CHARS, MOST_SENTENCE, quote
-from rag.rows import PlacedLine, columns_of, join_rows, joined_lines, most_together
+from rag.rows import CELL_END, PlacedLine, columns_of, join_rows, joined_lines, most_together
 
 FILLER = ["Nothing else on this page has to do with it at all."] * 5
 TABLE = ["Sales by region", "Region 2022 2023", "North 410 455", "South 380 362", "Total 790 817"]
@@ -467,3 +467,64 @@ def test_all_answers_of_a_chart_are_quoted_with_its_question():
     rows = ["Do you use tea at work?", "(one answer)", "Yes 38%", "No 43%", "At times 19%"]
     said = quote("What share did not use tea at work?", [*rows, *FILLER])
     assert said == "\n".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("question", "rows", "said"),
+    [
+        (
+            "How much is the rent?",
+            ["1. Term", "It runs for two years.", "2. Rent", "It is $1,450 a month, due early."],
+            "2. Rent\nIt is $1,450 a month, due early.",
+        ),
+        (
+            "次回の理事会はいつですか。",
+            [
+                "理事会議事録", "開催日：5月14日", "出席者：鈴木一郎", "欠席者：高橋次郎",
+                "会計報告が承認された。", "次回の理事会：7月9日",
+            ],
+            "次回の理事会：7月9日",
+        ),
+        (
+            "支払い方法は？",
+            [
+                "よくある質問と回答をまとめました。", "Q1. 送料はいくらですか。",
+                "A1. 全国一律五百円です。", "Q2. 支払い方法を教えてください。",
+                "A2. カードか振込をお選びいただけます。", "Q3. 返品はできますか。",
+                "A3. 七日以内ならできます。",
+            ],
+            "A2. カードか振込をお選びいただけます。",
+        ),
+    ],
+)  # fmt: skip
+def test_what_answers_is_quoted_and_not_only_its_heading(question, rows, said):
+    padding = ["This line is about something else altogether, and long enough to fill a page."] * 4
+    assert said in quote(question, [*rows, *padding])
+
+
+def test_bullets_that_are_rows_of_their_own_keep_items_apart():
+    rows = [
+        "Members get",
+        "•",
+        "Free entry to museums of the region",
+        "•",
+        "A discount of 10% in the shop",
+    ]
+    said = quote(
+        "What discount do members get in the shop?", [*rows, *["Another line of text."] * 20]
+    )
+    assert "region A discount" not in said
+    assert "A discount of 10% in the shop" in said
+
+
+def test_rows_named_by_a_period_or_a_rank_have_values():
+    rows = [
+        f"決算期{CELL_END}売上高{CELL_END}営業利益",
+        f"2024年3月期{CELL_END}52,300{CELL_END}4,100",
+        f"2023年3月期{CELL_END}48,900{CELL_END}3,700",
+        *["この資料の数字は監査を受けていません。"] * 12,
+    ]
+    assert "4,100" in quote("2024年3月期の営業利益はいくらですか。", rows)
+    rows = [f"1{CELL_END}Tokyo{CELL_END}37,400,000", f"2{CELL_END}Delhi{CELL_END}31,200,000"]
+    rows += ["Figures are estimates of the year 2020 and include the suburbs of each city."] * 6
+    assert "31,200,000" in quote("How many people live in Delhi?", rows)
