@@ -65,7 +65,8 @@ def quote(question: str, rows: Sequence[str]) -> str:
     chosen, beside, missing = choice.choose()
     if is_small:
         has_all = len(page.weight) == len(page.asked) and not missing
-        if not (has_all and any(is_value(texts[at]) for at in chosen)):
+        has_row = any(is_value(texts[at]) for at in chosen)
+        if not ((has_all and has_row) or page.figure(chosen[0])):
             says_little = len(page.weight) < LEAST_SAID * len(page.asked)
             return "" if says_little else _joined(page, but_ticks(texts), named=chosen)
     asks = [at for at in beside if choice.is_question(at)]

@@ -528,3 +528,12 @@ def test_rows_named_by_a_period_or_a_rank_have_values():
     rows = [f"1{CELL_END}Tokyo{CELL_END}37,400,000", f"2{CELL_END}Delhi{CELL_END}31,200,000"]
     rows += ["Figures are estimates of the year 2020 and include the suburbs of each city."] * 6
     assert "31,200,000" in quote("How many people live in Delhi?", rows)
+
+
+def test_a_small_table_is_quoted_by_its_row_where_the_one_figure_is_known():
+    rows = [
+        "Annual Report", "Harbour Tea Company", f"Region{CELL_END}2022{CELL_END}2023",
+        f"North{CELL_END}410{CELL_END}455", f"Total{CELL_END}1,300{CELL_END}1,420",
+    ]  # fmt: skip
+    said = quote("What were the total sales of Harbour Tea in 2023?", rows)
+    assert said == "Harbour Tea Company\nRegion 2022 2023 …\nTotal 1,300 1,420 (2023: 1,420)"
