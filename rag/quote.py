@@ -64,9 +64,9 @@ def quote(question: str, rows: Sequence[str]) -> str:
     choice = _Choice(page)
     chosen, beside, missing = choice.choose()
     if is_small:
-        has_all = len(page.weight) == len(page.asked) and not missing
-        has_row = any(is_value(texts[at]) for at in chosen)
-        if not ((has_all and has_row) or page.figure(chosen[0])):
+        is_said = not missing and any(is_value(texts[at]) for at in chosen)
+        has_all = len(page.weight) == len(page.asked)
+        if not (has_all and (is_said or page.figure(chosen[0]))):
             says_little = len(page.weight) < LEAST_SAID * len(page.asked)
             return "" if says_little else _joined(page, but_ticks(texts), named=chosen)
     asks = [at for at in beside if choice.is_question(at)]
