@@ -55,7 +55,7 @@ DocumentOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|GLOB",
-        help="Only documents of this name, or with this in it: 'reports/*2024*', invoice.pdf.",
+        help="Only documents of this name, or with words that begin so: 'reports/*2024*', invoice.",
     ),
 ]
 FolderOption = Annotated[str | None, typer.Option(help="Only documents in this folder and below.")]

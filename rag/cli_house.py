@@ -39,7 +39,7 @@ def list_documents(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME|GLOB]", help="Only documents of this name, or with this in it."
+            metavar="[NAME|GLOB]", help="Only documents of this name, or with words that begin so."
         ),
     ] = "*",
     index: IndexOption = None,
