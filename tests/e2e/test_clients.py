@@ -5,7 +5,7 @@ import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import gradio as gr
@@ -26,6 +26,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 PATIENCE_S = 60
 NOTE = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
 CALL = NOTE | {"params": {"name": "ask_documents", "arguments": {"question": "kettle"}}}
+
+
+@pytest.fixture(autouse=True)
+def no_loop_is_left():
+    """Close what Gradio leaves to this thread: a later test would be blamed for it."""
+    yield
+    with suppress(RuntimeError):  # there is none
+        asyncio.get_event_loop_policy().get_event_loop().close()
+    asyncio.set_event_loop(None)
+    gc.collect()
 
 
 class Endless:
