@@ -4,6 +4,8 @@ Plain generators, without gradio. Each yields named outputs; None leaves one as 
 """
 
 import logging
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +37,7 @@ from ui.texts import counted, word
 log = logging.getLogger(__name__)
 
 PAGE_PX = 1500  # longer side of the page in the viewer: text of 8 pt is readable at full width
+BETWEEN_S = 0.1  # between two sights of a growing answer: each is sent whole
 MAX_TURNS = 50  # kept of one visit
 MAX_HISTORY = 20  # turns that go with a follow-up
 MAX_QUESTION = 4000
@@ -129,6 +132,7 @@ class _Conversation:
         self._turn = Turn(form.question.strip())
         self._steps: tuple[Step, ...] = ()
         self._began_s = 0.0  # when the present stage began, since the question came
+        self._shown_s = -math.inf  # when the answer was last shown
 
     def start(self) -> Shown:
         """Clear what was there and say that the search is on."""
@@ -154,8 +158,7 @@ class _Conversation:
             case Stage(name, seconds):
                 return self._stage(name, seconds)
             case Piece(text):
-                self._turn = replace(self._turn, answer=self._turn.answer + text)
-                return Shown(answer=markup_ask.answer(language, self._turn))
+                return self._grown(text)
             case Finished(answer):
                 return self._finished(answer)
         return Shown()
@@ -168,6 +171,15 @@ class _Conversation:
             progress=markup.note(line, "error"),
             answer=markup_ask.answer(self._language, self._turn),
         )
+
+    def _grown(self, text: str) -> Shown:
+        """Return the answer so far, or nothing where it was shown a moment ago."""
+        self._turn = replace(self._turn, answer=self._turn.answer + text)
+        now = time.monotonic()
+        if now - self._shown_s < BETWEEN_S:
+            return Shown()
+        self._shown_s = now
+        return Shown(answer=markup_ask.answer(self._language, self._turn))
 
     def _progress(self, *running: Step) -> str:
         return markup_ask.stages(self._language, (*self._steps, *running))
@@ -260,7 +272,8 @@ def ask(
     yield conversation.start()
     try:
         for event in service.ask(form.request(turns), cancellation):
-            yield conversation.take(event)
+            if (shown := conversation.take(event)) != Shown():
+                yield shown
     except ExpectedError as error:
         yield conversation.failed(error)
     except Exception:  # raised on, it would be an empty message, and the buttons stay disabled

@@ -72,6 +72,20 @@ def test_an_answer_grows_and_ends_with_its_pages_and_times():
     assert turn.answer == "1,420 in total" and turn.is_finished
 
 
+@pytest.mark.parametrize(("step_s", "n_shown"), [(0.001, 2), (0.06, 100), (0.2, 200)])
+def test_a_growing_answer_is_shown_ten_times_a_second_at_most(monkeypatch, step_s, n_shown):
+    """200 pieces, each `step_s` after the one before: each sight of them is the whole answer."""
+    now = iter(n * step_s for n in range(10**6))
+    monkeypatch.setattr(handlers, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    service = SmallService(answer=" ".join(f"w{n}" for n in range(200)))
+    parts = shown(service)
+    growing = [part for part in parts if part.answer and "is-writing" in part.answer]
+    before = 2  # the question alone, then with the pages that are read
+    assert len(growing) - before == pytest.approx(n_shown, abs=1)
+    assert service.answer in Elements(last(parts, "answer")).text
+    assert all(part != Shown() for part in parts)
+
+
 def test_the_place_in_the_queue_is_shown():
     parts = shown(SmallService(), language="ja")
     assert any(part.progress and "前に2件" in part.progress for part in parts)
