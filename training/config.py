@@ -68,6 +68,8 @@ class ModelConfig:
 SIZES = {
     # 7.0 M parameters: about 38 MFLOP of training a cell before the decoder, right for two cores
     "small": ModelConfig(),
+    # 11 M parameters: the same with a decoder that is twice as deep and half as wide again
+    "deep": ModelConfig(text=TextConfig(num_hidden_layers=8, intermediate_size=768)),
     # 20 M parameters, about 20 MB at int8: for a GPU
     "base": ModelConfig(
         VisionConfig(depth=6, embed_dim=320, num_heads=8),

@@ -28,6 +28,7 @@ from training.model import Yomu
 from training.spelling import SpelledEmbedding
 
 FIRST_CLASS = 2  # blank and unknown come before the characters
+ADDING = ("o_proj.weight", "down_proj.weight")  # matrices that write to the residual stream
 
 
 def kept(name: str) -> bool:
@@ -77,8 +78,27 @@ def load_decoder(yomu: Yomu, folder: Path) -> None:
     """Set decoder, token embeddings and projection to those of a built model folder.
 
     Its matrices come back from int8, a scale a column; embeddings are fp16. Letters start at
-    nothing, since the rows hold them already. Raises ValueError if names or sizes differ.
+    nothing, since the rows hold them already. A decoder with more layers or wider MLPs says the
+    same at first: what is new adds nothing yet (Net2Net, arXiv:1511.05641). Raises ValueError if
+    names or other sizes differ.
     """
+    own = dict(yomu.named_parameters())
+    values = _layers(folder, own, yomu.config.text.num_hidden_layers)
+    values |= {f"custom_text_proj.{n}": t for n, t in _projection(folder).items()}
+    rows = torch.from_numpy(np.load(folder / "embeddings.npy").astype(np.float32))
+    table = yomu.model.embed_tokens
+    if isinstance(table, SpelledEmbedding):
+        table.letters.weight.zero_()
+    values["model.embed_tokens.weight"] = rows
+    for name, value in values.items():
+        if own[name].shape != value.shape:
+            wanted = tuple(own[name].shape)
+            raise ValueError(f"{folder}: {name} is {tuple(value.shape)}, not {wanted}")
+        own[name].copy_(value)
+
+
+def _layers(folder: Path, own: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return a folder's decoder grown to the shapes of `own`, which has `count` layers."""
     graph = onnx.load(str(folder / "decoder.onnx")).graph
     saved = {tensor.name: tensor for tensor in graph.initializer}
 
@@ -89,24 +109,31 @@ def load_decoder(yomu: Yomu, folder: Path) -> None:
         whole = to_array(saved[f"{name}.int8"], str(folder))
         return torch.from_numpy(whole.T * scale[:, None])
 
-    values = {f"custom_text_proj.{n}": t for n, t in _projection(folder).items()}
-    try:
-        for name, _ in yomu.model.named_parameters(prefix="model"):
-            if "embed_tokens" not in name:
-                values[name] = decoded(name)
-    except KeyError as error:
-        raise ValueError(f"{folder}: decoder.onnx has no {error}, or not at int8") from None
-    rows = torch.from_numpy(np.load(folder / "embeddings.npy").astype(np.float32))
-    table = yomu.model.embed_tokens
-    if isinstance(table, SpelledEmbedding):
-        table.letters.weight.zero_()
-    values["model.embed_tokens.weight"] = rows
-    own = dict(yomu.named_parameters())
-    for name, value in values.items():
-        if own[name].shape != value.shape:
-            wanted = tuple(own[name].shape)
-            raise ValueError(f"{folder}: {name} is {tuple(value.shape)}, not {wanted}")
-        own[name].copy_(value)
+    known = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    if known > count:
+        raise ValueError(f"{folder}: {known} layers, not {count}")
+    values = {}
+    for name, like in own.items():
+        if not name.startswith(("model.layers.", "model.norm.")):
+            continue
+        parts = name.split(".")
+        if parts[1] == "layers" and int(parts[2]) >= known:
+            values[name] = torch.zeros_like(like) if name.endswith(ADDING) else like
+            continue
+        try:
+            values[name] = _widened(name, decoded(name), like)
+        except KeyError as error:
+            raise ValueError(f"{folder}: decoder.onnx has no {error}, or not at int8") from None
+    return values
+
+
+def _widened(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """Return a matrix of an MLP with as many inner units as `like` has, the new ones unread."""
+    if ".mlp." not in name or any(a > b for a, b in zip(value.shape, like.shape, strict=True)):
+        return value
+    wide = torch.zeros_like(like) if name.endswith(ADDING) else like.clone()
+    wide[: value.shape[0], : value.shape[1]] = value
+    return wide
 
 
 def _projection(folder: Path) -> dict[str, Tensor]:

@@ -408,8 +408,31 @@ def test_a_run_starts_from_the_decoder_of_a_built_folder(tools: Tools, config, t
         for each in (model, fresh.yomu)
     )
     assert (before * after).sum(-1).min() > 0.99  # cosines; int8 took the rest
-    with pytest.raises(ValueError, match="decoder.onnx has no"):
-        start.load_decoder(Yomu(SIZES["small"]), built)
+    wider = replace(config.text, hidden_size=96, num_attention_heads=3)
+    with pytest.raises(ValueError, match="not"):
+        start.load_decoder(Yomu(replace(config, text=wider)), built)
+
+
+def test_a_decoder_grows_without_saying_anything_else(tools: Tools, config, tmp_path):
+    torch.manual_seed(0)
+    built = _built(_random(Yomu(config)), tools, tmp_path, "int8")
+    grown = replace(config.text, num_hidden_layers=4, intermediate_size=160)
+    small, large = Yomu(config), Yomu(replace(config, text=grown))
+    ids = torch.tensor([tools.tokenizer.encode("Three bridges cross the river.").ids])
+    places = torch.arange(ids.shape[1]).expand(3, 1, -1)
+    found = []
+    for model in (small, large):
+        start.load_decoder(model, built)
+        found.append(model.project(model.model(model.embedding(ids), places)))
+    assert (found[0] - found[1]).abs().max() < 1e-5
+    found[1][0, -1, 0].backward()
+    new = (
+        large.model.layers[-1].mlp["down_proj"].weight,
+        large.model.layers[0].mlp["down_proj"].weight,
+    )
+    assert all(weight.grad[:, -1].abs().max() > 0 for weight in new)  # and learns
+    with pytest.raises(ValueError, match="2 layers, not 1"):
+        start.load_decoder(Yomu(replace(config, text=replace(grown, num_hidden_layers=1))), built)
 
 
 def test_a_run_starts_from_a_kept_vision_tower(tools: Tools, config, work, tmp_path):
