@@ -399,6 +399,14 @@ class PageIndex:
 
     # -- reading ---------------------------------------------------------------------------
 
+    @property
+    def has_present_words(self) -> bool:
+        """Whether texts were folded as questions are now; the next opening for writing sees to it.
+
+        Until then a search may miss pages by words that are folded otherwise today.
+        """
+        return opening.has_present_words(self._database)
+
     def documents(self, pattern: str = "*") -> tuple[DocumentRecord, ...]:
         """Documents whose name matches a glob, by name."""
         with self._database.view() as sql:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -166,6 +167,7 @@ def _print_hits(result: "SearchResult", most_documents: int | None, narrowed: st
     if not result.hits:
         where = f" with {narrowed}; `yomu list` shows all documents" if narrowed else ""
         console.print(f"Nothing found{escape(where)}.")
+        _print_notes(console, result)
         return
     if not result.is_answered:
         console.print(in_language_of(result.query.text, NEAREST_ONLY))
@@ -180,6 +182,10 @@ def _print_hits(result: "SearchResult", most_documents: int | None, narrowed: st
     console.print(table)
     found = counted(len(rows), "page" if most_documents is None else "document")
     console.print(f"{found} in {result.seconds * 1000:.0f} ms ({result.mode})")
+    _print_notes(console, result)
+
+
+def _print_notes(console: Console, result: "SearchResult") -> None:
     for note in result.notes:
         console.print(note, markup=False)
 

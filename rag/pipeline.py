@@ -45,6 +45,7 @@ from rag.page_images import PageImages
 from rag.plan import IngestPlan
 from rag.reader import PageReader
 from rag.settings import DEFAULT_DPI, DEFAULT_MODEL, Mode, Settings
+from rag.words import OLD_WORDS, in_language_of
 
 if TYPE_CHECKING:
     from models.session import Cancellation
@@ -71,7 +72,8 @@ class SearchResult:
                  modes scores have no scale of their own, and any hit counts)
     seconds      encoding and searching
     encode_s     the part of `seconds` that encoding took
-    notes        of documents among the hits whose newest version could not be read, a line each
+    notes        of documents among the hits whose newest version could not be read, and of words
+                 of an earlier version, a line each
     """
 
     query: Query
@@ -233,8 +235,11 @@ class Pipeline:
             )
             seconds = encoding + time.perf_counter() - started
             is_answered = bool(hits) and (own_mode != "hybrid" or fusion.answers(hits[0].score))
-            notes = tuple(older_note(query.text, each) for each in self._outdated(hits))
-            result = SearchResult(query, own_mode, hits, own, is_answered, seconds, encoding, notes)
+            notes = [older_note(query.text, each) for each in self._outdated(hits)]
+            notes += self._words_note(query.text, own_mode)
+            result = SearchResult(
+                query, own_mode, hits, own, is_answered, seconds, encoding, tuple(notes)
+            )
             found.append(result)
         return found
 
@@ -247,6 +252,12 @@ class Pipeline:
                 record = page_index.document(name)
                 found += [record] if record.outdated else []
         return found
+
+    def _words_note(self, question: str, mode: Mode) -> tuple[str, ...]:
+        """Say that the words of an index that is only read are those of an earlier version."""
+        if mode == "visual" or self._searchable(with_model=False).has_present_words:
+            return ()
+        return (in_language_of(question, OLD_WORDS),)
 
     def _mode_of(self, query: Query, mode: Mode) -> Mode:
         if not query.text.strip() and query.image is None:
@@ -408,6 +419,7 @@ class Pipeline:
         notes = tuple(older_note(question.text, each) for each in self._outdated(pages))
         if not pages:
             notes = unread_note(question.text, within)
+        notes += self._words_note(question.text, found.mode)
         evidence = Evidence(question, found.hits, pages, encode_s, found.seconds - encode_s, notes)
         return AnswerStream(
             evidence,

@@ -28,6 +28,12 @@ OLDER: Words = {
     "en": "{document}: an older version is shown: the new one could not be read ({reason})",
     "ja": "{document}は以前の版を表示しています。新しい版は読めませんでした（{reason}）",
 }
+OLD_WORDS: Words = {
+    "en": "the words of this index are from an earlier version, so pages may be missed; "
+    "`yomu compact` makes them anew, where the index may be written to",
+    "ja": "この索引の単語は以前の版で作られたため、見つからないページがあるかもしれません。"
+    "索引に書き込める環境で`yomu compact`を実行すると作り直されます",
+}
 # Of the command line; the page has its own (ui/texts.py).
 READING: Words = {"en": "Reading {pages} …", "ja": "{pages}を読んでいます…"}
 READ_FROM: Words = {"en": "Read from: {pages}", "ja": "参照したページ: {pages}"}

@@ -412,6 +412,20 @@ def test_a_new_version_that_cannot_be_read_is_told_wherever_the_old_one_answers(
     assert not any(each["outdated"] for each in yomu.json("list")["documents"])
 
 
+def test_words_of_an_earlier_version_are_told_until_they_are_made_anew(yomu, corpus, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("index.opening.WORDS_VERSION", 1)
+        yomu.json("ingest", corpus)
+    asked = ("search", "apples", "--mode", "text")
+    (note,) = yomu.json(*asked)["notes"]
+    assert "from an earlier version" in note and "`yomu compact`" in note
+    assert note in yomu.run(*asked).out
+    nothing = yomu.run("search", "鯨", *asked[2:]).out
+    assert "Nothing found" in nothing and "以前の版" in nothing
+    yomu.run("compact")
+    assert yomu.json(*asked)["notes"] == []
+
+
 def test_one_blank_page_among_others_is_a_remark(yomu, tmp_path):
     path = odd.text_pdf(tmp_path / "a.pdf", ["first", "", "third"])
     report = yomu.json("ingest", path)
