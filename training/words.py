@@ -61,7 +61,7 @@ def words(glyphs: Glyphs) -> dict[str, float]:
 def look(
     retriever: Retriever, pages: Sequence[DrawnPage], each: int, rng: random.Random
 ) -> Iterator[Looked]:
-    """Yield `each` words of every page, looked for on all; words that all pages hold are left out."""
+    """Yield `each` words of every page, looked for on all of them, but for those all hold."""
     encoded = [retriever.encode_views(Image.fromarray(page.image)).vectors for page in pages]
     texts = ["".join(map(chr, page.glyphs.codes)).lower() for page in pages]
     for home, page in enumerate(pages):
