@@ -167,14 +167,14 @@ class Finder:
 
     def _by_text(self, text: str, limit: int, filters: Filters) -> TextRanked:
         """Rank by BM25; nothing for a question without a word that any page has."""
+        named = names(text)
         with self._database.view() as sql:
             (n_pages,) = sql.execute("SELECT coalesce(sum(n_pages), 0) FROM segments").fetchone()
             terms = self._terms(words(text), n_pages)
             known = [word for word, count in terms.items() if count]
             if not known:
-                return TextRanked(
-                    rank(np.zeros(0, np.int64), np.zeros(0)), terms, n_pages, names(text)
-                )
+                nothing = rank(np.zeros(0, np.int64), np.zeros(0))
+                return TextRanked(nothing, terms, n_pages, named)
             condition, values = catalogue.where(filters)
             shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
             if filters == Filters():  # few contents are hidden, many would have to be listed
@@ -188,7 +188,7 @@ class Finder:
             ).fetchall()
         pages = np.array([row[0] for row in rows], np.int64)
         scores = np.array([row[1] for row in rows], np.float64)
-        return TextRanked(rank(pages, scores), terms, n_pages, names(text))
+        return TextRanked(rank(pages, scores), terms, n_pages, named)
 
     def _scale(self, read: TextRanked) -> float:
         """Return what BM25 is to be divided by; 1 is then a page with all that is asked about.
@@ -333,7 +333,7 @@ class Finder:
         Nor in their documents' names and titles, which are words of each page. Not known where
         these are words of an earlier version.
         """
-        named = proper_names(text)
+        named = proper_names(text, read.names)
         asked = [word for word in named if word in read.terms and word.isalpha()]
         asked = [word for word in asked if means_something(word)]
         if not asked or not len(pages) or self._incomplete(pages[:1]).any():

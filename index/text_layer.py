@@ -181,15 +181,15 @@ def names(text: str) -> frozenset[str]:
     return frozenset(word for name in NAME.findall(text) for word in words(name))
 
 
-def proper_names(text: str) -> frozenset[str]:
-    """Those of names() that a page about them has, not CEO or Feb, which it may write in full.
+def proper_names(text: str, named: frozenset[str]) -> frozenset[str]:
+    """Those of names(text) that a page about them has, not CEO or Feb, which it may write in full.
 
     None of a question in Chinese, Japanese or Korean: its page may write them in other letters.
     """
-    if borrowed(text):
+    if CJK_FIRST.search(unicodedata.normalize("NFKC", text)):
         return frozenset()
     others = (word for short in ACRONYM.findall(text) for word in words(short))
-    return names(text) - NO_NAMES - frozenset(others)
+    return named - NO_NAMES - frozenset(others)
 
 
 def borrowed(text: str) -> frozenset[str]:

@@ -168,7 +168,7 @@ def test_a_damaged_text_does_not_keep_an_earlier_index_from_being_opened(tmp_pat
     ],
 )
 def test_what_a_page_may_spell_out_is_no_proper_name(question, found):
-    assert proper_names(question) == found
+    assert proper_names(question, names(question)) == found
 
 
 @pytest.mark.parametrize("text", ["平成17年の統計", "昭和五十三年三月", "令和元年度"])
