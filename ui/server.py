@@ -1,6 +1,8 @@
 """The server: our API and Gradio's page in one application, behind one gate, run by uvicorn."""
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -151,8 +153,16 @@ def serve(settings: Settings, options: ServeOptions) -> None:
         application, log_level="warning", access_log=False, server_header=False, ws="none",
         timeout_graceful_shutdown=5, proxy_headers=False,
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_saying)
     with contextlib.suppress(KeyboardInterrupt):  # it ended well, and says so again
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Leave out that streams were open at the end: every page has some, and they end with it."""
+    error = record.exc_info[1] if record.exc_info else None
+    is_their_end = isinstance(error, asyncio.CancelledError)
+    return not is_their_end and "graceful shutdown exceeded" not in record.getMessage()
 
 
 def _refuse_other_model(settings: Settings) -> None:

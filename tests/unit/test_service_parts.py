@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,7 @@ from ui.security import (
     is_loopback,
     read_users,
 )
-from ui.server import ServeOptions
+from ui.server import ServeOptions, _is_worth_saying
 from ui.streaming import events, in_own_thread
 from ui.uploads import safe_name, store
 from ui.wire import status_of
@@ -464,3 +465,18 @@ def test_an_answer_ends_when_its_client_is_gone_however_fast_it_comes(pause_s):
 
     asyncio.run(asyncio.wait_for(listen(), 60))
     assert ended.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "is_said"),
+    [
+        ("Exception in ASGI application", asyncio.CancelledError(), False),
+        ("Exception in ASGI application", ZeroDivisionError(), True),
+        ("Cancel 3 running task(s), timeout graceful shutdown exceeded", None, False),
+        ("Shutting down", None, True),
+    ],
+)
+def test_only_the_end_of_open_streams_is_left_out_of_the_log(message, error, is_said):
+    about = None if error is None else (type(error), error, None)
+    record = logging.LogRecord("uvicorn.error", logging.ERROR, "x", 1, message, (), about)
+    assert _is_worth_saying(record) is is_said

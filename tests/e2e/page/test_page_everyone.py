@@ -4,7 +4,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.e2e.page.conftest import FIREWORKS, JAPANESE, SALES
+from tests.e2e.page.conftest import FIREWORKS, JAPANESE, SALES, open_page, serving
+from tests.odd_files import text_pdf
 
 GRAVE = ("serious", "critical")
 
@@ -82,3 +83,34 @@ def test_rings_of_fields_lie_where_nothing_cuts_them_off(visit, indexed):
         here.page.keyboard.press("Shift")  # as by keyboard: a ring is shown
         shown = here.page.evaluate(f"[{ring}.outlineStyle, {ring}.outlineOffset]")
         assert shown == ["solid", "-2px"]
+
+
+def test_a_server_that_ends_under_an_open_page_says_nothing_of_it(chromium, tmp_path):
+    log = tmp_path / "server.log"
+    with serving(tmp_path / "index", log) as address:
+        here = open_page(chromium, address)
+    lines = log.read_text().splitlines()
+    assert lines[-1].endswith("Ctrl-C ends it."), lines
+    here.context.close()
+
+
+def test_a_long_name_makes_no_card_wider(visit, indexed, tmp_path):
+    name = "annual-report-of-the-year-before-the-last-one-as-it-was-sent-to-everybody.pdf"
+    here = visit()
+    here.tab(1)
+    path = text_pdf(tmp_path / name, ["The wombat budget was 512 euros."])
+    here.find("#upload input[type=file]").set_input_files(path)
+    here.find("#documents tr", has_text=name).wait_for()
+    here.find("#job .yomu-job", has_text="Finished").wait_for()
+    here.ask("wombat budget")
+    here.wait_for_answer()
+    cards = here.find("#evidence .yomu-card")
+    assert cards.first.get_attribute("data-document") == name
+    widths = {round(each.bounding_box()["width"]) for each in cards.all()}
+    assert cards.count() > 1 and len(widths) == 1
+    here.tab(1)
+    remove = here.find("#documents tr", has_text=name).locator("[data-event=delete]")
+    remove.click()
+    here.page.wait_for_timeout(700)
+    remove.click()
+    here.find("#documents tr", has_text=name).wait_for(state="detached")
