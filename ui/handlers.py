@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from itertools import islice
 from typing import NamedTuple
 
 from rag.answer import QUOTED, Answer
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 PAGE_PX = 1500  # longer side of the page in the viewer: text of 8 pt is readable at full width
 BETWEEN_S = 0.1  # between two sights of a growing answer: each is sent whole
-MAX_TURNS = 50  # kept of one visit
+MAX_WORDS = 40  # with a heatmap each: a pasted paragraph has hundreds
 MAX_HISTORY = 20  # turns that go with a follow-up
 MAX_QUESTION = 4000
 # what the command line advises → what to do on the page instead
@@ -363,7 +364,7 @@ def _with_heat(service: Service, chosen: Selection, sheet: Sheet, language: str)
         for name, scores in zip(heat.words, heat.scores, strict=True)
         if name.strip()
     )
-    return replace(sheet, layers=(total, *words))
+    return replace(sheet, layers=(total, *islice(words, MAX_WORDS)))
 
 
 def _boxes(

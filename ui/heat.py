@@ -13,7 +13,7 @@ Span = tuple[int, int]
 # Japanese has no spaces: a run of one script stands for a word.
 WORD = re.compile(
     r"[\u3400-\u9fff\u3005]+|[\u30a0-\u30ff]+|[\u3040-\u309f]+"
-    r"|[^\W\u3005\u3040-\u30ff\u3400-\u9fff]+"
+    r"|[^\W\u3005\u3040-\u30ff\u3400-\u9fff]+(?:['’][A-Za-z]{1,2}\b)?"  # Adobe's, they'll
 )
 
 

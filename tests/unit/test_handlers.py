@@ -237,6 +237,13 @@ def test_words_of_the_answer_are_framed_on_the_page_it_was_read_from():
     assert ("text_boxes", ("1,420",)) in service.done
     *_, other = handlers.show_page(service, Selection("report.pdf", 2, "total sales"), turns, "en")
     assert "yomu-box" not in other
+def test_of_a_very_long_question_the_first_words_have_heatmaps():
+    long = " ".join(f"word{n}" for n in range(300))
+    *_, html = handlers.show_page(SmallService(), Selection("report.pdf", 1, long), (), "en")
+    shown = Elements(html).having("data-show")
+    assert shown == [*map(str, range(handlers.MAX_WORDS + 1)), "none"]
+
+
 
 
 def test_of_a_quoted_answer_only_the_words_of_that_page_are_framed():
