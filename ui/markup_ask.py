@@ -102,8 +102,8 @@ def _card(language: str, card: Card, query: str) -> str:
     score = word(language, "score", score=f"{card.score:.2f}")
     caption = (
         tag("span", esc(card.document), class_="yomu-file", title=card.document),
-        tag("span", esc(word(language, "page_short", page=card.page)), " · ", esc(score),
-            class_="yomu-score"),
+        tag("span", esc(word(language, "page_short", page=card.page)), " · ",
+            tag("span", esc(score)), class_="yomu-score"),
     )  # fmt: skip
     return tag(
         "button",
