@@ -16,8 +16,8 @@ from rag.answer import QUOTED, Answer
 from rag.page_choice import PageRef
 from rag.records import Cancellation, Filters
 from rag.settings import Mode
-from rag.words import QUOTED_NOTE
-from ui import markup, markup_ask
+from rag.words import LONGEST_QUESTION, QUOTED_NOTE
+from ui import markup, markup_ask, visit
 from ui.errors import OUR_FAULT, ExpectedError, public
 from ui.heatmap import answer_words, bytes_uri, data_uri, overlay, quoted_words
 from ui.japanese import in_japanese
@@ -41,7 +41,6 @@ PAGE_PX = 1500  # longer side of the page in the viewer: text of 8 pt is readabl
 BETWEEN_S = 0.1  # between two sights of a growing answer: each is sent whole
 MAX_WORDS = 40  # with a heatmap each: a pasted paragraph has hundreds
 MAX_HISTORY = 20  # turns that go with a follow-up
-MAX_QUESTION = 4000
 # what the command line advises → what to do on the page instead
 HERE = {
     "give its password by --password or --password-file": "type its password and read it again",
@@ -96,7 +95,7 @@ class Form:
         earlier = turns[-MAX_HISTORY:] if self.is_follow_up else ()
         kept = earlier[-1].pages if earlier else ()
         return AskRequest(
-            question=self.question.strip()[:MAX_QUESTION],
+            question=self.question.strip(),
             history=tuple((each.question, each.answer) for each in earlier),
             kept=tuple(PageRef(document, page) for document, page in kept),
             pages=int(self.pages) or None,
@@ -319,7 +318,7 @@ class Selection:
         document, page = data.get("document"), str(data.get("page", ""))
         if not isinstance(document, str) or not page.isdecimal():
             return None
-        return cls(document, int(page), str(data.get("query", ""))[:MAX_QUESTION])
+        return cls(document, int(page), str(data.get("query", ""))[:LONGEST_QUESTION])
 
 
 def show_page(
@@ -398,7 +397,7 @@ def alike(service: Service, name: str, path: str, top_k: float, language: str) -
 
 def compare(service: Service, question: str, top_k: float, language: str) -> Iterator[str]:
     """Yield the pages of one question by image, by text and by both, as each is found."""
-    question = question.strip()[:MAX_QUESTION]
+    question = question.strip()
     columns: list[tuple[str, Sequence[Card], str]] = []
     modes: tuple[Mode, ...] = ("hybrid", "visual", "text")
     for mode in modes if question else ():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ui.markup import button, esc, image, items, note, page_name, pdf_url, section, tag
 from ui.texts import word
 
+MOST_SHOWN = 300  # characters of a question above its answer
+
 
 @dataclass(frozen=True)
 class Card:
@@ -129,7 +131,7 @@ def answer(language: str, turn: Turn | None) -> str:
     if turn is None:
         hint = tag("p", esc(word(language, "answer_empty")), class_="yomu-hint")
         return section("answer", title, hint)
-    asked = tag("p", esc(turn.question), class_="yomu-asked", dir="auto")
+    asked = tag("p", esc(_shortened(turn.question)), class_="yomu-asked", dir="auto")
     text = tag(
         "div", esc(turn.answer), class_="yomu-text" + ("" if turn.is_finished else " is-writing"),
         dir="auto", aria_live="polite", aria_busy="false" if turn.is_finished else "true",
@@ -148,6 +150,11 @@ def _citations(language: str, turn: Turn) -> str:
         return ""
     label = tag("span", esc(word(language, "read_from")), class_="yomu-label")
     chips = (
+def _shortened(question: str) -> str:
+    """Return the beginning of a pasted page: in full it would push its answer out of sight."""
+    return question if len(question) <= MOST_SHOWN else question[:MOST_SHOWN].rstrip() + " …"
+
+
         tag(
             "button",
             tag("span", str(number), class_="yomu-number"),
@@ -211,7 +218,7 @@ def earlier(language: str, turns: Sequence[Turn]) -> str:
     if not turns:
         return ""
     rows = [
-        tag("details", tag("summary", esc(turn.question)),
+        tag("details", tag("summary", esc(_shortened(turn.question))),
             tag("div", esc(turn.answer), class_="yomu-text", dir="auto"),
             _citations(language, turn))
         for turn in reversed(turns)

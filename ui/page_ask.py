@@ -30,7 +30,7 @@ def build(service: Service) -> AskTab:
     with gr.Row(elem_classes="yomu-ask"):
         question = gr.Textbox(
             label=I18N("question"), placeholder=I18N("question_hint"), lines=1, max_lines=5,
-            max_length=handlers.MAX_QUESTION, autofocus=True, scale=8, elem_id="question",
+            autofocus=True, scale=8, elem_id="question",
         )  # fmt: skip
         go = gr.Button(I18N("ask"), variant="primary", scale=1, min_width=96, elem_id="ask")
         stop = gr.Button(

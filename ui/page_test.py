@@ -19,7 +19,7 @@ def build(service: Service) -> None:
     """Lay out the tab and wire it to the service."""
     with gr.Row(elem_classes="yomu-ask"):
         question = gr.Textbox(
-            label=I18N("question"), info=I18N("test_intro"), max_length=handlers.MAX_QUESTION,
+            label=I18N("question"), info=I18N("test_intro"),
             scale=6, elem_id="test-question",
         )  # fmt: skip
         top_k = gr.Slider(1, 20, 5, step=1, label=I18N("top_k"), scale=3, min_width=220)

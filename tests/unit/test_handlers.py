@@ -204,6 +204,14 @@ def test_the_form_becomes_a_request():
     assert [each.key for each in request.kept] == [("report.pdf", 2)]
 
 
+def test_a_question_that_is_too_long_is_refused_and_not_cut():
+    """Cut, it would lose its end, which is where the question stands below a pasted page."""
+    service, long = SmallService(), "word " * 5000 + "what is it?"
+    parts = shown(service, long)
+    assert service.asked[0].question == long  # the service says how long it may be
+    assert len(Elements(last(parts, "answer")).text) < 1000  # and it does not hide its answer
+
+
 def test_a_new_question_leaves_the_conversation_behind():
     service = SmallService()
     shown(service, turns=(Turn("before?", "yes"),))
