@@ -9,7 +9,9 @@ from ui.look import I18N, language, panel
 from ui.page_ask import QUIET
 from ui.service import Service
 
-LOOK_S = 2.0  # how often the state of things is asked for; unchanged, the answer is a few bytes
+# How often the state of things is asked for. Unchanged, the answer is a few bytes, but Gradio has
+# the browser copy all that the page shows each time: where nothing goes on, it is seldom.
+LOOK_S, CALM_S = 2.0, 10.0
 
 
 def build_app(service: Service) -> gr.Blocks:
@@ -31,14 +33,16 @@ def build_app(service: Service) -> gr.Blocks:
 
         def look(request: gr.Request, mark: str) -> list[Any]:
             found = handlers_library.look(service, language(request), mark)
-            *shown, names, now = found
+            *shown, names, is_busy, now = found
             filled = [gr.skip() if part is None else part for part in shown]
             choices = gr.skip() if names is None else gr.Dropdown(choices=["", *names])
-            return [*filled, choices, now]
+            pace = gr.skip() if is_busy is None else gr.Timer(LOOK_S if is_busy else CALM_S)
+            return [*filled, choices, pace, now]
 
         gr.on(
             [app.load, timer.tick, library.changed.change], look, seen,
-            [head, ask.examples, library.job, library.documents, library.usage, ask.document, seen],
+            [head, ask.examples, library.job, library.documents, library.usage, ask.document,
+             timer, seen],
             queue=False, **QUIET,
         )  # fmt: skip
     app.i18n_instance = I18N

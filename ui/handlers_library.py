@@ -26,6 +26,7 @@ class Looked(NamedTuple):
     documents: str | None = None
     usage: str | None = None
     names: list[str] | None = None
+    is_busy: bool | None = None  # it will change by itself: documents are read, or a model opened
     seen: str = ""
 
 
@@ -44,11 +45,13 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
     )
     if mark == seen:
         return Looked(seen=seen)
+    is_busy = status.job is not None or status.state == "loading"
     try:
         records, failures = service.library.documents()
     except ExpectedError as error:
         line = markup.note(word(language, "error", reason=reason(error, language)), "error")
-        return Looked(banner=banner(status, language), documents=line, seen=mark)
+        head = banner(status, language)
+        return Looked(banner=head, documents=line, is_busy=is_busy, seen=mark)
     names = [each.name for each in records]
     rows = [
         Row(
@@ -68,6 +71,7 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
         documents=markup_library.documents(language, rows),
         usage=markup_library.usage(language, status.bytes) if names else "",
         names=names,
+        is_busy=is_busy,
         seen=mark,
     )
 

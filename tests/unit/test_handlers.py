@@ -459,6 +459,19 @@ def test_what_is_unchanged_is_not_sent_again():
 
 
 def test_uploads_are_taken_one_by_one():
+@pytest.mark.parametrize(
+    ("house", "is_busy"),
+    [
+        (House(), False), (House(state="loading"), True), (House(progress=progress()), True),
+        (House(state="failed"), False), (House(fails={"documents": IndexCorrupt("x")}), False),
+    ],
+)  # fmt: skip
+def test_the_page_is_told_whether_something_goes_on(house, is_busy):
+    found = handlers_library.look(house, "en")
+    assert found.is_busy is is_busy
+    assert handlers_library.look(house, "en", found.seen).is_busy is None
+
+
     class Picky(House):
         def store_upload(self, name, given):
             if name == "x.exe":
