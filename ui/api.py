@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from rag.records import Filters
 from ui.api_page import api_page
 from ui.errors import OUR_FAULT, ExpectedError, NotAllowed, ServerError, error_body, public
+from ui.markup import LAST_PAGE
 from ui.requests import Finished, SearchRequest
 from ui.service import Service
 from ui.streaming import events, kept_alive
@@ -267,7 +268,7 @@ def _pages(service: Service) -> APIRouter:
 
 
 def _require_page(page: int) -> None:
-    if not 1 <= page < 2**31:
+    if not 1 <= page <= LAST_PAGE:
         raise NotAllowed("pages count from 1")
 
 

@@ -5,11 +5,12 @@ Plain generators, without gradio. Each yields named outputs; None leaves one as 
 
 import logging
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from rag.answer import QUOTED, Answer
@@ -247,8 +248,8 @@ class _Conversation:
         self._done(Step(word(language, "done"), self._turn.seconds))
         return Shown(
             progress=self._progress(),
-            answer=markup_ask.answer(language, self._turn),
-            turns=(*self._before, self._turn)[-MAX_TURNS:],
+            answer=markup_ask.answer(language, self._turn, visit.written(self._turn)),
+            turns=(*self._before, self._turn)[-visit.MAX_TURNS :],
         )
 
 
@@ -279,6 +280,32 @@ def ask(
     except Exception:  # raised on, it would be an empty message, and the buttons stay disabled
         log.exception("a question failed for a reason that is our bug")
         yield conversation.failed(OUR_FAULT)
+
+
+def again(service: Service, turns: tuple[Turn, ...], unanswered: str, language: str) -> Shown:
+    """Return what a visit showed before the browser loaded the page anew.
+
+    unanswered  the question that was broken off by that; "" if there was none
+    """
+    shown = Shown()
+    if turns:
+        *before, last = turns
+        found = cards_of(service, last.hits)
+        shown = Shown(
+            evidence=markup_ask.evidence(language, found, last.question, abstained=last.abstained),
+            answer=markup_ask.answer(language, last),
+            earlier=markup_ask.earlier(language, before),
+            turns=turns,
+        )
+    if unanswered:
+        shown = shown._replace(progress=markup.note(word(language, "unanswered"), "warn"))
+    return shown
+
+
+def forgotten(language: str) -> tuple[Shown, str]:
+    """Return the page as it was before the first question, and its viewer."""
+    empty, no_page = welcome(language)
+    return Shown(progress="", evidence="", answer=empty, earlier="", turns=()), no_page
 
 
 def welcome(language: str) -> tuple[str, str]:
@@ -316,7 +343,9 @@ class Selection:
         if not isinstance(data, dict):
             return None
         document, page = data.get("document"), str(data.get("page", ""))
-        if not isinstance(document, str) or not page.isdecimal():
+        if not isinstance(document, str) or not re.fullmatch("[0-9]{1,10}", page):
+            return None
+        if not 1 <= int(page) <= markup.LAST_PAGE:
             return None
         return cls(document, int(page), str(data.get("query", ""))[:LONGEST_QUESTION])
 

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from ui.texts import word
 
+LAST_PAGE = 2**31 - 1  # no document has more; the index counts no further
+
 
 def esc(text: object) -> str:
     """Return text as HTML that shows exactly that text, in elements and attributes alike."""

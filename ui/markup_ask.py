@@ -125,17 +125,22 @@ def evidence(language: str, found: Sequence[Card], query: str, *, abstained: boo
     return section("evidence", title, warning, cards(language, found, query, show_first=True))
 
 
-def answer(language: str, turn: Turn | None) -> str:
-    """Return the answer as plain text, with a numbered chip for each page it was read from."""
+def answer(language: str, turn: Turn | None, kept: str | None = None) -> str:
+    """Return the answer as plain text, with a numbered chip for each page it was read from.
+
+    kept  the turn as the browser is to keep it for a reload
+    """
     title = word(language, "answer")
     if turn is None:
-        hint = tag("p", esc(word(language, "answer_empty")), class_="yomu-hint")
+        empty = esc(word(language, "answer_empty"))
+        hint = tag("p", empty, class_="yomu-hint", data_empty=True)
         return section("answer", title, hint)
     asked = tag("p", esc(_shortened(turn.question)), class_="yomu-asked", dir="auto")
     text = tag(
         "div", esc(turn.answer), class_="yomu-text" + ("" if turn.is_finished else " is-writing"),
         dir="auto", aria_live="polite", aria_busy="false" if turn.is_finished else "true",
         data_finished=turn.question if turn.is_finished and turn.pages else None,
+        data_asked=None if turn.is_finished else turn.question, data_turn=kept,
     )  # fmt: skip
     parts = [asked, text, _citations(language, turn)]
     if turn.notes:
@@ -145,16 +150,16 @@ def answer(language: str, turn: Turn | None) -> str:
     return section("answer", title, *parts)
 
 
-def _citations(language: str, turn: Turn) -> str:
-    if not turn.pages:
-        return ""
-    label = tag("span", esc(word(language, "read_from")), class_="yomu-label")
-    chips = (
 def _shortened(question: str) -> str:
     """Return the beginning of a pasted page: in full it would push its answer out of sight."""
     return question if len(question) <= MOST_SHOWN else question[:MOST_SHOWN].rstrip() + " …"
 
 
+def _citations(language: str, turn: Turn) -> str:
+    if not turn.pages:
+        return ""
+    label = tag("span", esc(word(language, "read_from")), class_="yomu-label")
+    chips = (
         tag(
             "button",
             tag("span", str(number), class_="yomu-number"),
@@ -168,7 +173,7 @@ def _shortened(question: str) -> str:
 
 
 def _take_away(language: str, turn: Turn) -> str:
-    """Return buttons that copy and save in the browser; nothing is written on the server."""
+    """Return buttons that copy, save and clear in the browser; the server writes nothing."""
     copied = word(language, "copied")
     return tag(
         "div",
@@ -178,6 +183,8 @@ def _take_away(language: str, turn: Turn) -> str:
             data_save=as_markdown(language, turn), data_name="answer.md", class_="yomu-tool"),
         tag("button", esc(word(language, "export_json")), type="button",
             data_save=as_json(turn), data_name="answer.json", class_="yomu-tool"),
+        button(word(language, "forget"), "clear", data_confirm=word(language, "forget_sure"),
+               data_forget=True, class_="yomu-tool"),
         class_="yomu-tools",
     )  # fmt: skip
 

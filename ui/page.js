@@ -116,6 +116,7 @@ element.addEventListener("click", (event) => {
   else if (node.hasAttribute("data-zoom")) zoom(node);
   else if (node.hasAttribute("data-event") && confirmed(node)) {
     send(node);
+    if (node.hasAttribute("data-forget")) forget();
     if (!node.hasAttribute("data-page")) return;
     mark(read(node, "document"), read(node, "page"));
     follow();
@@ -152,10 +153,45 @@ function refocus() {
 new MutationObserver(() => setTimeout(refocus, 60))
   .observe(element, { childList: true, subtree: true, attributes: true });
 
+// What was asked in this tab is shown again after a reload. It ends with the tab, or when cleared.
+const VISIT = "yomu-visit", ASKED = "yomu-asked", MOST_TURNS = 50;
+
+function stored(key) {
+  try { return JSON.parse(sessionStorage.getItem(key)); } catch { return null; }
+}
+
+function store(key, value) {
+  try {
+    if (value === null) sessionStorage.removeItem(key);
+    else sessionStorage.setItem(key, JSON.stringify(value));
+  } catch { /* full, or forbidden: it is not kept */ }
+}
+
+function keep() {
+  if (element.querySelector("[data-empty]")) return again();
+  const text = element.querySelector(".yomu-answer > .yomu-text");
+  if (!text) return;
+  store(ASKED, read(text, "asked"));
+  const turn = read(text, "turn"), turns = stored(VISIT) ?? [];
+  if (turn !== null && turns.at(-1) !== turn) store(VISIT, [...turns, turn].slice(-MOST_TURNS));
+}
+
+function again() {
+  const turns = stored(VISIT) ?? [], asked = stored(ASKED);
+  if (turns.length || asked) trigger("input", { turns, asked });
+}
+
+function forget() {
+  store(VISIT, null);
+  store(ASKED, null);
+  document.querySelector("#question :is(textarea, input)").focus();
+}
+
 function settle() {
   const head = element.querySelector("[data-lang]");
   if (head) document.documentElement.lang = read(head, "lang");
   frame();
+  keep();
   const sheet = viewer(element);
   if (sheet && "chosen" in document.documentElement.dataset) {
     delete document.documentElement.dataset.chosen;

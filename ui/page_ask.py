@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from rag.records import Cancellation
-from ui import handlers
+from ui import handlers, visit
 from ui.handlers import Form, Selection
 from ui.look import I18N, language, panel, visitor
 from ui.service import Service
@@ -62,6 +62,9 @@ def build(service: Service) -> AskTab:
         lambda: _buttons(is_running=False), None, [go, stop], queue=False, **QUIET
     )  # fmt: skip
     stop.click(halt, None, None, queue=False, **QUIET)
+    shown = [progress, evidence, answer, earlier, turns]
+    answer.input(_again(service), None, [*shown, question], queue=False, **QUIET)
+    answer.clear(_forget, None, [*shown, sheet], queue=False, **QUIET)
     examples.select(_example, None, question, queue=False, **QUIET).then(
         None, None, None, js="() => document.querySelector('#ask').click()", **QUIET
     )
@@ -129,6 +132,22 @@ def _buttons(*, is_running: bool) -> tuple[gr.Button, gr.Button]:
 
 def _example(event: gr.EventData) -> str:
     return str(event._data.get("text", ""))
+
+
+def _again(service: Service) -> Callable[..., Any]:
+    """Return what shows a visit again that the browser kept over a reload."""
+
+    def again(request: gr.Request, event: gr.EventData) -> list[Any]:
+        turns, unanswered = visit.read(event._data)
+        shown = handlers.again(service, turns, unanswered, language(request))
+        return [gr.skip() if part is None else part for part in (*shown, unanswered or None)]
+
+    return again
+
+
+def _forget(request: gr.Request) -> list[Any]:
+    shown, no_page = handlers.forgotten(language(request))
+    return [*shown, no_page]
 
 
 def _welcome(request: gr.Request) -> tuple[str, str]:

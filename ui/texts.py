@@ -44,6 +44,9 @@ ENGLISH: dict[str, str] = {
     "export_markdown": "Markdown",
     "export_json": "JSON",
     "earlier": "Earlier in this visit",
+    "forget": "Clear history",
+    "forget_sure": "Clear all questions of this visit?",
+    "unanswered": "The page was loaded anew before this was answered: ask again.",
     "stopped": "Stopped.",
     "quoted": "These are the words of the pages, not an answer of the model: the model in use "
     "cannot read answers off pages yet.",
@@ -210,6 +213,9 @@ JAPANESE: dict[str, str] = {
     "export_markdown": "Markdown",
     "export_json": "JSON",
     "earlier": "これまでの質問",
+    "forget": "履歴を消す",
+    "forget_sure": "これまでの質問をすべて消しますか",
+    "unanswered": "回答の前にページが再読み込みされました。もう一度質問してください。",
     "stopped": "停止しました。",
     "quoted": "これはモデルの回答ではなく、各ページの文言の引用です。"
     "現在のモデルは、まだページから答えを読み取れません。",

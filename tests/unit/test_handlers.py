@@ -237,6 +237,13 @@ def test_a_page_comes_first_and_then_its_heatmap():
     assert all(source.startswith("data:image/") for source in page.having("src"))
 
 
+def test_of_a_very_long_question_the_first_words_have_heatmaps():
+    long = " ".join(f"word{n}" for n in range(300))
+    *_, html = handlers.show_page(SmallService(), Selection("report.pdf", 1, long), (), "en")
+    shown = Elements(html).having("data-show")
+    assert shown == [*map(str, range(handlers.MAX_WORDS + 1)), "none"]
+
+
 def test_words_of_the_answer_are_framed_on_the_page_it_was_read_from():
     turns = (Turn("total sales", "It was 1,420", (("report.pdf", 1),), is_finished=True),)
     service = SmallService()
@@ -245,13 +252,6 @@ def test_words_of_the_answer_are_framed_on_the_page_it_was_read_from():
     assert ("text_boxes", ("1,420",)) in service.done
     *_, other = handlers.show_page(service, Selection("report.pdf", 2, "total sales"), turns, "en")
     assert "yomu-box" not in other
-def test_of_a_very_long_question_the_first_words_have_heatmaps():
-    long = " ".join(f"word{n}" for n in range(300))
-    *_, html = handlers.show_page(SmallService(), Selection("report.pdf", 1, long), (), "en")
-    shown = Elements(html).having("data-show")
-    assert shown == [*map(str, range(handlers.MAX_WORDS + 1)), "none"]
-
-
 
 
 def test_of_a_quoted_answer_only_the_words_of_that_page_are_framed():
@@ -288,7 +288,8 @@ def test_the_first_and_last_page_turn_no_further():
 
 @pytest.mark.parametrize(
     "data", [None, "x", {}, {"document": 3, "page": "1"}, {"document": "a", "page": "-1"},
-             {"document": "a", "page": "1; drop"}],
+             {"document": "a", "page": "1; drop"}, {"document": "a", "page": "0"},
+             {"document": "a", "page": "9" * 5000}, {"document": "a", "page": "2147483648"}],
 )  # fmt: skip
 def test_a_click_that_names_no_page_is_ignored(data):
     assert Selection.read(data) is None
@@ -458,7 +459,6 @@ def test_what_is_unchanged_is_not_sent_again():
     assert "some pages failed" in handlers_library.look(service, "en", seen).documents
 
 
-def test_uploads_are_taken_one_by_one():
 @pytest.mark.parametrize(
     ("house", "is_busy"),
     [
@@ -472,6 +472,7 @@ def test_the_page_is_told_whether_something_goes_on(house, is_busy):
     assert handlers_library.look(house, "en", found.seen).is_busy is None
 
 
+def test_uploads_are_taken_one_by_one():
     class Picky(House):
         def store_upload(self, name, given):
             if name == "x.exe":

@@ -119,6 +119,14 @@ class Visit:
         self.context.close()
         return said
 
+    def reload(self) -> None:
+        """Load the page anew, as F5 does; what it says on leaving does not count, as at the end."""
+        self.page.evaluate("0")
+        said = list(self.said)
+        self.page.reload()
+        self.find(".yomu-head h1").wait_for()
+        self.said[:] = said
+
     def find(self, selector: str, **more: str) -> Locator:
         return self.page.locator(selector, **more)
 

@@ -248,3 +248,49 @@ def test_two_clicks_on_copy_leave_its_name_as_it_was(english):
     expect(button).not_to_have_text(name)
     here.page.clock.fast_forward(3500)
     expect(button).to_have_text(name)
+
+
+def test_a_reload_shows_the_visit_again_until_it_is_cleared(visit, indexed):
+    here = visit()
+    here.answered("What is the capacity of the kettle?")
+    answer = here.answered(SALES).inner_text()
+    here.reload()
+    assert here.wait_for_answer().inner_text() == answer
+    assert here.find("#answer .yomu-asked").inner_text() == SALES
+    here.wait_for("#viewer .yomu-heat")
+    here.wait_for("#earlier summary", 1)
+    here.reload()  # kept once, however often it is shown
+    here.wait_for("#earlier summary", 1)
+
+    other = here.context.new_page()  # another tab is another visit
+    other.goto(here.page.url)
+    other.locator("#answer .yomu-hint").wait_for()
+    assert other.locator("#answer .yomu-asked").count() == 0
+    other.close()
+
+    clear = here.find("#answer [data-forget]")
+    clear.click()
+    here.page.wait_for_timeout(700)  # the second click of a double one would be no answer
+    clear.click()
+    here.wait_for("#answer .yomu-hint")
+    here.wait_for("#viewer >> text=Choose a page")
+    expect(here.find("#evidence .yomu-card")).to_have_count(0)
+    expect(here.find("#question :is(textarea, input)")).to_be_focused()
+    here.reload()
+    here.wait_for("#answer .yomu-hint")
+    here.page.wait_for_timeout(1000)
+    assert here.find(".yomu-asked, #earlier summary").count() == 0
+
+
+def test_a_question_that_a_reload_breaks_off_is_back_in_its_box(chromium, writing):
+    here = open_page(chromium, writing)
+    here.ask(SALES)
+    here.wait_for("#answer .yomu-text[aria-busy=true]")
+    here.reload()
+    here.find("#progress .yomu-warn", has_text="ask again").wait_for()
+    assert here.find("#question :is(textarea, input)").input_value() == SALES
+    here.find("#ask:not([disabled])").click()
+    here.wait_for("#answer .yomu-text[aria-busy=true]")
+    here.find("#stop:not([disabled])").click()
+    here.wait_for_answer()
+    assert here.close() == []
