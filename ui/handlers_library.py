@@ -39,6 +39,7 @@ def look(service: Service, language: str, seen: str = "") -> Looked:
             status.state,
             service.library.mark(),
             status.reason,
+            status.job,  # was seen before `progress`, which may have ended since
             progress,
             status.index_error,
         )

@@ -459,6 +459,25 @@ def test_what_is_unchanged_is_not_sent_again():
     assert "some pages failed" in handlers_library.look(service, "en", seen).documents
 
 
+def test_a_run_that_ends_while_it_is_looked_at_is_not_called_running_for_good():
+    class Ending(House):
+        def status(self):
+            found = super().status()
+            report = IngestSummary(1, 0, 0, 0, 5, 0, 1.0)
+            if self.progress is not None and not self.progress.finished:
+                self.progress = progress(finished=True, report=report)
+            else:
+                found.job = None
+            return found
+
+    house = Ending(progress=progress())
+    first = handlers_library.look(house, "en")
+    assert "Still indexing" in first.banner and "Finished" in first.job
+    then = handlers_library.look(house, "en", first.seen)
+    assert "Still indexing" not in then.banner and then.is_busy is False
+    assert handlers_library.look(house, "en", then.seen).banner is None
+
+
 @pytest.mark.parametrize(
     ("house", "is_busy"),
     [
