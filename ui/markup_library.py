@@ -109,6 +109,7 @@ def documents(language: str, rows: Sequence[Row]) -> str:
 
 def _row(language: str, row: Row) -> str:
     pages = f"{row.n_stored} / {row.n_pages}" if row.n_stored != row.n_pages else str(row.n_pages)
+    is_known = row.n_pages > 0 or row.n_bytes > 0  # what could not be opened has neither
     link = pdf_link(row.name, row.name, 1) if row.n_stored else ""  # unread: may be no PDF at all
     name = link or esc(row.name)
     status = row.status if row.n_stored or row.status != "damaged" else "failed"
@@ -116,7 +117,8 @@ def _row(language: str, row: Row) -> str:
                 class_=f"yomu-state is-{row.status}")  # fmt: skip
     reasons = "".join(_reason(language, page, reason) for page, reason in row.problems)
     cells = (
-        ("name", name), ("page_count", esc(pages)), ("size", esc(size_text(row.n_bytes))),
+        ("name", name), ("page_count", esc(pages) if is_known else ""),
+        ("size", esc(size_text(row.n_bytes)) if is_known else ""),
         ("date", esc(row.date)), ("state", state + reasons), ("actions", _actions(language, row)),
     )  # fmt: skip
     return tag(

@@ -24,6 +24,12 @@ def test_a_document_that_was_never_read_is_named_and_not_linked():
     assert "broken.pdf</td>" in table and "<a " not in table
 
 
+def test_of_a_document_that_was_never_opened_no_pages_and_bytes_are_told():
+    table = documents("en", [Row("broken.pdf", "failed", 0, 0, 0)])
+    assert "0 B" not in table and ">0<" not in table
+    assert "0 B" in documents("en", [Row("empty.pdf", "failed", 1, 0, 0)])
+
+
 def test_an_exported_quotation_says_that_it_is_one():
     turn = Turn("total?", "Total 1,420", (("report.pdf", 1),), notes=(QUOTED,), is_finished=True)
     text = as_markdown("en", turn)
