@@ -49,14 +49,14 @@ QUOTED_SHARE = 0.7  # of the best page's score that a further page needs
 class Question:
     """What is asked.
 
-    id       whatever JSON the asker knows it by
+    id       what the asker knows it by
     history  earlier questions and answers of this conversation
     kept     pages that conversation is about: they stay in front of what is found anew, so that
              what the model has read of them is not read again
     """
 
     text: str
-    id: object = None
+    id: str | None = None
     history: tuple[Turn, ...] = ()
     kept: tuple[PageRef, ...] = ()
 

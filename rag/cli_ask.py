@@ -27,6 +27,7 @@ from rag.cli_common import (
     ToOption,
     checked_question,
     filters_for,
+    id_text,
     pipeline_for,
     print_json,
     printable,
@@ -250,7 +251,7 @@ def _parse(line: str, where: str) -> "Question":
 
     try:
         values = json.loads(line)
-        text, name = values["question"], values.get("id")
+        text, name = values["question"], id_text(values.get("id"))
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f'{where}: wanted {{"id": …, "question": "…"}}, found {line[:60]}'

@@ -1,5 +1,6 @@
 """What every verb of the command line shares: options, tables, numbers for people."""
 
+import json
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -136,6 +137,13 @@ def filters_for(
         if language not in LANGUAGES:
             raise UsageError(f"--language {typed!r}: choose one of {', '.join(LANGUAGES)}")
     return filters_meant(pipeline.house, Filters(document, folder, date_from, date_to, language))
+
+
+def id_text(given: object) -> str | None:
+    """Return the id of a question in a file as text: 7 is "7"; None where it has none."""
+    if given is None or isinstance(given, str):
+        return given
+    return json.dumps(given, ensure_ascii=False)
 
 
 def some_of(names: Sequence[str], most: int = 3) -> str:

@@ -24,6 +24,7 @@ from rag.cli_common import (
     ToOption,
     checked_question,
     filters_for,
+    id_text,
     out,
     pipeline_for,
     print_json,
@@ -150,7 +151,7 @@ def _parse(line: str, where: str) -> "Query":
 
     try:
         values = json.loads(line)
-        text, name = values["query"], values.get("id")
+        text, name = values["query"], id_text(values.get("id"))
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise UsageError(f'{where}: wanted {{"id": …, "query": "…"}}, found {line[:60]}') from None
     if not isinstance(text, str):

@@ -60,7 +60,7 @@ class Query:
 
     text: str = ""
     image: Path | None = None
-    id: object = None  # whatever JSON the asker knows it by
+    id: str | None = None  # what the asker knows it by
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ def test_many_questions(asked, tmp_path):
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     done = asked.run("ask", "--questions", tmp_path / "q.jsonl", "--max-new-tokens", "2")
     first, second = (json.loads(line) for line in done.out.splitlines())
-    assert (first["id"], second["id"]) == (7, None)
+    assert (first["id"], second["id"]) == ("7", None)
     assert pages(first["hits"])[0] == ("kettle-manual.pdf", 1)
     assert pages(second["hits"])[0] == ("tourism-ja.pdf", 1)
 
