@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +47,7 @@ def list_documents(
 ) -> None:
     """List the documents of the index, and what could not be read of them."""
     from rag.names import documents_meant
+    from rag.sources import path_of, which_gone
 
     house = pipeline_for(Settings.resolve(index=index)).house
     records, failures = house.documents()
@@ -54,15 +55,16 @@ def list_documents(
         names = set(documents_meant(house, pattern))
         records = tuple(each for each in records if each.name in names)
         failures = [each for each in failures if each.document in names]
+    gone = which_gone(path_of(each.source) for each in records)
     if as_json:
         print_json(
             {
-                "documents": [_document_json(each) for each in records],
+                "documents": [_document_json(each, gone) for each in records],
                 "failures": [asdict(each) for each in failures],
             }
         )
     else:
-        _print_documents(records, failures)
+        _print_documents(records, failures, gone)
 
 
 def remove(
@@ -280,26 +282,31 @@ def _print_mended(mended: dict[str, Any]) -> None:
         sys.stderr.write(f"yomu: {mended['interrupted']}\n")
 
 
-def _document_json(record: "DocumentRecord") -> dict[str, Any]:
-    values = {**asdict(record), "same_as": list(record.same_as), "file_gone": _is_gone(record)}
+def _document_json(record: "DocumentRecord", gone: Mapping[Path, bool]) -> dict[str, Any]:
+    is_gone = _is_gone(record, gone)
+    values = {**asdict(record), "same_as": list(record.same_as), "file_gone": is_gone}
     return {"document": values.pop("name"), **values}
 
 
-def _status(record: "DocumentRecord") -> str:
+def _status(record: "DocumentRecord", gone: Mapping[Path, bool]) -> str:
     """Return the status in words; "damaged" would say that `yomu verify` finds something."""
     status = str(record.status).replace("damaged", "incomplete")
     if record.outdated:
         status = "older version"
-    return f"{status}, file gone" if _is_gone(record) else status
+    seen = {True: ", file gone", False: "", None: ", file not checked"}
+    return status + seen[_is_gone(record, gone)]
 
 
-def _is_gone(record: "DocumentRecord") -> bool:
-    from rag.sources import is_gone, path_of
+def _is_gone(record: "DocumentRecord", gone: Mapping[Path, bool]) -> bool | None:
+    """Say whether a document's file is gone; None where its drive gave no answer."""
+    from rag.sources import path_of
 
-    return is_gone(path_of(record.source))
+    return gone.get(path_of(record.source))
 
 
-def _print_documents(records: "tuple[DocumentRecord, ...]", failures: "list[Failure]") -> None:
+def _print_documents(
+    records: "tuple[DocumentRecord, ...]", failures: "list[Failure]", gone: Mapping[Path, bool]
+) -> None:
     from rag.answer import older_note
 
     console = out()
@@ -311,7 +318,7 @@ def _print_documents(records: "tuple[DocumentRecord, ...]", failures: "list[Fail
         table.add_row(
             escape(" = ".join((each.name, *each.same_as))),
             pages if each.n_pages_stored != each.n_pages else str(each.n_pages),
-            _status(each),
+            _status(each, gone),
             human_bytes(each.size_bytes) if each.size_bytes else "",
             each.date or "",
             each.language or "",

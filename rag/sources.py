@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from urllib.parse import unquote_to_bytes
 
 from index.text_layer import is_unicode
@@ -30,6 +33,8 @@ OF_INDEX = re.compile(
     r"index\.db(-\w+)?|codebook-\d+\.faiss|writer\.lock|segments/[0-9a-f]{24}/[^/]+"
     r"|images/[0-9a-f]{2}/[0-9a-f]{64}\.webp"
 )
+LOOK_SECONDS = 5.0  # in which drives answer that have to wake up
+LOOK_THREADS = 32  # a dead drive takes one for each of its files that comes first
 BAD_BYTE = re.compile(r"[\udc80-\udcff]")  # as "surrogateescape" has it
 
 
@@ -284,6 +289,32 @@ def is_gone(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def which_gone(paths: Iterable[Path], seconds: float = LOOK_SECONDS) -> dict[Path, bool]:
+    """Say of paths whether they are gone; those that nothing was heard of in time are left out.
+
+    A network drive that is dead answers after minutes or never. So threads ask, which nobody waits
+    for, not even at the end of the program.
+    """
+    found: dict[Path, bool] = {}
+    waiting: SimpleQueue[Path] = SimpleQueue()
+    for path in set(paths):
+        waiting.put(path)
+    end = time.monotonic() + seconds
+
+    def look() -> None:
+        with suppress(Empty):
+            while time.monotonic() < end:
+                path = waiting.get_nowait()
+                found[path] = is_gone(path)
+
+    threads = [Thread(target=look, daemon=True) for _ in range(min(LOOK_THREADS, waiting.qsize()))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return dict(found)
 
 
 def _files(root: Path, ignore: Path, unlisted: dict[str, str], links: list[str]) -> Iterator[Path]:

@@ -3,12 +3,22 @@
 import errno
 import hashlib
 import os
+import threading
 import unicodedata
 
 import pytest
 
 from rag.errors import DocumentError, UsageError
-from rag.sources import Known, Source, discover, file_sha256, is_gone, path_of, storable
+from rag.sources import (
+    Known,
+    Source,
+    discover,
+    file_sha256,
+    is_gone,
+    path_of,
+    storable,
+    which_gone,
+)
 
 
 @pytest.fixture
@@ -103,6 +113,23 @@ def test_a_file_behind_a_closed_door_is_not_gone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "stat", refuse)
     assert not is_gone(tmp_path / "no.pdf")
+
+
+def test_a_dead_drive_is_not_waited_for(tmp_path, monkeypatch):
+    answers = threading.Event()
+
+    def is_gone_there(path):
+        if path.name == "dead":
+            answers.wait(60)
+        return is_gone(path)
+
+    monkeypatch.setattr("rag.sources.is_gone", is_gone_there)
+    (tmp_path / "file").write_bytes(b"")
+    paths = [tmp_path / name for name in ("dead", "file", "no.pdf")]
+    assert which_gone(paths, 0.2) == {paths[1]: False, paths[2]: True}
+    answers.set()
+    assert which_gone(paths) == {paths[0]: True, paths[1]: False, paths[2]: True}
+    assert which_gone([]) == {}
 
 
 def test_a_file_named_by_hand_is_taken_whatever_its_suffix(folder):
