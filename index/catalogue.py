@@ -31,7 +31,7 @@ RECORDS = (  # columns as _record() takes them
     " (SELECT min(f.reason) FROM failures f WHERE f.content = coalesce(d.pending, d.content)),"
     " (SELECT n.sha256 FROM contents n WHERE n.id = d.pending AND d.content IS NOT NULL),"
     " (SELECT json_group_array(o.name) FROM documents o"
-    "  WHERE o.content = d.content AND o.name <> d.name)"
+    "  WHERE o.content = d.content AND o.name <> d.name), coalesce(d.pending = d.content, 0)"
     " FROM documents d LEFT JOIN contents c ON c.id = coalesce(d.content, d.pending)"
 )
 NOBODY = "NOT EXISTS (SELECT 1 FROM documents WHERE content = ?1 OR pending = ?1)"
@@ -100,12 +100,13 @@ def begin(sql: sqlite3.Connection, document: DocumentInput) -> tuple[int, list[i
     shown, pending, language, *state = old or (None, None, None)
     if shown is None:
         shown = content
-    replace = None if shown == content else content
-    if replace is None:
+    is_new = old is None or pending == shown == content  # pending until finish(), shown at once
+    replace = None if shown == content and not is_new else content
+    if shown == content:
         state = _state_of(document)
     sql.execute("DELETE FROM documents WHERE name = ?", (document.name,))
     twin = sql.execute("SELECT max(language) FROM documents WHERE content = ?", (content,))
-    known = language if replace is None else None
+    known = language if shown == content else None
     language = document.language or known or twin.fetchone()[0]  # of the same bytes
     insert(
         sql,
@@ -376,7 +377,7 @@ def record(sql: sqlite3.Connection, name: str) -> DocumentRecord | None:
 
 
 def _record(row: tuple[Any, ...]) -> DocumentRecord:
-    *known, n_pages, n_stored, n_failed, reason, of_page, pending, others = row
+    *known, n_pages, n_stored, n_failed, reason, of_page, pending, others, unfinished = row
     name, stored, source, size_bytes, modified, day, language = known
     sha256 = stored and stored.rpartition(" ")[2]
     status = status_of(n_pages, n_stored, n_failed)
@@ -405,6 +406,7 @@ def _record(row: tuple[Any, ...]) -> DocumentRecord:
         reason=reason,
         same_as=tuple(sorted(json.loads(others))),
         outdated=outdated,
+        unfinished=bool(unfinished),
     )
 
 

@@ -33,7 +33,8 @@ TABLES = {
     # one row a distinct file content that some document has or is being read to
     "contents": "id INTEGER PRIMARY KEY AUTOINCREMENT, sha256 TEXT NOT NULL UNIQUE,"
     " n_pages INTEGER NOT NULL, title TEXT NOT NULL, heading TEXT NOT NULL",
-    # content is what is shown under the name; pending is what replaces it once it is whole
+    # content is what is shown under the name; pending is what replaces it once it is whole, or the
+    # same content until its first reading has ended
     "documents": "name TEXT PRIMARY KEY, content INTEGER, pending INTEGER, source TEXT NOT NULL,"
     " size INTEGER NOT NULL, modified REAL NOT NULL, date TEXT, language TEXT, reason TEXT",
     "pages": "id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL,"

@@ -150,6 +150,7 @@ class DocumentRecord:
     reason: str | None  # why nothing of the document, or of its newest version, could be read
     same_as: tuple[str, ...]  # other names of the same content
     outdated: str | None = None  # why what is stored is an older version of the file
+    unfinished: bool = False  # its first reading was not ended: nothing older is stored of it
 
 
 @dataclass(frozen=True)

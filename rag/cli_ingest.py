@@ -273,6 +273,7 @@ def report_json(report: "IngestReport", settings: Settings) -> dict[str, Any]:
         "gone": list(report.gone),
         "elsewhere": list(report.elsewhere),
         "older": list(report.older),
+        "kept": list(report.kept),
         "interrupted": report.interrupted or None,
     }
 
@@ -321,6 +322,9 @@ def _print_summary(report: "IngestReport", settings: Settings) -> None:
     if report.older:
         names = escape(", ".join(report.older))
         console.print(f"An older version is shown, as the new one could not be read: {names}.")
+    if report.kept:
+        names = escape(some_of(report.kept))
+        console.print(f"Could not be read this time, and shown as they were read before: {names}.")
     _print_skipped(console, report.skipped)
     _print_troubles(console, "Failed, to be tried again next time", report.failures, None)
     _print_troubles(console, "Remarks", report.notes, SHOWN_NOTES)

@@ -29,6 +29,7 @@ from rag.sources import (
     is_gone,
     path_of,
     storable,
+    which_gone,
 )
 from rag.text_quality import language_of
 from rag.words import counted
@@ -97,6 +98,7 @@ class IngestReport:
     gone: tuple[str, ...] = ()  # documents whose files are no longer there, and which stay
     elsewhere: tuple[str, ...] = ()  # so are these, of folders that were not given
     older: tuple[str, ...] = ()  # documents shown as before: their new version cannot be read
+    kept: list[str] = field(default_factory=list)  # so are these: just now, no byte could be read
     seconds: float = 0.0
     interrupted: str = ""
 
@@ -110,6 +112,7 @@ class IngestReport:
         self.unread_pages = later.unread_pages  # of the whole index
         self.seconds += later.seconds
         self.older += later.older
+        self.kept += later.kept
         self.interrupted = later.interrupted
 
 
@@ -124,7 +127,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A source whose bytes are known."""
+    """A source whose bytes are known, but for those that cannot be read: sha256 is "" then."""
 
     source: Source
     sha256: str = ""
@@ -150,7 +153,6 @@ class DocumentEnd:
 
     document: Prepared
     resume: Resume
-    was_known: bool
     is_whole: bool  # no page was left out by --pages
 
 
@@ -244,6 +246,7 @@ class Ingest:
     # -- ahead of the encoder, in other threads -------------------------------------------------
 
     def _prepare(self, reader: PageReader, source: Source) -> Prepared:
+        sha256 = ""
         try:
             sha256 = file_sha256(source.path)
             state = source.path.stat()
@@ -254,9 +257,9 @@ class Ingest:
                     pdf = self._office.to_pdf(source.path, sha256)
                 n_pages, title = reader.about(pdf)
         except DocumentError as error:
-            return Prepared(source, trouble=str(error))
+            return Prepared(source, sha256, trouble=str(error))
         except OSError as error:
-            return Prepared(source, trouble=f"cannot be read: {error.strerror}")
+            return Prepared(source, sha256, trouble=f"cannot be read: {error.strerror}")
         if sha256 not in self._pages_of_complete:
             self._n_ahead[source.name] = len(self._options.pages.of(n_pages))
         return Prepared(source, sha256, state.st_size, state.st_mtime, n_pages, pdf, title=title)
@@ -297,12 +300,11 @@ class Ingest:
             self.report.documents["failed"] += 1
             self._document_done()
             return
-        was_known = name in self._known
         resume = self._begin(document)
         if resume.unchanged:
             if not self._is_shown(document):
                 self._index.finish_document(name)
-            self._count_unchanged(document, was_known)
+            self._count_unchanged(document)
             return
         self._begun_sha256[name] = document.sha256
         self._reading[name] = _Reading()
@@ -311,7 +313,7 @@ class Ingest:
         for number in wanted:
             yield PageJob(document, number)
         is_whole = len(wanted) + len(resume.done) >= document.n_pages
-        yield DocumentEnd(document, resume, was_known, is_whole)
+        yield DocumentEnd(document, resume, is_whole)
 
     def _is_shown(self, document: Prepared) -> bool:
         """Say whether the index already shows these bytes under this name."""
@@ -387,9 +389,11 @@ class Ingest:
         if not reading.has_content:
             return "failed"
         before = self._known.get(end.document.source.name)
-        if before is not None and before.sha256 == end.document.sha256 and not reading.n_new:
+        if before is None or is_new(before, end.document.sha256):
+            return "added"
+        if before.sha256 == end.document.sha256 and not reading.n_new:
             return "failed" if reading.n_failed else "unchanged"
-        return "updated" if end.was_known else "added"
+        return "updated"
 
     def _finish_twins(self, sha256: str) -> None:
         twins = [each for each in self._later if each.sha256 == sha256]
@@ -403,15 +407,16 @@ class Ingest:
             self._index.finish_document(name)
             for number, reason in resume.failed.items():
                 self._fail_page(name, number, reason)
-            self._count_unchanged(twin, name in self._known)
+            self._count_unchanged(twin)
 
-    def _count_unchanged(self, document: Prepared, was_known: bool) -> None:
+    def _count_unchanged(self, document: Prepared) -> None:
         """Count a document that needed no reading: known as it is, or another name for it."""
         before = self._known.get(document.source.name)
-        if before is not None and before.sha256 == document.sha256:
-            self.report.documents["unchanged"] += 1
+        if before is None or is_new(before, document.sha256):
+            self.report.documents["added"] += 1
         else:
-            self.report.documents["updated" if was_known else "added"] += 1
+            is_same = before.sha256 == document.sha256
+            self.report.documents["unchanged" if is_same else "updated"] += 1
         self._document_done()
 
     def _fail_page(self, name: str, number: int, reason: str) -> None:
@@ -421,10 +426,25 @@ class Ingest:
 
     def _fail_document(self, document: Prepared) -> None:
         name = document.source.name
-        self._index.fail_document(name, document.trouble, source=storable(document.source.path))
+        if self._is_as_read(document):
+            self.report.kept.append(name)
+        else:
+            source = storable(document.source.path)
+            self._index.fail_document(name, document.trouble, source=source)
         self.report.failures.append(Trouble(name, None, document.trouble))
         self.report.documents["failed"] += 1
         self._document_done()
+
+    def _is_as_read(self, document: Prepared) -> bool:
+        """Say whether nothing tells a file whose bytes cannot be read from what is stored of it."""
+        before = self._known.get(document.source.name)
+        if document.sha256 or before is None or not before.n_pages_stored:
+            return False
+        try:
+            state = document.source.path.stat()
+        except OSError:
+            return True
+        return (state.st_size, state.st_mtime) == (before.size_bytes, before.modified)
 
     def _older(self) -> tuple[str, ...]:
         """Names of the documents that failed and are shown as they were before."""
@@ -490,6 +510,11 @@ def link_notes(discovery: Discovery) -> list[Trouble]:
     return [Trouble(name, None, LINK_NOTE) for name in discovery.links]
 
 
+def is_new(before: DocumentRecord, sha256: str) -> bool:
+    """Say whether a document counts as new though it is known: its first reading was cut short."""
+    return before.unfinished and before.sha256 == sha256
+
+
 def none_of(pages: PageRange, n_pages: int) -> str:
     """Say that a document has none of the pages that are to be read; "" if it has one."""
     return "" if pages.of(n_pages) else f"has {counted(n_pages, 'page')}, none of them in {pages}"
@@ -523,9 +548,10 @@ def documents_elsewhere(known: Iterable[DocumentRecord], discovery: Discovery) -
     for each in known:
         if each.name not in found:
             names[path_of(each.source).parent].append(each.name)
-    outside = (
+    outside = which_gone(
         folder
         for folder in names
-        if not any(folder.is_relative_to(each) for each in discovery.folders) and is_gone(folder)
+        if not any(folder.is_relative_to(each) for each in discovery.folders)
     )
-    return tuple(sorted(name for folder in outside for name in names[folder]))
+    gone = (folder for folder, is_gone in outside.items() if is_gone)
+    return tuple(sorted(name for folder in gone for name in names[folder]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from index.records import DocumentRecord
 from rag.errors import DocumentError
-from rag.ingest import IngestOptions, Trouble, documents_gone, link_notes, none_of
+from rag.ingest import IngestOptions, Trouble, documents_gone, is_new, link_notes, none_of
 from rag.office import OfficeConverter
 from rag.reader import PageReader, ReaderPool
 from rag.sources import Discovery, Source, file_sha256
@@ -85,7 +85,7 @@ def plan_ingest(discovery: Discovery, index: Before, options: IngestOptions) -> 
             plan.n_pages += len(wanted)
             if again and not wanted:
                 plan.documents["failed"] += 1
-            elif before is None:
+            elif before is None or is_new(before, sha256):
                 plan.documents["added"] += 1
             else:
                 is_same = before.sha256 == sha256 and not wanted

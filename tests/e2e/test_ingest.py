@@ -12,8 +12,10 @@ import pytest
 
 from index.page_index import PageIndex
 from rag.cli import main
+from rag.errors import DocumentError
 from rag.page_images import PageImages
 from rag.reader import PageReader
+from rag.sources import file_sha256
 from tests import odd_files as odd
 from tests.e2e.conftest import TOPICS
 
@@ -152,7 +154,7 @@ def test_change_rename_touch_and_prune(yomu, corpus):
     }
 
 
-def test_documents_of_a_folder_that_was_renamed_are_named(yomu, corpus):
+def test_documents_of_a_folder_that_was_renamed_are_named(yomu, corpus, monkeypatch):
     """They lie outside of the folder that is given, where --prune does not reach."""
     yomu.json("ingest", corpus)
     corpus.rename(corpus.with_name("old"))
@@ -162,6 +164,8 @@ def test_documents_of_a_folder_that_was_renamed_are_named(yomu, corpus):
     assert "with their folder: first.pdf, photo.png, second.pdf and 1 more; `yomu rem" in done.out
     gone = {each["document"]: each["file_gone"] for each in yomu.json("list")["documents"]}
     assert gone == dict.fromkeys(gone, True) | {"fourth.pdf": False}
+    monkeypatch.setattr("rag.sources.which_gone", lambda paths: dict.fromkeys(paths, None))
+    assert yomu.run("list").out.count("complete, file not checked") == 5
 
 
 def test_a_file_that_becomes_a_copy_of_another(yomu, corpus):
@@ -412,6 +416,26 @@ def test_a_new_version_that_cannot_be_read_is_told_wherever_the_old_one_answers(
     assert not any(each["outdated"] for each in yomu.json("list")["documents"])
 
 
+def test_a_file_that_cannot_be_read_just_now_is_no_newer_version(yomu, corpus, monkeypatch):
+    yomu.json("ingest", corpus)
+
+    def unreadable(path):
+        if path.name == "first.pdf":
+            raise DocumentError("cannot be read: Input/output error")
+        return file_sha256(path)
+
+    monkeypatch.setattr("rag.ingest.file_sha256", unreadable)
+    report = yomu.json("ingest", corpus, code=1)
+    counts(report, unchanged=3, failed=1)
+    assert (report["kept"], report["older"]) == (["first.pdf"], [])
+    done = yomu.run("ingest", corpus, code=1)
+    assert "shown as they were read before: first.pdf." in done.out
+    assert {each["status"] for each in yomu.listed()} == {"complete"}
+    odd.text_pdf(corpus / "first.pdf", ["something newer"])
+    report = yomu.json("ingest", corpus, code=1)
+    assert (report["kept"], report["older"]) == ([], ["first.pdf"])
+
+
 def test_words_of_an_earlier_version_are_told_until_they_are_made_anew(yomu, corpus, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("index.opening.WORDS_VERSION", 1)
@@ -465,17 +489,22 @@ def test_interrupt_keeps_what_was_read(yomu, corpus, monkeypatch):
     encode, n_calls = ModelEncoder.page, iter(range(100))
 
     def interrupted(self, image):
-        if next(n_calls) == 3:
+        if next(n_calls) == 4:
             raise KeyboardInterrupt
         return encode(self, image)
 
     monkeypatch.setattr(ModelEncoder, "page", interrupted)
     report = yomu.json("ingest", corpus, code=1)
-    assert report["pages"]["added"] == 3
+    assert report["pages"]["added"] == 4
     assert "goes on where this one stopped" in report["interrupted"]
-    assert sum(yomu.pages().values()) == 3
+    assert sum(yomu.pages().values()) == 4
+    # second.pdf is half in the index, and counts when it is whole
+    counts(report, added=2)
+    counts(yomu.json("ingest", corpus, "--dry-run"), added=2, unchanged=2)
     rest = yomu.json("ingest", corpus)
-    assert rest["pages"]["added"] == 4
+    counts(rest, added=2, unchanged=2)
+    assert rest["pages"]["added"] == 3
+    assert not any(each["unfinished"] for each in yomu.json("list")["documents"])
 
 
 def test_interrupt_after_the_pages_still_reports_them(yomu, corpus, monkeypatch):
@@ -502,7 +531,7 @@ def test_search_options(yomu, corpus, tmp_path):
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, lines)))
     done = yomu.run("search", "--queries", tmp_path / "q.jsonl", "--mode", "text")
     results = [json.loads(line) for line in done.out.splitlines()]
-    assert [each["id"] for each in results] == ["q1", 2, None]
+    assert [each["id"] for each in results] == ["q1", "2", None]
     assert [each["hits"][0]["page"] for each in results] == [1, 2, 2]
 
     found = yomu.json("search", "--image", corpus / "photo.png")
