@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,6 +70,18 @@ def install(app: FastAPI, service: Service) -> None:
     app.include_router(_files(service), include_in_schema=False)
 
 
+def install_rest(app: FastAPI) -> None:
+    """Answer for all other paths of ours, once every route is there: Gradio has its own words."""
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+    for path in ("/api/{rest:path}", "/v1/{rest:path}"):
+        app.add_api_route(path, _no_route, methods=methods, include_in_schema=False)
+
+
+async def _no_route(request: Request) -> Response:
+    line = "there is no such route, or not for this method; /api/docs lists them"
+    return JSONResponse(error_body(request.url.path, 404, line), 404)
+
+
 async def _expected(request: Request, error: Exception) -> Response:
     status = status_of(error)
     headers = {"retry-after": "30"} if status in (429, 503) else None
@@ -86,12 +98,18 @@ async def _misshapen(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # without what was sent: it may be megabytes, or half a letter that no answer can hold
     kept = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
-    places = (".".join(map(str, each["loc"][1:] or each["loc"])) for each in kept)
+    places = (_place(each) for each in kept)
     said = (each["msg"] for each in kept)
     line = "; ".join(f"{place}: {what}" for place, what in zip(places, said, strict=True))
     said_so = error_body(request.url.path, 422, line)
     body = json.dumps({"detail": kept, **said_so})  # ASCII: half letters are escaped
     return Response(body, 422, media_type="application/json")
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """Return which field is wrong, or "body" for one that cannot be read at all."""
+    place = error["loc"][:1] if error["type"] == "json_invalid" else error["loc"][1:]
+    return ".".join(map(str, place or error["loc"]))
 
 
 def _questions(service: Service) -> APIRouter:

@@ -76,6 +76,7 @@ def build(
     )  # fmt: skip
     api.install(app, service)
     openai_api.install(app, service)
+    api.install_rest(app)
     inner: ASGIApp = app
     if folder is not None:
         _mount_page(app, service)

@@ -277,6 +277,31 @@ def test_files_that_came_before_one_that_could_not_be_kept_are_dropped():
     assert service.library.dropped == [Path("a.pdf")]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/api/nope", "/api", "/v1/chat/nope", "/v1/"])
+def test_what_is_no_route_is_an_error_like_all_others(method, path):
+    app, service = FastAPI(), Broken()
+    api.install(app, service)
+    openai_api.install(app, service)
+    api.install_rest(app)
+    with TestClient(app) as client:
+        told = client.request(method, path)
+    error = told.json()["error"]
+    assert told.status_code == 404
+    assert "/api/docs" in (error["message"] if path.startswith("/v1") else error)
+
+
+def test_a_body_that_is_no_json_is_called_so():
+    app, service = FastAPI(), Broken()
+    openai_api.install(app, service)
+    api.install(app, service)
+    with TestClient(app) as client:
+        headers = {"content-type": "application/json"}
+        told = client.post("/v1/chat/completions", content="{bad", headers=headers)
+    assert told.status_code == 422
+    assert told.json()["error"]["message"] == "body: JSON decode error"
+
+
 def test_remarks_of_a_job_tell_no_paths():
     report = IngestReport(notes=[Trouble("links", None, "/srv/secret/a: is a link")])
     done = _finished(IngestProgress("1"), report, "", False)
