@@ -30,6 +30,7 @@ from index.text_layer import (
     names,
     proper_names,
     words,
+    years,
 )
 
 Ints = NDArray[np.int64]
@@ -41,7 +42,7 @@ LEAST_SHARE = 0.02  # of such a page: where only words that mean nothing are fou
 TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
 VISUAL_POOL = 200
 MOST_BIGRAMS = 50  # looked up for one letter, those on most pages
-NAMED_AMONG = 5  # best pages of which one has a name of the question, if they answer it
+NAMED_AMONG = 5  # best pages, of which one has a name of the question and one a year, to answer it
 BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms at 128 vectors
 
 
@@ -322,28 +323,33 @@ class Finder:
         signals = Signals((visual.scores / len(query) - middle) / spread, own)
         fused = rank(visual.pages, weights.logits(signals))
         scores = fused.scores
-        if self._lacks_name(text, read, fused.top(NAMED_AMONG).pages):
+        if self._lacks_asked(text, read, fused.top(NAMED_AMONG).pages):
             scores = scores - max(0.0, scores[0] - weights.not_found)
         best = Ranked(fused.pages, weights.probabilities(scores)).top(k)
         return self._hits(best, filters, visual=visual, text=read.ranked)
 
-    def _lacks_name(self, text: str, read: TextRanked, pages: Ints) -> bool:
-        """Whether the question's names are on none of these pages, whose texts say all they show.
+    def _lacks_asked(self, text: str, read: TextRanked, pages: Ints) -> bool:
+        """Whether the question's names, or its years, are on none of these pages.
 
-        Nor in their documents' names and titles, which are words of each page. Not known where
-        these are words of an earlier version.
+        Nor in their documents' names and titles, which are words of each page. Not known where the
+        best page shows more than its text says, or these are words of an earlier version.
         """
         named = proper_names(text, read.names)
         asked = [word for word in named if word in read.terms and word.isalpha()]
         asked = [word for word in asked if means_something(word)]
-        if not asked or not len(pages) or self._incomplete(pages[:1]).any():
+        sought = [terms for terms in (asked, years(read.terms)) if terms]
+        if not sought or not len(pages) or self._incomplete(pages[:1]).any():
             return False
         if not has_present_words(self._database):
             return False
+        return any(self._have_none(pages, terms) for terms in sought)
+
+    def _have_none(self, pages: Ints, terms: list[str]) -> bool:
+        """Whether none of these pages has any of these words."""
         marks = ", ".join("?" * len(pages))
         query = f"SELECT 1 FROM word_index WHERE word_index MATCH ? AND +rowid IN ({marks}) LIMIT 1"
         with self._database.view() as sql:
-            found = sql.execute(query, (match_any(asked), *pages.tolist())).fetchone()
+            found = sql.execute(query, (match_any(terms), *pages.tolist())).fetchone()
         return found is None
 
     def _incomplete(self, pages: Ints) -> NDArray[np.bool_]:

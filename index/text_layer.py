@@ -12,6 +12,7 @@ the result and ranks with BM25 (k1 1.2, b 0.75).
 import calendar
 import re
 import unicodedata
+from collections.abc import Iterable
 
 WORDS_VERSION = 6  # of what words() makes of a text; an index made by another is folded anew
 # Hiragana, katakana, CJK ideographs with extensions, Hangul; ー and 々 belong to the words they
@@ -63,6 +64,7 @@ EMPTY = frozenset(
 JOINT = re.compile(r"[\u3041-\u309f][^\u3041-\u309f]|[^\u3041-\u309f][\u3041-\u309f]")
 UNSAYING = re.compile(r"[\u3041-\u309f\u30fc]+|何.?|.何")
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][\w.'’-]*")
+YEAR = re.compile(r"(?:19|20)\d\d")
 LATIN = re.compile(r"(?=.*[a-z])[a-z0-9]{2,}")
 ACRONYM = re.compile("(?<![A-Za-z0-9])[A-Z]{2,}s?(?![A-Za-z0-9])")
 TIMES = (*calendar.month_name, *calendar.month_abbr, *calendar.day_name, *calendar.day_abbr)
@@ -192,6 +194,12 @@ def proper_names(text: str, named: frozenset[str]) -> frozenset[str]:
     return named - NO_NAMES - frozenset(others)
 
 
+def years(terms: Iterable[str]) -> list[str]:
+    """Words and phrases that a page about the years among these words has: 2023, and 2022/23."""
+    found = [word for word in terms if YEAR.fullmatch(word)]
+    return found + [f"{int(year) - 1} {year[2:]}" for year in found]
+
+
 def borrowed(text: str) -> frozenset[str]:
     """Folded words in Latin letters of a question in Chinese, Japanese or Korean: its names."""
     if not CJK_FIRST.search(unicodedata.normalize("NFKC", text)):
@@ -210,6 +218,9 @@ def fold(text: str) -> str:
 
 
 def match_any(terms: list[str], thrice: frozenset[str] = frozenset()) -> str:
-    """FTS5 expression for pages with any of these words, each counted once, or three times."""
+    """FTS5 expression for pages with any of these words or phrases.
+
+    Each is counted once, or three times.
+    """
     once = list(dict.fromkeys(terms))
     return " OR ".join(f'"{term}"' for term in [*once, *2 * [t for t in once if t in thrice]])

@@ -232,6 +232,20 @@ def test_words_that_mean_nothing_are_no_evidence(tmp_path):
         )  # they rank all the same, where nothing else does
 
 
+def test_figures_of_another_year_are_no_answer(tmp_path):
+    question = "What was the revenue of {}?"
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
+        written(made, "a.pdf", 7, "annual report 2023", "revenue 900", "boats", "crew")
+        written(made, "scan.pdf", 8, "", "~revenue of the year")
+        made.commit()
+        for year in ("2023", "FY23", "the year"):
+            assert DEFAULT.answers(best(made, question.format(year)).score), year
+        for year in ("2024", "FY24"):
+            assert not DEFAULT.answers(best(made, question.format(year)).score), year
+        hit = best(made, question.format("2024"), seed=8, number=1)
+        assert hit.document == "scan.pdf" and DEFAULT.answers(hit.score), "it may be there"
+
+
 def test_a_word_that_no_page_has_counts_against_a_question_but_not_alone(page_index):
     known = best(page_index, "content3 page2 old").score
     unknown = best(page_index, "content3 page2 old warranty").score

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from index.page_index import PageIndex
-from index.text_layer import borrowed, fold, is_joint, match_any, names, proper_names, words
+from index.text_layer import borrowed, fold, is_joint, match_any, names, proper_names, words, years
 from tests.unit.index_data import SETTINGS, document, page, put
 
 
@@ -169,6 +169,13 @@ def test_a_damaged_text_does_not_keep_an_earlier_index_from_being_opened(tmp_pat
 )
 def test_what_a_page_may_spell_out_is_no_proper_name(question, found):
     assert proper_names(question, names(question)) == found
+
+
+def test_years_of_a_question_are_also_looked_for_as_ends_of_a_split_year():
+    assert years(words("Profit of FY23 and 令和6年 over 2,400 shops")) == [
+        *("2023", "2024"), *("2022 23", "2023 24"),
+    ]  # fmt: skip
+    assert years(["2401", "19", "x2019"]) == []
 
 
 @pytest.mark.parametrize("text", ["平成17年の統計", "昭和五十三年三月", "令和元年度"])
