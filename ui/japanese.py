@@ -46,6 +46,15 @@ _LINES: tuple[tuple[str, str], ...] = (
      "{0}を読むことは許可されていません。サーバーを `--root フォルダ` 付きで起動してください"),
     (r"(.+) is (-?\d+), it must be from (\d+) to (\d+)",
      "{0}は{2}から{3}までです({1}が指定されました)"),
+    # at the door
+    (r"log in with a name and a password", "名前とパスワードでログインしてください"),
+    (r"too many wrong passwords; wait before the next try",
+     "パスワードの間違いが続きました。しばらく待ってからもう一度お試しください"),
+    (r"this server does not go by that name; see `yomu serve --allow-host`",
+     "このサーバーはその名前では開けません。`yomu serve --allow-host`をご覧ください"),
+    (r"requests from another site are not accepted", "ほかのサイトからの要求は受け付けません"),
+    (r"the content length is no number", "Content-Lengthが数値ではありません"),
+    (r"the request is too large", "要求が大きすぎます"),
     # uploads
     (r"only PDF, image and Office files can be added",
      "追加できるのはPDF・画像・Officeファイルだけです"),

@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.errors import UsageError
 from ui.errors import error_body
+from ui.refusal_page import refusal_page
 from ui.upload_folder import KEPT_UPLOADS
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ class Gate:
             refusal = _refuse(scope, 413, "the request is too large")
             await refusal(scope, receive, _with_headers(send))
 
-    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             return _refuse(
@@ -298,7 +299,7 @@ class Gate:
         # a file may be that large, and several come at once
         return KEPT_UPLOADS * options.upload_bytes * is_upload + options.body_bytes
 
-    async def _log_in(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+    async def _log_in(self, scope: Scope, headers: Headers) -> Response | None:
         login = self._options.login
         if login is None:
             return None
@@ -363,5 +364,9 @@ def _with_headers(send: Send) -> Send:
     return sent
 
 
-def _refuse(scope: Scope, status: int, message: str) -> JSONResponse:
+def _refuse(scope: Scope, status: int, message: str) -> Response:
+    """Return why a request is refused: a page for a person's browser, JSON for a program."""
+    headers = Headers(scope=scope)
+    if "text/html" in headers.get("accept", ""):
+        return HTMLResponse(refusal_page(message, headers.get("accept-language")), status)
     return JSONResponse(error_body(scope["path"], status, message), status)

@@ -172,6 +172,7 @@ ENGLISH: dict[str, str] = {
         "No model is at hand, so pages are found by their text alone and nothing is answered."
     ),
     "refresh": "Refresh",
+    "try_again": "Try again",
 }
 
 JAPANESE: dict[str, str] = {
@@ -333,6 +334,7 @@ JAPANESE: dict[str, str] = {
     ),
     "about_missing": "モデルがないため、ページは文字だけで探し、回答はしません。",
     "refresh": "更新",
+    "try_again": "もう一度試す",
 }
 
 TEXTS: dict[str, dict[str, str]] = {"en": ENGLISH, "ja": JAPANESE}

@@ -23,6 +23,7 @@ from ui.errors import OUR_FAULT, NotAllowed, NotKept, RequestTimeout, ServiceBus
 from ui.heat import query_heat, words_of
 from ui.jobs import IngestProgress, _finished
 from ui.queue import AnswerQueue
+from ui.refusal_page import refusal_page
 from ui.requests import AskRequest, Found, Piece, ServiceLimits
 from ui.security import (
     Gate,
@@ -451,6 +452,33 @@ def test_guesses_do_not_throw_out_who_is_logged_in(tmp_path):
     said = {client.get("/", auth=wrong).status_code for _ in range(8)}
     assert said == {401, 429}
     assert client.get("/", auth=right).text == "hanako"
+
+
+@pytest.mark.parametrize(
+    ("language", "lang", "words", "link"),
+    [
+        ("ja-JP,ja;q=0.9,en;q=0.8", "ja", "名前とパスワードでログインしてください", "もう一度試す"),
+        ("en-GB", "en", "Log in with a name and a password", "Try again"),
+    ],
+)
+def test_who_gives_up_logging_in_reads_a_page_in_his_language(
+    tmp_path, language, lang, words, link
+):
+    add_user(tmp_path / "users", "hanako", "correct horse")
+    gate = Gate(None, GateOptions(1000, login=Login(read_users(tmp_path / "users"))))
+    client = TestClient(gate, base_url="http://127.0.0.1")
+    asking = {"accept": "text/html,*/*;q=0.8", "accept-language": language}
+    told = client.get("/", headers=asking)
+    assert told.status_code == 401 and "Basic" in told.headers["www-authenticate"]
+    assert f"<html lang={lang}>" in told.text and words in told.text and link in told.text
+    program = client.get("/api/status", headers={"accept-language": language})
+    assert program.status_code == 401
+    assert program.json() == {"error": "log in with a name and a password"}
+
+
+def test_a_refusal_is_text():
+    page = refusal_page("<script>x</script>", "en")
+    assert "<script>" not in page and "&lt;script&gt;" in page
 
 
 def test_however_often_someone_guesses_there_is_a_wait(tmp_path, monkeypatch):
