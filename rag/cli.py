@@ -75,11 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CommandLineError as error:
         message = str(getattr(error, "format_message", error.__str__)())
         message = message.replace("Value error, ", "")  # how pydantic begins
-        known = {each.name for each in app.registered_commands}
-        known |= {each.name for each in app.registered_groups}
-        verb = [each for each in given[:1] if each in known]
+        context = getattr(error, "ctx", None)
+        verb = context.command_path if context else "yomu"
         if message:  # none: help was shown
-            sys.stderr.write(f"yomu: {message} (see {' '.join(['yomu', *verb])} --help)\n")
+            sys.stderr.write(f"yomu: {message} (see {verb} --help)\n")
         sys.exit(2)
     except typer.Abort:
         sys.stderr.write("yomu: interrupted\n")

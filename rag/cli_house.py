@@ -122,6 +122,7 @@ def verify(
     Exit code 0: nothing is damaged, or all of it was mended. 1: damage, listed.
     """
     settings = Settings.resolve(index=index, model=model, device=device)
+    passwords = (*(password or ()), *(read_lines(password_file) if password_file else ()))
     pipeline = pipeline_for(settings)
     report = pipeline.house.verify()
     result: dict[str, Any] = {
@@ -133,7 +134,6 @@ def verify(
     }
     is_well = report.clean
     if mend and report.mendable:
-        passwords = (*(password or ()), *(read_lines(password_file) if password_file else ()))
         dropped = pipeline.house.mend()
         result["mended"], is_well = _read_again(pipeline, dropped, passwords)
     if as_json:

@@ -114,9 +114,10 @@ class Intake:
         discovery = discover(request.paths, known, self._settings.index)
         if not discovery.sources:
             # also with --prune: an unmounted disk must not empty the index
+            advice = "; `yomu remove GLOB` takes documents out of the index" if known else ""
             raise UsageError(
                 f"nothing to read in {', '.join(map(str, request.paths))}: no PDF, image or "
-                "Office file; `yomu remove GLOB` takes documents out of the index"
+                f"Office file{advice}"
             )
         return discovery
 

@@ -88,7 +88,8 @@ def _with_part(names: Iterable[str], part: str) -> tuple[str, ...]:
 def _near(typed: str, names: Sequence[str]) -> str:
     """Say which names are nearly what was typed, or how to see them."""
     forms = {each.casefold(): name for name in names for each in (name.rpartition("/")[2], name)}
-    near = difflib.get_close_matches(typed.casefold(), forms, NEAR_NAMES, LEAST_LIKENESS)
+    like = difflib.get_close_matches(typed.casefold(), forms, NEAR_NAMES, LEAST_LIKENESS)
+    near = [forms[each] for each in like] or _with_part(names, typed)[:NEAR_NAMES]
     if not near:
         return "`yomu list` shows the names"
-    return f"near it: {', '.join(dict.fromkeys(forms[each] for each in near))}"
+    return f"near it: {', '.join(dict.fromkeys(near))}"

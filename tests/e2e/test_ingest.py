@@ -589,6 +589,7 @@ def test_only_what_is_named_in_full_is_removed(yomu, corpus):
     yomu.json("ingest", corpus)
     for typed in ("irst", "FIRST.PDF", corpus):
         assert "no document matches" in yomu.run("remove", typed, code=2).err
+    assert "near it: first.pdf, 報告/first.pdf" in yomu.run("remove", "fir", code=2).err
     done = yomu.run("remove", "third.pdf", code=2)
     assert "no document is named 'third.pdf'; near it: more/third.pdf, 報告/third.pdf" in done.err
     assert yomu.json("remove", "first.pdf")["removed"] == ["first.pdf"]
@@ -636,6 +637,8 @@ def test_documents_of_unknown_language_stay_in(yomu, tmp_path):
         (["list"], "no index in"),
         (["remove", "*"], "no index in"),
         (["verify"], "no index in"),
+        (["verify", "--password-file", "missing.txt"], "missing.txt: cannot be read"),
+        (["models", "build"], "Missing argument 'SRC'. (see yomu models build --help)"),
         (["stats"], "no index in"),
         (["compact"], "no index in"),
         (["frobnicate"], "No such command 'frobnicate'. (see yomu --help)"),
@@ -656,7 +659,8 @@ def test_every_failure_has_one_clear_line(yomu, monkeypatch, tmp_path, arguments
 
 def test_folder_without_documents(yomu, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "nothing to read" in yomu.run("ingest", tmp_path / "empty", code=2).err
+    done = yomu.run("ingest", tmp_path / "empty", code=2)
+    assert "nothing to read" in done.err and "remove" not in done.err
 
 
 def test_bad_queries_file_names_the_line(yomu, corpus, tmp_path):
