@@ -21,10 +21,21 @@ from training.config import CELL_PX
 from training.corpus import Corpus, is_japanese
 from training.pages import DrawnPage, draw
 from training.questions import Asked, ask, read_line, wording
-from training.samples import Line, Window, character_classes, crop, fit, phrase, window
+from training.samples import (
+    Line,
+    Window,
+    character_classes,
+    contiguous,
+    crop,
+    fit,
+    phrase,
+    scattered,
+    window,
+)
 
 IGNORED = -100
 WINDOW_CELLS, BAND_CELLS = 70, 300  # about what a window has, and a band or an overview
+SCATTERED = 0.4  # of queries: words of several lines in any order, as questions have them
 LEGIBLE_PX = 12  # height of a line: of smaller ones the tower reads little, so none is asked for
 
 
@@ -77,7 +88,7 @@ class Batch:
     named: Tensor | None = None  # (N, 2) number of a real cell, id of a token that ends in it
     text: str = ""  # all that the windows show, lower case, a line each
     text_cells: NDArray[np.int64] | None = None  # (len(text),) number of a real cell, -1: none
-    query_texts: tuple[str, ...] = ()  # (Q) the phrases that are looked for, lower case
+    query_parts: tuple[tuple[str, ...], ...] = ()  # (Q) all that a page must hold, lower case
     token_words: tuple[tuple[str, int], ...] = ()  # (T) word up to a token, letters of the token
     features: Tensor | None = None  # (n, hidden) visual tokens, where they are known already
     again: bool = False  # shown before
@@ -273,13 +284,13 @@ def collate(
     tensors |= _pad_sequences([each for each, _ in written], ids["<|endoftext|>"])
     points = [(row, *pair) for row, (_, pairs) in enumerate(written) for pair in pairs]
     tensors["points"] = torch.tensor(points, dtype=torch.int64).view(-1, 3)
-    asked_for, texts, words = _queries(windows, width, tools, ids, rng, queries)
+    asked_for, parts, words = _queries(windows, width, tools, ids, rng, queries)
     return Batch(
         **tensors,
         **asked_for,
         text=text,
         text_cells=text_cells,
-        query_texts=texts,
+        query_parts=parts,
         token_words=words,
     )
 
@@ -395,10 +406,11 @@ def _queries(
     ids: dict[str, int],
     rng: random.Random,
     count: int,
-) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[tuple[str, int], ...]]:
+) -> tuple[dict[str, Tensor], tuple[tuple[str, ...], ...], tuple[tuple[str, int], ...]]:
     """Return phrases from the windows as queries, and where each of their tokens stands.
 
-    Beside the tensors: the phrases, and of each token its word so far and its letters.
+    Beside the tensors: what a page must hold to be right, and of each token its word so far and
+    its letters.
     """
     texts, owners, places, stands = [], [], [], []
     joined = [" ".join(line.text for line in w.lines).lower() for w in windows]
@@ -406,7 +418,8 @@ def _queries(
         lines = [line for line in found.lines if len(line.text) > 2 and _is_legible(line)]
         wanted = count * max(1, round(len(found.positions) / WINDOW_CELLS))
         for line in _some_lines(lines, rng, wanted):
-            text, start = phrase(line, rng, is_japanese(line.text))
+            sought = scattered if rng.random() < SCATTERED else contiguous
+            text, cells, parts = sought(line, lines, rng)
             shown = text.lower() if rng.random() < 0.3 else text
             other = rng.choice(lines)
             second, _ = phrase(other, rng, is_japanese(other.text))
@@ -418,11 +431,11 @@ def _queries(
                 begin, end = max(a - first, 0), max(b - first, 0)
                 piece = text[begin:end]
                 if any(c.isalnum() for c in piece):
-                    where = line.cells[start + begin : start + end]
+                    where = cells[begin:end]
                     word = text[_word_start(text, begin) : end].strip().lower()
                     places.append((len(texts), place))
                     stands.append((row, where[where >= 0], word, len(piece.strip())))
-            texts.append((encoded.ids, text.lower()))
+            texts.append((encoded.ids, tuple(part.lower() for part in parts)))
             owners.append(row)
     length = max((len(e) for e, _ in texts), default=1)
     table = np.full((max(len(texts), 1), length), ids["<|endoftext|>"], np.int64)
@@ -431,8 +444,8 @@ def _queries(
         table[number, : len(encoded_ids)] = encoded_ids
         mask[number, : len(encoded_ids)] = True
     ignored = np.array(
-        [[row != own and text in other for row, other in enumerate(joined)]
-         for (_, text), own in zip(texts, owners, strict=True)]
+        [[row != own and all(part in other for part in parts) for row, other in enumerate(joined)]
+         for (_, parts), own in zip(texts, owners, strict=True)]
     ).reshape(-1, len(windows))  # fmt: skip
     tensors = {
         "queries": torch.from_numpy(table),
@@ -443,7 +456,7 @@ def _queries(
         "token_cells": torch.from_numpy(_stand(windows, stands, width)),
     }
     words = tuple((word, size) for _, _, word, size in stands)
-    return tensors, tuple(text for _, text in texts), words
+    return tensors, tuple(parts for _, parts in texts), words
 
 
 def _word_start(text: str, at: int) -> int:

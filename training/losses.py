@@ -270,7 +270,7 @@ def recall(
 def _phrases_to_memory(
     queries: Tensor, kept: Vectors, batch: Batch, scale: Tensor, memory: Memory
 ) -> tuple[Tensor, Tensor]:
-    """Rank the window of each phrase among the batches in memory that do not hold the phrase."""
+    """Rank the window of each phrase among the batches in memory that do not hold it."""
     mask = batch.query_mask
     own = torch.einsum("qkd,qld->qkl", queries, kept.places[batch.query_rows])
     own = own.masked_fill(~kept.is_cell[batch.query_rows, None], -1e4).amax(-1)
@@ -281,7 +281,10 @@ def _phrases_to_memory(
     sums = scores.new_zeros(len(queries), scores.shape[1])
     sums = sums.index_add(0, mask.nonzero()[:, 0], scores)
     logits = scale * sums / mask.sum(1)[:, None]
-    holds = [[False, *(text in each.text for each in memory.kept)] for text in batch.query_texts]
+    holds = [
+        [False, *(all(part in each.text for part in parts) for each in memory.kept)]
+        for parts in batch.query_parts
+    ]
     logits = logits.masked_fill(torch.tensor(holds, device=logits.device), -1e4)
     truth = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     return F.cross_entropy(logits, truth), (logits.argmax(1) == 0).float().mean()

@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.config import CELL_PX, PATCH_PX
+from training.corpus import is_japanese
 from training.pages import DrawnPage, Glyphs
 
 SLOTS = 8  # a cell's slots of 7×14 px: 2 rows of 4
 CELL_LETTERS = 28  # of a table's cell at most: longer lines side by side are columns of text
+JOINTS = ("の", "は", "と", "、", " ")  # of Japanese words that stand apart
+# what is looked for by itself: no short words and joints, which every page has
+CONTENT = re.compile(r"[A-Za-zÀ-ɏ]{4,}|\d[\d,.]*\d|[一-鿿々]{2,}|[ァ-ヶー]{3,}")
+LONGEST_RUN = 6  # characters of Japanese that are looked for as one word
 BLANK, UNKNOWN = 0, 1  # classes of a slot; known characters follow
 
 
@@ -205,3 +210,44 @@ def phrase(line: Line, rng: random.Random, japanese: bool) -> tuple[str, int]:
     last = min(first + rng.randint(0, 9), len(words) - 1)
     start, end = words[first].start(), words[last].end()
     return line.text[start:end], start
+
+
+Sought = tuple[str, NDArray[np.int64], tuple[str, ...]]
+
+
+def contiguous(line: Line, lines: Sequence[Line], rng: random.Random) -> Sought:
+    """Return a few words of a line as they stand there.
+
+    Of what is returned: the text, the cell of each letter (-1: none), and the parts that a page
+    must hold to show it.
+    """
+    text, start = phrase(line, rng, is_japanese(line.text))
+    return text, line.cells[start : start + len(text)], (text,)
+
+
+def scattered(line: Line, lines: Sequence[Line], rng: random.Random) -> Sought:
+    """Return words of the line and of others in any order, as `contiguous` does.
+
+    Who asks a question seldom words it as the page does: each word has to be found by itself,
+    not by the one that stands before it.
+    """
+    japanese = is_japanese(line.text)
+    chosen = [line, *rng.choices(lines, k=rng.randint(0, 3))]
+    rng.shuffle(chosen)
+    text, cells, parts = "", [], []
+    for each in chosen:
+        words = list(CONTENT.finditer(each.text))
+        if not words:
+            continue
+        found = rng.choice(words)
+        start, end = found.span()
+        if is_japanese(found[0]):
+            start += rng.randrange(max(1, end - start - LONGEST_RUN + 1))
+            end = min(end, start + LONGEST_RUN)
+        joint = "" if not text else rng.choice(JOINTS) if japanese else " "
+        text += joint + each.text[start:end]
+        cells += [np.full(len(joint), -1), each.cells[start:end]]
+        parts.append(each.text[start:end])
+    if not parts:
+        return contiguous(line, lines, rng)
+    return text, np.concatenate(cells).astype(np.int64), tuple(parts)

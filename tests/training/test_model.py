@@ -1,6 +1,7 @@
 """The torch model equals transformers', and a short run lowers each loss."""
 
 import itertools
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from training.batches import (  # noqa: E402
     Tools,
     _stand,
     _word_start,
+    collate,
     patch_positions,
 )
 from training.config import SIZES, ModelConfig, hub_config  # noqa: E402
@@ -158,6 +160,25 @@ def test_more_is_asked_of_more_and_nothing_of_type_too_small_to_read(tools: Tool
     tiny = Recipe(cells=100, buffer=2, windows=0, overviews=1.0, overview_cells=12)
     batch = Sampler(tools, tiny, 5).batch()
     assert batch.text.strip() and not len(batch.token_places)
+
+
+def test_a_window_that_holds_all_words_of_a_question_is_no_wrong_one(tools: Tools):
+    recipe = Recipe(cells=600, buffer=1, rows=12, columns=30, plain=1.0, queries=20)
+    sampler = Sampler(tools, recipe, 5)
+    windows = [sampler._windows() for _ in range(4)]  # of one page: they share words
+    batch = collate(windows, tools, sampler.ids, random.Random(0), 20)
+    texts = ["\n".join(line.text for line in found.lines).lower() for found, _ in windows]
+    several = 0
+    for parts, own, ignored in zip(
+        batch.query_parts, batch.query_rows.tolist(), batch.query_ignored.tolist(), strict=True
+    ):
+        assert all(part in texts[own] for part in parts) and not ignored[own]
+        others = [row for row in range(len(texts)) if row != own]
+        assert [ignored[row] for row in others] == [
+            all(part in texts[row] for part in parts) for row in others
+        ]
+        several += len(parts) > 1 and any(ignored)
+    assert several
 
 
 def test_each_loss_falls(tools: Tools, config):

@@ -13,6 +13,7 @@ from training.corpus import Corpus
 from training.pages import KINDS, draw
 from training.questions import ask
 from training.samples import (
+    JOINTS,
     Line,
     character_classes,
     crop,
@@ -20,6 +21,7 @@ from training.samples import (
     inked,
     patchify,
     rows,
+    scattered,
     window,
 )
 from training.scans import skew
@@ -185,6 +187,33 @@ def test_short_lines_side_by_side_are_one_row():
     assert set(found) == {"Sales 12", "Cost", 30 * "a", "next"}
     assert found["Sales 12"].cells.tolist() == [0, 1, 2, 3, 4, -1, 0, 1]
     assert found["Sales 12"].box == (10, 10, 120, 22)
+
+
+def test_words_are_asked_for_out_of_their_order_with_their_cells():
+    lines = [
+        Line("Total sales of 2,023 kettles", np.arange(28)),
+        Line("in the north", np.arange(100, 112)),
+        Line("花火大会の開催について", np.arange(200, 211)),
+    ]
+    rng, seen = random.Random(0), set()
+    for _ in range(300):
+        text, cells, parts = scattered(rng.choice(lines), lines, rng)
+        assert len(text) == len(cells)
+        at = 0
+        for part in parts:
+            at = text.index(part, at)
+            line = next(line for line in lines if part in line.text)
+            start = line.text.index(part)
+            assert cells[at : at + len(part)].tolist() == [*line.cells[start : start + len(part)]]
+            at += len(part)
+        joints = [char for char, cell in zip(text, cells, strict=True) if cell == -1]
+        assert len(joints) == len(parts) - 1 and set(joints) <= set(JOINTS)
+        seen.add(parts)
+    words = {part for parts in seen for part in parts}
+    assert words == {"Total", "sales", "2,023", "kettles", "north", "花火大会", "開催"}
+    assert ("kettles", "Total") in seen and ("north", "sales") in seen
+    text, cells, parts = scattered(Line("of it", np.arange(5)), [Line("of it", np.arange(5))], rng)
+    assert parts == (text,) and len(cells) == len(text)  # nothing that has content: as it stands
 
 
 def test_a_twin_differs_in_few_places(work, corpus):
