@@ -2,7 +2,8 @@
 
 A text layer keeps each cell of a table as a line of its own, so "Total" and its figure stand lines
 apart. Cells at one height are put side by side again; lines of neighbouring columns of running text
-are not, since they do not belong together. A lone figure right below a label, as in the slices of a
+are not, since they do not belong together. Where the text layer goes through a table row by row,
+wide cells and those of several lines are known by that. A lone figure right below a label, as in the slices of a
 pie, goes behind the label; figures half way down a label of two lines go behind both.
 """
 
@@ -21,6 +22,11 @@ CELL_CHARS = 32  # a longer line is running text; table cells rarely are
 DIVIDED = re.compile(r"[a-z]-$")
 LEVEL = 0.35  # of the height of a line: how far the middles of cells side by side may be apart
 MOST_BANDS = 100  # of ordinary lines: no heading is higher
+MOST_CELL_LINES = 5
+MOST_CELL = 64  # wide; of a line in a cell that has others beside it
+MOST_TALLER = 1.3  # times; of lines side by side in a row
+LEAST_WRAPPED = 5  # wide; 新宿 and 渋谷 under each other are two
+FIRST_WORD = re.compile(r"[^\s\u3040-\u30ff\u3400-\u9fff]+|\S")
 SAME_LINE = 3.0  # points between the middles of neighbours on one line, at most
 YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F|\*)?$")
 NO_VALUE = re.compile(r"^(n/?a|n\.m\.|[-–—―]|…)$", re.IGNORECASE)  # in the place of a figure
@@ -86,16 +92,112 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     heights = _Heights(lines)
     rows: list[list[PlacedLine]] = []
     near = _Near(lines)
-    for line in lines:
-        row = next((row for row in near.rows(line) if _is_beside(line, row, heights)), None)
+    for cells in _in_order(lines):
+        row = next((row for row in near.rows(cells[0]) if _are_beside(cells, row, heights)), None)
         if row is None:
-            rows.append([line])
-            near.add(rows[-1])
+            rows.append(cells)
+            near.add(cells)
         else:
-            row.append(line)
+            row.extend(cells)
     in_order = (sorted(row, key=lambda cell: cell.left) for row in rows)
     texts = [CELL_END.join(each.text for each in row) for row in in_order]
     return texts + [line.text for line in tab]
+
+
+def _in_order(lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:
+    """Return the cells of each row of a table whose text layer goes through it row by row.
+
+    There a line at the right of the one before is the next cell, however wide, while running text
+    goes down its column first; and a line right under a cell goes on with it where the next word
+    had no room. Lines in no such row are rows of their own. Cells have the height of the first
+    line of the first one.
+    """
+    rows: list[list[list[PlacedLine]]] = []  # rows of cells of lines
+    for line in lines:
+        row = rows[-1] if rows else []
+        if row and (at := _level_with(line, row)) is not None:
+            if len(row) == 1:  # what stands above the cell in its column is of other rows
+                rows[-1:] = [*([[each]] for each in row[0][:at]), [row[0][at:], [line]]]
+            else:
+                row.append([line])
+        elif cell := next((cell for cell in row[1:] or row if _is_under(line, cell)), None):
+            if len(row) > 1 and (line.is_figure or NO_VALUE.match(line.text)):
+                rows[-1:] = [[[each]] for cell in row for each in cell]  # it goes by columns
+                rows.append([[line]])
+            elif len(row) == 1 or _is_wrapped([*cell, line]):
+                cell.append(line)
+            else:
+                rows.append([[line]])
+        else:
+            rows.append([[line]])
+    found: list[list[PlacedLine]] = []
+    for row in rows:
+        lines_of_it = [line for cell in row for line in cell]
+        if len(row) == 1 or (
+            len(row) == len(lines_of_it) and all(x.is_narrow for x in lines_of_it)
+        ):
+            found += [[line] for line in lines_of_it]  # their places alone tell
+        else:
+            found.append([_one_cell(cell, row[0][0]) for cell in row])
+    return found
+
+
+def _level_with(line: PlacedLine, row: Sequence[Sequence[PlacedLine]]) -> int | None:
+    """Return which line of the last cell is level with the next cell of the row, if one is that.
+
+    Cells of a row begin or end at one height.
+    """
+    last = row[-1]
+    if len(row) > 1:
+        is_level = any(_is_level(line, edge) for cell in row for edge in (cell[0], cell[-1]))
+        at = 0 if is_level else None
+    else:
+        at = next((n for n, above in enumerate(last) if _is_level(line, above)), None)
+    if at is None or not _is_wrapped(last[at:]) or (line.is_figure and len(last) > at + 1):
+        return None
+    if not any(map(str.isalpha, row[0][0].text)):  # a bullet, or the mark of a footnote
+        return None
+    both = (line, *last[at:])
+    gap = 0.0 if all(each.is_narrow for each in both) else 0.5 * (line.bottom - line.top)
+    is_right = line.left - max(each.right for each in last[at:]) >= gap - 1
+    may_be = all(not each.is_vertical and width(each.text) <= MOST_CELL for each in both)
+    may_be &= line.is_cell or all(each.is_cell for each in last[at:])  # or columns of text
+    return at if is_right and may_be else None
+
+
+def _is_level(line: PlacedLine, other: PlacedLine) -> bool:
+    """Whether two lines of about one height have their middles at one."""
+    low, high = sorted((line.bottom - line.top, other.bottom - other.top))
+    return abs(line.middle - other.middle) < LEVEL * low and high <= MOST_TALLER * low
+
+
+def _is_under(line: PlacedLine, cell: Sequence[PlacedLine]) -> bool:
+    """Whether a line stands right under the last one of a cell, at its left edge or centred."""
+    is_at_edge = abs(line.left - cell[0].left) < line.bottom - line.top
+    return (is_at_edge and _is_next(line, cell[-1])) or is_right_under(line, cell[-1])
+
+
+def _is_wrapped(lines: Sequence[PlacedLine]) -> bool:
+    """Whether lines under each other are one text, broken where the next word had no room."""
+    right = max(line.right for line in lines)
+    if len(lines) > MOST_CELL_LINES or (len(lines) > 1 and any(each.is_figure for each in lines)):
+        return False
+    for upper, lower in pairwise(lines):
+        word = FIRST_WORD.match(lower.text)
+        letter = (lower.right - lower.left) / max(1, width(lower.text))
+        room = letter * (width(word.group()) + 1) if word else 0
+        if width(upper.text) < LEAST_WRAPPED or upper.right + room < right:
+            return False
+    return True
+
+
+def _one_cell(lines: Sequence[PlacedLine], level: PlacedLine) -> PlacedLine:
+    """Join the lines of a cell, at the height of another line."""
+    text = lines[0].text
+    for line in lines[1:]:
+        text = joined_lines(text, line.text)
+    left, right = min(line.left for line in lines), max(line.right for line in lines)
+    return PlacedLine(left, level.top, right, level.bottom, text)
 
 
 def _margin_tab(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
@@ -211,6 +313,12 @@ def joined_lines(before: str, after: str) -> str:
     if DIVIDED.search(before) and after[0].islower():
         return before[:-1] + after
     return f"{before} {after}"
+
+
+def _are_beside(
+    cells: Sequence[PlacedLine], row: Sequence[PlacedLine], heights: "_Heights"
+) -> bool:
+    return all(_is_beside(cell, row, heights) for cell in cells)
 
 
 def _is_beside(line: PlacedLine, row: Sequence[PlacedLine], heights: "_Heights") -> bool:

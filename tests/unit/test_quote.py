@@ -311,7 +311,7 @@ def test_the_long_name_of_figures_stands_in_their_row():
     lines = [PlacedLine(x, 100, x + 5 * len(text), 110, text) for x, text in cells]
     assert join_rows(lines) == [f"{name}\t12\t-\t(3)"]
     note = PlacedLine(450, 100, 480, 110, "restated")  # beside text it is running text
-    assert join_rows([*lines, note])[0] == name
+    assert join_rows([*lines[1:], note, lines[0]])[-1] == name
 
 
 def test_what_a_heading_stands_over_is_quoted_with_it():

@@ -30,3 +30,53 @@ def test_letters_of_a_table_and_numbers_of_a_list_are_cells():
     assert join_rows([*numbers, *TABLE]) == [*in_list[:3], ROWS[0]]
     one = _line(500, 20, "章")
     assert join_rows([*TABLE, one])[1] == "春\t12,400\t章"
+
+
+WRAPPED = [
+    _line(0, 0, "Society for Trust"),
+    _line(0, 12, "(University)"),
+    _line(300, 0, "Artificial"),
+    _line(300, 12, "intelligence"),
+    _line(500, 0, "NSF"),
+    _line(0, 26, "Institute of Climate"),
+    _line(300, 26, "Forests"),
+    _line(500, 26, "USDA"),
+]
+
+
+def test_cells_of_several_lines_are_whole():
+    assert join_rows(WRAPPED) == [
+        "Society for Trust (University)\tArtificial intelligence\tNSF",
+        "Institute of Climate\tForests\tUSDA",
+    ]
+
+
+def test_a_line_that_had_room_for_the_next_word_ends_its_cell():
+    lines = [
+        _line(0, 0, "Firms and names"),
+        _line(300, 0, "Tokyo"),
+        _line(300, 12, "Yokohama and others"),
+        _line(0, 24, "Others"),
+        _line(300, 24, "Osaka"),
+    ]
+    rows = ["Firms and names\tTokyo", "Yokohama and others", "Others\tOsaka"]
+    assert join_rows(lines) == rows
+
+
+def test_heads_of_several_lines_may_end_at_one_height():
+    lines = [
+        _line(100, 0, "Carrying"),
+        _line(100, 12, "Amount"),
+        _line(200, 0, "Accumulated"),
+        _line(200, 12, "Amortization"),
+        _line(350, 12, "Net"),
+    ]
+    assert join_rows(lines) == ["Carrying Amount\tAccumulated Amortization\tNet"]
+
+
+def test_a_long_name_goes_with_what_follows_it_in_the_text_layer():
+    name = "Consolidated Statements of Comprehensive Income"
+    assert join_rows([_line(0, 0, name), _line(600, 0, "55")]) == [f"{name}\t55"]
+    text = [f"Running text goes down column {n} whole" for n in "ABCDEF"]
+    columns = [_line(left, 12 * n, line) for left in (0, 500) for n, line in enumerate(text)]
+    assert join_rows(columns) == [*text, *text]
