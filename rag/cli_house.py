@@ -256,7 +256,8 @@ def _is_the_file(path: Path, sha256: str | None) -> bool:
 
 def _print_verify(result: dict[str, Any], is_mendable: bool) -> None:
     console = out()
-    console.print(f"{result['files']} files, {human_bytes(result['bytes'])} checked.")
+    n_files = counted(result["files"], "file")
+    console.print(f"{n_files}, {human_bytes(result['bytes'])} checked.")
     for each in result["damage"]:
         console.print(f"damaged: {each['path']}: {each['reason']}", markup=False)
     if result["clean"]:
@@ -310,6 +311,9 @@ def _print_documents(
     from rag.answer import older_note
 
     console = out()
+    if not records:
+        console.print("The index holds no document; `yomu ingest FOLDER` adds some.")
+        return
     table = Table(box=None)
     for heading in ("document", "pages", "status", "size", "date", "language"):
         table.add_column(heading, overflow="fold")

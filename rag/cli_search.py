@@ -93,6 +93,11 @@ def search(
     narrowed = " ".join(f"--{name} {value}" for name, value in given.items() if value)
     with pipeline_for(settings) as pipeline:
         filters = filters_for(pipeline, document, folder, date_from, date_to, language)
+        if not pipeline.house.has_pages():
+            raise UsageError(
+                f"the index {settings.index} holds no page to find; `yomu list` shows what it has, "
+                "`yomu ingest` adds documents"
+            )
         for start in range(0, len(wanted), QUERIES_AT_ONCE):
             for result in pipeline.search(
                 wanted[start : start + QUERIES_AT_ONCE],

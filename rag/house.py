@@ -45,6 +45,10 @@ class House:
         with PageIndex.open(self.index) as page_index:
             return page_index.names(filters)
 
+    def has_pages(self) -> bool:
+        """Say whether there is anything to search."""
+        return bool(self.names(Filters()))
+
     def remove_documents(self, names: Sequence[str], wait_s: float = 0.0) -> tuple[str, ...]:
         """Remove exactly these documents: vectors, text and images."""
         with PageIndex.open(self.index, writable=True, wait_s=wait_s) as page_index:

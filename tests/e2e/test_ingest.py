@@ -685,6 +685,17 @@ def test_remove_and_compact(yomu, corpus):
     counts(yomu.json("ingest", corpus), added=1, unchanged=3)
 
 
+def test_an_index_without_a_page_says_so(yomu, tmp_path):
+    (tmp_path / "broken.pdf").write_bytes(b"")
+    yomu.run("ingest", tmp_path / "broken.pdf", code=1)
+    asked = ("search", "walnut", "--mode", "text")
+    assert "holds no page to find; `yomu list` shows" in yomu.run(*asked, code=2).err
+    yomu.run("remove", "*")
+    assert yomu.run("list").out == "The index holds no document; `yomu ingest FOLDER` adds some.\n"
+    assert "holds no page to find" in yomu.run(*asked, "--json", code=2).err
+    assert "1 file, " in yomu.run("verify").out
+
+
 def test_verify_finds_damage_and_mends_it_from_the_files(yomu, corpus):
     yomu.json("ingest", corpus)
     before = yomu.json("search", "orchard", "--mode", "visual", "-k", "9")["hits"]
