@@ -126,10 +126,17 @@ class _Choice:
         )
 
     def _of_kind(self, first: int) -> list[int]:
-        """Return what has the date or number that is asked for, where the first one has none."""
+        """Return what has the date or number that is asked for, where the first one has none.
+
+        Under a heading that is the next one of its section.
+        """
         if not self.page.wanted.wants_kind or self.page.wanted.is_of_kind(self.texts[first]):
             return []
         of_kind = [at for at, text in enumerate(self.texts) if self.page.wanted.is_of_kind(text)]
+        if is_over(self.passages[first]):
+            under = [at for at in of_kind if first in self.page.scopes[at].heading]
+            if under:
+                return under[:1]
         best = max(of_kind, key=self.page.scores.__getitem__, default=first)
         is_rival = self.page.scores[best] >= RIVAL_SHARE * self.page.scores[first]
         return [best] if best != first and is_rival else []

@@ -26,6 +26,7 @@ LENT_FAR = 0.4  # over the sentences before a sentence
 WHOLE_WORD = 2.0  # times: the weight of one beside Japanese words of several pairs and letters
 ORDINARY, LONG = 200, 800  # wide; a passage of both together counts half
 REFERENCE_SHARE = 0.5
+INITIALS = re.compile(r"\b[A-Z]{3,5}\b")
 REFERENCE = re.compile(r"https?://|\bdoi\b", re.IGNORECASE)
 
 
@@ -51,6 +52,11 @@ class Relevance:
         self.found = [
             terms(text) | _times(text) | kana.intersection(words(text)) for text in self.texts
         ]
+        shorts = {each.lower() for each in INITIALS.findall(question)} & self.asked
+        shorts = shorts.difference(*self.found)
+        if shorts:
+            pairs = zip(self.found, self.texts, strict=True)
+            self.found = [found | _spelt_out(text, shorts) for found, text in pairs]
         self.weight = self._weights()
 
     def _weights(self) -> dict[str, float]:
@@ -139,3 +145,12 @@ def _times(text: str) -> frozenset[str]:
     """Return the years and quarters a text names: 令和4年 is 2022, the third quarter is Q3."""
     named = moments(text)
     return frozenset([*map(str, named["year"]), *(f"q{n}" for n in named["quarter"])])
+
+
+def _spelt_out(text: str, shorts: Iterable[str]) -> frozenset[str]:
+    """Return the abbreviations whose letters begin words that follow each other in a text.
+
+    "ceo" in "Dave Kimbell, chief executive officer".
+    """
+    initials = "".join(word[0] for word in re.findall(r"[a-z]+", text.lower()))
+    return frozenset(short for short in shorts if short in initials)

@@ -3,8 +3,9 @@
 A text layer keeps each cell of a table as a line of its own, so "Total" and its figure stand lines
 apart. Cells at one height are put side by side again; lines of neighbouring columns of running text
 are not, since they do not belong together. Where the text layer goes through a table row by row,
-wide cells and those of several lines are known by that. A lone figure right below a label, as in the slices of a
-pie, goes behind the label; figures half way down a label of two lines go behind both.
+wide cells and those of several lines are known by that. A lone figure right below a label, as in
+the slices of a pie, goes behind the label; figures half way down a label of two lines go behind
+both.
 """
 
 import math

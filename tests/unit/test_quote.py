@@ -543,3 +543,26 @@ def test_a_small_table_is_quoted_by_its_row_where_the_one_figure_is_known():
         "Region 2022 2023 …",
         "Total 1,300 1,420 (2023: 1,420)",
     ]
+
+
+def test_an_abbreviation_may_be_spelt_out_on_the_page():
+    rows = [
+        "Example Shops sold more last year than in any year before, in all of its shops.",
+        "“Example Shops is strong,” said Ann Smith, chief executive officer.",
+        "Example Shops opened five more shops in the north of the country.",
+        "None of what is said here is a promise to anybody, and it may change at any time.",
+    ]
+    assert quote("Who is the CEO of Example Shops?", rows) == rows[1]
+    assert rows[1] not in quote("Who is the CFO of Example Shops?", rows)
+
+
+def test_under_a_heading_stands_the_number_that_is_asked_for():
+    rows = [
+        "ABOUT EXAMPLE:",
+        "We believe that good health is the foundation of vibrant lives.",
+        "For more than 135 years we have aimed to keep people well.",
+        "HISTORY OF ANOTHER FIRM:",
+        "It was founded 40 years ago in a town at the sea.",
+        "None of what is said here is a promise to anybody, and it may change at any time.",
+    ]
+    assert quote("How old is Example?", rows) == f"{rows[0]} …\n{rows[2]}"
