@@ -113,4 +113,5 @@ class _told:  # noqa: N801 - a context manager, read like a function
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ExpectedError):
-            raise gr.Error(public(str(error)), print_exception=False) from error
+            line = public(str(error)).replace("`yomu list` shows", "`list_documents` shows")
+            raise gr.Error(line, print_exception=False) from error

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from rag.errors import UsageError
 from rag.ingest import IngestReport, Trouble
-from rag.records import Cancellation, IndexFull
+from rag.records import Cancellation, DocumentUnknown, IndexFull
 from ui import api, openai_api
 from ui.errors import OUR_FAULT, NotAllowed, NotKept, RequestTimeout, ServiceBusy, public
 from ui.heat import query_heat, words_of
@@ -533,3 +533,13 @@ def test_only_the_end_of_open_streams_is_left_out_of_the_log(message, error, is_
     about = None if error is None else (type(error), error, None)
     record = logging.LogRecord("uvicorn.error", logging.ERROR, "x", 1, message, (), about)
     assert _is_worth_saying(record) is is_said
+
+
+def test_an_error_of_an_mcp_tool_names_a_tool_and_no_command():
+    from gradio import Error
+
+    from ui.mcp import _told
+
+    line = "no document 'x.pdf' in the index; `yomu list` shows all names"
+    with pytest.raises(Error, match="`list_documents` shows all names"), _told():
+        raise DocumentUnknown(line)
