@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import pairwise
 
 CELL_END = "\t"
@@ -60,6 +60,11 @@ class PlacedLine:
         """Whether it is a number, with its unit and signs at most."""
         return bool(FIGURE.match(self.text))
 
+    @property
+    def is_value(self) -> bool:
+        """Whether it is a figure or stands in the place of one."""
+        return self.is_figure or bool(NO_VALUE.match(self.text))
+
     @cached_property
     def is_cell(self) -> bool:
         """Whether it may be a cell of a table: short, or a figure."""
@@ -94,7 +99,8 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     rows: list[list[PlacedLine]] = []
     near = _Near(lines)
     for cells in _in_order(lines):
-        row = next((row for row in near.rows(cells[0]) if _are_beside(cells, row, heights)), None)
+        level = near.rows(cells[0])
+        row = next((r for r in level if all(_is_beside(c, r, heights) for c in cells)), None)
         if row is None:
             rows.append(cells)
             near.add(cells)
@@ -116,28 +122,24 @@ def _in_order(lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:
     rows: list[list[list[PlacedLine]]] = []  # rows of cells of lines
     for line in lines:
         row = rows[-1] if rows else []
+        cell = next((cell for cell in row[1:] or row if _is_under(line, cell)), None)
         if row and (at := _level_with(line, row)) is not None:
-            if len(row) == 1:  # what stands above the cell in its column is of other rows
-                rows[-1:] = [*([[each]] for each in row[0][:at]), [row[0][at:], [line]]]
-            else:
+            if len(row) > 1:
                 row.append([line])
-        elif cell := next((cell for cell in row[1:] or row if _is_under(line, cell)), None):
-            if len(row) > 1 and (line.is_figure or NO_VALUE.match(line.text)):
-                rows[-1:] = [[[each]] for cell in row for each in cell]  # it goes by columns
-                rows.append([[line]])
-            elif len(row) == 1 or _is_wrapped([*cell, line]):
-                cell.append(line)
-            else:
-                rows.append([[line]])
+            else:  # what stands above the cell in its column is of other rows
+                rows[-1:] = [*([[each]] for each in row[0][:at]), [row[0][at:], [line]]]
+        elif cell and len(row) > 1 and line.is_value:  # it goes by columns
+            rows[-1:] = [[[each]] for cell in row for each in cell]
+            rows.append([[line]])
+        elif cell and (len(row) == 1 or _is_wrapped([*cell, line])):
+            cell.append(line)
         else:
             rows.append([[line]])
     found: list[list[PlacedLine]] = []
     for row in rows:
-        lines_of_it = [line for cell in row for line in cell]
-        if len(row) == 1 or (
-            len(row) == len(lines_of_it) and all(x.is_narrow for x in lines_of_it)
-        ):
-            found += [[line] for line in lines_of_it]  # their places alone tell
+        single = [line for cell in row for line in cell]
+        if len(row) == 1 or (len(row) == len(single) and all(x.is_narrow for x in single)):
+            found += [[line] for line in single]  # their places alone tell
         else:
             found.append([_one_cell(cell, row[0][0]) for cell in row])
     return found
@@ -153,7 +155,8 @@ def _level_with(line: PlacedLine, row: Sequence[Sequence[PlacedLine]]) -> int | 
         is_level = any(_is_level(line, edge) for cell in row for edge in (cell[0], cell[-1]))
         at = 0 if is_level else None
     else:
-        at = next((n for n, above in enumerate(last) if _is_level(line, above)), None)
+        first = max(0, len(last) - MOST_CELL_LINES)  # a page of figures has thousands of lines
+        at = next((n for n in range(first, len(last)) if _is_level(line, last[n])), None)
     if at is None or not _is_wrapped(last[at:]) or (line.is_figure and len(last) > at + 1):
         return None
     if not any(map(str.isalpha, row[0][0].text)):  # a bullet, or the mark of a footnote
@@ -194,11 +197,7 @@ def _is_wrapped(lines: Sequence[PlacedLine]) -> bool:
 
 def _one_cell(lines: Sequence[PlacedLine], level: PlacedLine) -> PlacedLine:
     """Join the lines of a cell, at the height of another line."""
-    text = lines[0].text
-    for line in lines[1:]:
-        text = joined_lines(text, line.text)
-    left, right = min(line.left for line in lines), max(line.right for line in lines)
-    return PlacedLine(left, level.top, right, level.bottom, text)
+    return replace(reduce(_joined, lines), top=level.top, bottom=level.bottom)
 
 
 def _margin_tab(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
@@ -228,7 +227,7 @@ class _Near:
         self._rows: dict[int, list[list[PlacedLine]]] = defaultdict(list)
 
     def add(self, row: list[PlacedLine]) -> None:
-        """Take a new row of one line."""
+        """Take a new row; its first cell says at which height."""
         reach = LEVEL * (row[0].bottom - row[0].top)
         first, last = self._number(row[0].middle - reach), self._number(row[0].middle + reach)
         for number in range(first, min(last, first + MOST_BANDS) + 1):
@@ -316,12 +315,6 @@ def joined_lines(before: str, after: str) -> str:
     return f"{before} {after}"
 
 
-def _are_beside(
-    cells: Sequence[PlacedLine], row: Sequence[PlacedLine], heights: "_Heights"
-) -> bool:
-    return all(_is_beside(cell, row, heights) for cell in cells)
-
-
 def _is_beside(line: PlacedLine, row: Sequence[PlacedLine], heights: "_Heights") -> bool:
     """Whether a line is a cell at the height of a row of cells, beside them all.
 
@@ -349,8 +342,7 @@ class _Heights:
         figures: list[float] = []
         others: list[float] = []
         for line in lines:
-            is_figure = line.is_figure or NO_VALUE.match(line.text)
-            (figures if is_figure else others).append(line.middle)
+            (figures if line.is_value else others).append(line.middle)
         self._figures, self._others = sorted(figures), sorted(others)
 
     def count(self, low: float, high: float) -> tuple[int, int]:
