@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import threading
 import time
 import unicodedata
 from collections import Counter
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
 from urllib.parse import unquote_to_bytes
 
 from index.text_layer import is_unicode
@@ -34,7 +34,8 @@ OF_INDEX = re.compile(
     r"|images/[0-9a-f]{2}/[0-9a-f]{64}\.webp"
 )
 LOOK_SECONDS = 5.0  # in which drives answer that have to wake up
-LOOK_THREADS = 32  # a dead drive takes one for each of its files that comes first
+LOOKING = "look-for-file"  # name of a thread that does
+LOOK_THREADS = 32  # at once; a dead drive takes one for each of its files that comes first
 BAD_BYTE = re.compile(r"[\udc80-\udcff]")  # as "surrogateescape" has it
 
 
@@ -295,7 +296,8 @@ def which_gone(paths: Iterable[Path], seconds: float = LOOK_SECONDS) -> dict[Pat
     """Say of paths whether they are gone; those that nothing was heard of in time are left out.
 
     A network drive that is dead answers after minutes or never. So threads ask, which nobody waits
-    for, not even at the end of the program.
+    for, not even at the end of the program. Those of earlier calls that still wait count among
+    LOOK_THREADS, so that a server does not gather them.
     """
     found: dict[Path, bool] = {}
     waiting: SimpleQueue[Path] = SimpleQueue()
@@ -309,7 +311,9 @@ def which_gone(paths: Iterable[Path], seconds: float = LOOK_SECONDS) -> dict[Pat
                 path = waiting.get_nowait()
                 found[path] = is_gone(path)
 
-    threads = [Thread(target=look, daemon=True) for _ in range(min(LOOK_THREADS, waiting.qsize()))]
+    n_free = LOOK_THREADS - sum(thread.name == LOOKING for thread in threading.enumerate())
+    n_threads = max(0, min(n_free, waiting.qsize()))
+    threads = [threading.Thread(target=look, name=LOOKING, daemon=True) for _ in range(n_threads)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -10,6 +10,7 @@ import pytest
 
 from rag.errors import DocumentError, UsageError
 from rag.sources import (
+    LOOKING,
     Known,
     Source,
     discover,
@@ -130,6 +131,22 @@ def test_a_dead_drive_is_not_waited_for(tmp_path, monkeypatch):
     answers.set()
     assert which_gone(paths) == {paths[0]: True, paths[1]: False, paths[2]: True}
     assert which_gone([]) == {}
+
+
+def test_threads_that_wait_for_a_dead_drive_do_not_pile_up(tmp_path, monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr("rag.sources.is_gone", lambda path: answers.wait(60))
+    monkeypatch.setattr("rag.sources.LOOK_THREADS", 3)
+    paths = [tmp_path / str(n) for n in range(10)]
+    before = threading.active_count()
+    for _ in range(4):
+        assert which_gone(paths, 0.05) == {}
+        assert threading.active_count() == before + 3
+    answers.set()
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        if thread.name == LOOKING:
+            thread.join(60)
+    assert which_gone(paths) == dict.fromkeys(paths, True)
 
 
 def test_a_file_named_by_hand_is_taken_whatever_its_suffix(folder):
