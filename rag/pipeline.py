@@ -14,6 +14,7 @@ from PIL import Image
 
 from index.errors import DocumentUnknown, IndexMissing
 from index.fusion import DEFAULT as DEFAULT_FUSION
+from index.maxsim import ends_of
 from index.page_index import PageIndex
 from index.records import (
     DocumentRecord,
@@ -67,7 +68,8 @@ class Query:
 class SearchResult:
     """Ranked pages of one query.
 
-    vectors      (Q, dim) of the query, for heatmaps; None in mode text
+    vectors      (Q, dim) of the query, for heatmaps; None in mode text. All of a long question,
+                 though only those of ends_of() are looked for
     is_answered  whether the best page is good enough to be an answer (mode hybrid; in the other
                  modes scores have no scale of their own, and any hit counts)
     seconds      encoding and searching
@@ -226,7 +228,7 @@ class Pipeline:
             is_image = own_mode == "visual" and query.image is not None
             hits = page_index.search(
                 top_k or self.settings.top_k,
-                vectors=own,
+                vectors=own if own is None or query.image else ends_of(own),
                 text=None if is_image else query.text.strip(),
                 mode=own_mode,
                 filters=filters,

@@ -281,6 +281,21 @@ def test_many_queries_answer_as_one_by_one(make, corpus):
         )
 
 
+def test_a_pasted_text_is_looked_for_by_its_ends_and_its_heatmap_is_whole(
+    make, corpus, monkeypatch
+):
+    monkeypatch.setattr("index.maxsim.MOST_COMPARED", 8)
+    pipeline = make(mode="visual")
+    ingest(pipeline, corpus)
+    (found,) = pipeline.search([Query("which orchard has the most cider and moss of all these?")])
+    assert len(found.vectors) > 8
+    assert 0 < found.hits[0].visual <= 8
+    with PageIndex.open(pipeline.settings.index) as page_index:
+        ends = np.concatenate([found.vectors[:4], found.vectors[-4:]])
+        own = page_index.search(5, vectors=ends, text="x", mode="visual")
+    assert [hit.visual for hit in found.hits] == [hit.visual for hit in own]
+
+
 def test_text_first_then_looks_on_one_pipeline(make, corpus, tmp_path):
     """The model is checked before vectors are compared, also when the index was open already."""
     ingest(make(), corpus)

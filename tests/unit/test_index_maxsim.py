@@ -12,7 +12,7 @@ from index.candidates import PageCodes, Postings, invert, postings_file
 from index.codebook import Codebook, suitable_centroids
 from index.codec import FilterCodec, Fp16, Int8
 from index.errors import ShapeMismatch
-from index.maxsim import best_ragged, maxsim, maxsim_pages, pair_up
+from index.maxsim import MOST_COMPARED, best_ragged, ends_of, maxsim, maxsim_pages, pair_up
 from index.pooling import pool
 from tests.unit.index_data import unit
 
@@ -30,6 +30,13 @@ def test_maxsim_of_numbers_a_person_can_check():
     page = np.array([[0.5, 0], [-1, -0.25]], np.float32)
     assert maxsim(query, page) == 0.5 + 0.0
     assert maxsim(query, page[1:]) == -1 - 0.25
+
+
+def test_of_a_long_question_the_first_and_last_vectors_are_compared():
+    query = np.arange(4000.0, dtype=np.float32).reshape(2000, 2)
+    half = MOST_COMPARED // 2
+    assert np.array_equal(ends_of(query), [*query[:half], *query[-half:]])
+    assert np.array_equal(ends_of(query[:MOST_COMPARED]), query[:MOST_COMPARED])
 
 
 @given(
