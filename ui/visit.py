@@ -11,6 +11,7 @@ from ui.markup import LAST_PAGE
 from ui.markup_ask import Turn
 
 MAX_TURNS = 50  # of one visit; page.js keeps as many
+MAX_PAGES = 500  # found and cited for one question: more than come together
 _TURN: TypeAdapter[Turn] = TypeAdapter(Turn)
 
 
@@ -41,4 +42,5 @@ def _turn(sent: object) -> Turn | None:
         return None
     pages = (*turn.pages, *((document, page) for document, page, _ in turn.hits))
     is_ours = turn.is_finished and all(1 <= page <= LAST_PAGE for _, page in pages)
+    is_ours &= len(pages) <= MAX_PAGES  # each is drawn
     return turn if is_ours and turn.question.strip() else None

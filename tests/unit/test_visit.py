@@ -44,6 +44,7 @@ def _changed(**values: object) -> str:
         _changed(question=3), _changed(pages=[["a.pdf", 0]]), _changed(pages=[["a.pdf", 2**40]]),
         _changed(pages="a.pdf"), _changed(hits=[["a.pdf", -1, 0.5]]), _changed(hits=[["a.pdf", 1]]),
         _changed(is_finished=False), _changed(seconds="long"),
+        _changed(hits=[["a.pdf", 1, 0.5]] * 600), _changed(pages=[["a.pdf", 1]] * 600),
     ],
 )  # fmt: skip
 def test_what_is_no_turn_is_left_out(sent):
