@@ -192,6 +192,9 @@ def finish(sql: sqlite3.Connection, document: DocumentInput, language: str | Non
         (name,),
     )
     old, new = row
+    if new == old:  # its first reading has ended; what begin() recorded of it stands
+        sql.execute("UPDATE documents SET pending = NULL WHERE name = ?", (name,))
+        return []
     n_stored, is_again = _n_pages(sql, new), _is_again(sql, old, new)
     if not n_stored or (is_again and n_stored < _n_pages(sql, old)):
         return []
