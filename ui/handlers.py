@@ -374,6 +374,21 @@ def show_page(
         )
 
 
+def while_newest(
+    newest: dict[str, Iterator[str]], session: str, parts: Iterator[str]
+) -> Iterator[str]:
+    """Yield the parts of what is shown until something newer is shown in the session."""
+    newest[session] = parts
+    try:
+        for part in parts:
+            if newest.get(session) is not parts:
+                return
+            yield part
+    finally:
+        if newest.get(session) is parts:
+            del newest[session]
+
+
 def _n_pages(service: Service, document: str) -> int:
     records, _ = service.library.documents()
     return next((each.n_pages for each in records if each.name == document), 1)

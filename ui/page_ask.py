@@ -1,6 +1,6 @@
 """The Ask tab: question, pages found, streamed answer, page viewer. Layout and wiring only."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,7 +49,7 @@ def build(service: Service) -> AskTab:
             sheet = panel("viewer")
     turns = gr.State(())
 
-    showing = [show_in(service, each, sheet, turns) for each in (evidence, answer, earlier, sheet)]
+    showing = show_from(service, [evidence, answer, earlier, sheet], sheet, turns)
     begin, ask, halt = _asking(service)
     gr.on(
         [go.click, question.submit], begin, question, [go, stop, sheet], queue=False,
@@ -64,7 +64,7 @@ def build(service: Service) -> AskTab:
     stop.click(halt, None, None, queue=False, **QUIET)
     shown = [progress, evidence, answer, earlier, turns]
     answer.input(_again(service), None, [*shown, question], queue=False, **QUIET)
-    answer.clear(_forget, None, [*shown, sheet], queue=False, **QUIET)
+    answer.clear(_forget, None, [*shown, sheet], queue=False, cancels=showing, **QUIET)
     examples.select(_example, None, question, queue=False, **QUIET).then(
         None, None, None, js="() => document.querySelector('#ask').click()", **QUIET
     )
@@ -105,20 +105,28 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any], C
     return begin, ask, halt
 
 
-def show_in(service: Service, place: gr.HTML, sheet: gr.HTML, turns: gr.State | None) -> Any:  # noqa: ANN401
-    """Have a page that is chosen in `place` shown in `sheet`; return the event.
+def show_from(
+    service: Service, places: Sequence[gr.HTML], sheet: gr.HTML, turns: gr.State | None
+) -> list[Any]:
+    """Have a page that is chosen in one of the places shown in `sheet`; return the events.
 
-    What begins anew cancels it: a page that is still being drawn would come back into the viewer.
+    What begins anew cancels them: a page that is still being drawn would come back into the viewer.
+    So would a page chosen in one place after that of another, so it ends once another is chosen.
     """
+    newest: dict[str, Iterator[str]] = {}  # session -> what was chosen last in it
 
     def show(request: gr.Request, past: Any, event: gr.EventData) -> Iterator[Any]:  # noqa: ANN401
         if chosen := Selection.read(event._data):
-            yield from handlers.show_page(service, chosen, past or (), language(request))
+            parts = handlers.show_page(service, chosen, past or (), language(request))
+            yield from handlers.while_newest(newest, str(request.session_hash), parts)
 
-    return place.select(
-        show, turns or gr.State(()), sheet, concurrency_limit=None, trigger_mode="always_last",
-        **QUIET,
-    )  # fmt: skip
+    return [
+        place.select(
+            show, turns or gr.State(()), sheet, concurrency_limit=None, trigger_mode="always_last",
+            **QUIET,
+        )
+        for place in places
+    ]  # fmt: skip
 
 
 def no_page(request: gr.Request, question: str) -> Any:  # noqa: ANN401

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ui import handlers
 from ui.look import I18N, language, panel
-from ui.page_ask import QUIET, no_page, show_in
+from ui.page_ask import QUIET, no_page, show_from
 from ui.service import Service
 from ui.upload_folder import discard
 
@@ -45,7 +45,7 @@ def build(service: Service) -> None:
         discard(str(given))
         yield found, None, gr.skip()
 
-    showing = [show_in(service, each, sheet, None) for each in (columns, sheet)]
+    showing = show_from(service, [columns, sheet], sheet, None)
     gr.on(
         [run.click, question.submit], compare, [question, top_k], [columns, sheet],
         concurrency_limit=None, cancels=showing, **QUIET,

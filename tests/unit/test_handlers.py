@@ -586,3 +586,18 @@ def test_exports_hold_the_answer_and_its_pages():
 def test_every_page_of_the_small_service_can_be_found():
     assert {hit.document for hit in SmallService().search(
         SimpleNamespace(text="sales kettle", mode="text", top_k=9)).hits} == set(PAGES)  # fmt: skip
+
+
+def test_a_page_that_is_being_drawn_gives_way_to_one_of_another_place():
+    newest = {}
+
+    def choose(page: int, session: str = "a"):
+        parts = iter([f"page {page}", f"heat {page}"])
+        return handlers.while_newest(newest, session, parts)
+
+    early, other = choose(1), choose(3, session="b")
+    assert (next(early), next(other)) == ("page 1", "page 3")
+    assert list(choose(2)) == ["page 2", "heat 2"]
+    assert list(early) == []
+    assert list(other) == ["heat 3"]
+    assert newest == {}
