@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from gradio.events import api
 
 from tests.unit.small_service import SmallService
-from ui import mcp, page_ask
+from ui import handlers, mcp, page_ask
 from ui.look import visitor
 from ui.requests import Queued
 from ui.security import Gate, GateOptions, Login, hash_password
@@ -107,8 +107,9 @@ def test_visitors_take_turns_as_users_or_else_by_visit(user):
     assert f'"data":["{user or "a-visit"}"]' in told.replace(" ", "")
 
 
-def test_who_asks_while_an_answer_is_written_gets_the_next_one():
+def test_who_asks_while_an_answer_is_written_gets_the_next_one(monkeypatch):
     """Enter is not dropped: it stops the answer of this visit, and of no other."""
+    monkeypatch.setattr(handlers, "BETWEEN_S", 0)  # every word is sent
     service = SmallService(answer=" ".join(["word"] * 500))
     begin, ask, _ = page_ask._asking(service)
     mine, other = (

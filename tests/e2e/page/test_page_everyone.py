@@ -102,10 +102,10 @@ def test_a_long_name_makes_no_card_wider(visit, indexed, tmp_path):
     here.find("#upload input[type=file]").set_input_files(path)
     here.find("#documents tr", has_text=name).wait_for()
     here.find("#job .yomu-job", has_text="Finished").wait_for()
-    here.ask("wombat budget")
+    here.ask("wombat budget, and the capacity of the kettle")  # of two documents
     here.wait_for_answer()
     cards = here.find("#evidence .yomu-card")
-    assert cards.first.get_attribute("data-document") == name
+    assert name in {each.get_attribute("data-document") for each in cards.all()}
     widths = {round(each.bounding_box()["width"]) for each in cards.all()}
     assert cards.count() > 1 and len(widths) == 1
     here.tab(1)
