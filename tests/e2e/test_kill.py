@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ class Ingest:
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True,
+            # a shell's background ignores it, and whatever is started there would, too
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def finish(self) -> int:
