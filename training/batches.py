@@ -35,7 +35,7 @@ from training.samples import (
 
 IGNORED = -100
 WINDOW_CELLS, BAND_CELLS = 70, 300  # about what a window has, and a band or an overview
-SCATTERED = 0.4  # of queries: words of several lines in any order, as questions have them
+SCATTERED = {"en": 0.4, "ja": 0.2}  # of queries: words of several lines, in any order
 LEGIBLE_PX = 12  # height of a line: of smaller ones the tower reads little, so none is asked for
 
 
@@ -418,7 +418,8 @@ def _queries(
         lines = [line for line in found.lines if len(line.text) > 2 and _is_legible(line)]
         wanted = count * max(1, round(len(found.positions) / WINDOW_CELLS))
         for line in _some_lines(lines, rng, wanted):
-            sought = scattered if rng.random() < SCATTERED else contiguous
+            language = "ja" if is_japanese(line.text) else "en"
+            sought = scattered if rng.random() < SCATTERED[language] else contiguous
             text, cells, parts = sought(line, lines, rng)
             shown = text.lower() if rng.random() < 0.3 else text
             other = rng.choice(lines)

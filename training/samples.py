@@ -120,7 +120,7 @@ def window(page: DrawnPage, classes: NDArray[np.int32]) -> Window:
         positions,
         mask.shape,
         slots,
-        tuple(_lines(page.glyphs, cells)),
+        tuple(text_lines(page.glyphs, cells)),
         page,
     )
 
@@ -142,8 +142,11 @@ def slot_numbers(
     return cells, (row // PATCH_PX % 2) * 4 + column // (PATCH_PX // 2) % 4
 
 
-def _lines(glyphs: Glyphs, cells: NDArray[np.int64]) -> list[Line]:
-    """Return the lines of which at least two characters lie in inked cells."""
+def text_lines(glyphs: Glyphs, cells: NDArray[np.int64]) -> list[Line]:
+    """Return the lines of which at least two characters have a cell.
+
+    cells  (n,) the cell of each character, -1 for none
+    """
     found = []
     seen = cells >= 0
     for number in np.unique(glyphs.lines[seen]):

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from PIL import Image
 
 import models
@@ -24,7 +25,7 @@ from models.retriever import Retriever
 from training.batches import Tools
 from training.evaluate import SIZES_PX, real_pages
 from training.pages import DrawnPage, Glyphs, draw
-from training.samples import fit
+from training.samples import fit, text_lines
 
 WORD = re.compile(r"(?<![^\W_])[A-Za-z]{4,14}(?![^\W_])|[一-鿿]{2,6}|[ァ-ヶー]{3,10}")
 KINDS = ("prose", "report", "tables", "columns", "form", "chart")
@@ -38,21 +39,16 @@ class Looked:
 
     height: float
     own: float
-    others: np.ndarray
+    others: NDArray[np.float32]
 
 
 def words(glyphs: Glyphs) -> dict[str, float]:
     """Return the words of a page in lower case, with the height in px of the largest showing."""
     found: dict[str, float] = {}
-    for number in np.unique(glyphs.lines):
-        members = np.flatnonzero(glyphs.lines == number)
-        spaces = [" " if glyphs.spaced[at] else "" for at in members]
-        text, places = "", []
-        for at, space in zip(members, spaces, strict=True):
-            text += space + chr(glyphs.codes[at])
-            places += [at] * (len(space) + 1)
-        for word in WORD.finditer(text):
-            boxes = glyphs.boxes[places[word.start() : word.end()]]
+    members = np.arange(len(glyphs.codes))  # each character in the place of its cell
+    for line in text_lines(glyphs, members):
+        for word in WORD.finditer(line.text):
+            boxes = glyphs.boxes[line.cells[word.start() : word.end()]]
             height = float(boxes[:, 3].max() - boxes[:, 1].min())
             found[word[0].lower()] = max(height, found.get(word[0].lower(), 0.0))
     return found
