@@ -57,7 +57,7 @@ from index.records import (
     VerifyReport,
 )
 from index.statistics import measure
-from index.store import allow_open_files, disk_errors, lock_for_writing
+from index.store import allow_open_files, disk_errors, lock_for_writing, make_folder
 from index.upkeep import KNOWN_TO_COMPACT, KNOWN_TO_MAINTAIN, Upkeep
 from index.verify import Verifier
 from index.writer import Writer
@@ -129,7 +129,7 @@ class PageIndex:
         if settings is None and not (folder / "index.db").exists():
             raise IndexMissing(f"no index in {folder}; make one with `yomu ingest FOLDER`")
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             lock = lock_for_writing(folder, wait_s)
         try:
             opening.refuse_lost_database(folder)

@@ -45,6 +45,7 @@ from index.store import (
     damaged,
     fsync_file,
     fsync_folder,
+    make_folder,
     no_more_files,
     read_checked,
     reading,
@@ -113,7 +114,8 @@ class SegmentWriter:
         self._vectors: BinaryIO
 
     def __enter__(self) -> Self:
-        self._temporary.mkdir(parents=True)
+        make_folder(self._folder)
+        self._temporary.mkdir()
         self._vectors = (self._temporary / "vectors.bin").open("wb")
         return self
 

@@ -92,9 +92,19 @@ def fsync_file(path: Path) -> None:
 fsync_folder = fsync_file  # a folder's names are confirmed the same way (POSIX)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, so that a power cut takes none of their names away."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # the one above may be written but not read
+        fsync_folder(path.parent)
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that its name, once there, always means the whole content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
     temporary.write_bytes(data)
     fsync_file(temporary)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import zlib
@@ -322,6 +323,35 @@ def test_a_commit_counts_only_what_the_disk_has_confirmed(tmp_path, monkeypatch)
     inside = {path.stat().st_ino for path in (folder, *folder.iterdir())}
     assert len(inside) > 5 and inside <= set(happened[:named])
     assert folder.parent.stat().st_ino in happened[named:counted]
+
+
+def test_a_commit_counts_only_in_folders_that_the_disk_has_confirmed(tmp_path, monkeypatch):
+    """Each new folder's name in the one above it, or a power cut takes all that is in it."""
+    index = tmp_path / "new" / "index"
+    confirmed: list[set[int]] = []  # inodes that stood in a folder when it was confirmed
+    fsync = os.fsync
+
+    def confirm(descriptor):
+        fsync(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            confirmed.append({entry.inode() for entry in os.scandir(descriptor)})
+
+    monkeypatch.setattr(os, "fsync", confirm)
+    with PageIndex.open(index, SETTINGS, writable=True) as page_index:
+        put(page_index, "a.pdf")
+        sql = page_index._database.sql
+        before: set[int] = set()
+
+        def note(said):
+            if said == "COMMIT":
+                before.update(*confirmed)
+
+        sql.set_trace_callback(note)
+        page_index.commit()
+        sql.set_trace_callback(None)
+    made = [path for path in (tmp_path / "new", *tmp_path.glob("new/**/*")) if path.is_dir()]
+    assert {path.name for path in made} >= {"new", "index", "segments", "images"}
+    assert [path for path in made if path.stat().st_ino not in before] == []
 
 
 @pytest.mark.parametrize("call", range(1, 16))
