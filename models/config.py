@@ -119,11 +119,11 @@ class ModelConfig:
                 "give the folder of a Qwen2-VL or ColQwen2 checkpoint"
             )
         try:
-            text = {**config, **config.get("text_config", {})}
+            text = {**_given(config), **_given(config.get("text_config"))}
             parsed = cls(
-                _vision(config.get("vision_config", {}), text["hidden_size"]),
+                _vision(_given(config.get("vision_config")), text["hidden_size"]),
                 _text(text),
-                _tokens({**TOKEN_DEFAULTS, **config}),
+                _tokens({**TOKEN_DEFAULTS, **_given(config)}),
             )
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelShapeError(f"{name}: not a Qwen2-VL config: {error!r}") from None
@@ -144,6 +144,12 @@ def read_json(path: Path) -> Json:
     if not isinstance(content, dict):
         raise ModelFilesError(f"{path}: holds no JSON object; copy it again")
     return content
+
+
+def _given(config: Json | None) -> Json:
+    """Return what a config says: null, as transformers 4.52 and later write it, says nothing."""
+    config = {} if config is None else config
+    return {name: value for name, value in config.items() if value is not None}
 
 
 def _vision(config: Json, out_features: int) -> VisionConfig:

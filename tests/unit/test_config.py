@@ -51,6 +51,20 @@ def test_what_the_2b_leaves_out_of_its_vision_config_is_filled_in():
     assert (found.tokens.image, found.tokens.video) == (151655, 151656)
 
 
+def test_null_says_nothing():
+    """transformers 4.52 and later write `image_token_id: null` into text_config, and the like."""
+    config = {**FLAT, "vision_start_token_id": None, "vocab_size": 151936, "head_dim": None}
+    for name in ("image_token_id", "video_token_id", "vision_end_token_id"):
+        del config[name]
+    wanted = ModelConfig.from_json({**config, "vision_start_token_id": 151652}, "config.json")
+    nested = {"hidden_size": None, "image_token_id": None, "rope_scaling": None}
+    assert ModelConfig.from_json({**config, "text_config": nested}, "config.json") == wanted
+    assert ModelConfig.from_json({**config, "text_config": None}, "config.json") == wanted
+    vision = {**FLAT["vision_config"], "temporal_patch_size": None}
+    config["vision_config"] = vision
+    assert ModelConfig.from_json(config, "config.json") == wanted
+
+
 WRONG = {
     "another model": ({"model_type": "llama"}, "model_type is 'llama', wanted 'qwen2_vl'"),
     "no model type": ({"model_type": None}, "model_type is None"),
