@@ -1,7 +1,6 @@
 """A loaded model folder: retriever and generator over one set of weights."""
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,8 +156,7 @@ def _pixel_limits(folder: Path, info: ModelInfo, options: EngineOptions) -> tupl
     The hub's preprocessor_config.json allows 16384 tokens an image; ColQwen2 was trained with
     768 and a page of more would take minutes on a CPU, so model.json decides.
     """
-    path = folder / "preprocessor_config.json"
-    config: Mapping[str, object] = read_json(path) if path.exists() else {}
+    path, config = _image_processor(folder)
     size = config.get("size")
     nested = size.get("shortest_edge") if isinstance(size, dict) else None
     least = options.min_pixels or config.get("min_pixels") or nested or DEFAULT_MIN_PIXELS
@@ -166,3 +164,13 @@ def _pixel_limits(folder: Path, info: ModelInfo, options: EngineOptions) -> tupl
         raise ModelFilesError(f"{path}: min_pixels is {least!r}, wanted a number")
     most = (options.max_visual_tokens or info.max_visual_tokens) * FACTOR_PX**2
     return min(least, most), most
+
+
+def _image_processor(folder: Path) -> tuple[Path, Json]:
+    """Return the file that says how images are prepared, and what it says; {} if there is none."""
+    path = folder / "preprocessor_config.json"
+    if path.exists():
+        return path, read_json(path)
+    path = folder / "processor_config.json"  # where transformers 5 writes it
+    config = read_json(path).get("image_processor") if path.exists() else None
+    return path, config if isinstance(config, dict) else {}

@@ -29,6 +29,7 @@ _KINDS = {
 _SHAPING = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "retriever.safetensors",
     "tokenizer.json",
 )

@@ -41,6 +41,7 @@ CHECKPOINT_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "model*.safetensors",

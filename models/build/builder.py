@@ -32,6 +32,7 @@ COPIED = ("config.json", "tokenizer.json")
 COPIED_IF_THERE = (
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer_config.json",
 )
 DEFAULT_MAX_VISUAL_TOKENS = 768

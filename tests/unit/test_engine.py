@@ -1,5 +1,6 @@
 """A loaded folder: roles over one set of weights, threads, stopping, damaged files."""
 
+import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,20 @@ def test_options_override_the_folder(model_folder):
     margins = cases.page_with_margins(*cases.MARGIN_PAGE)
     inked = models.load(model_folder(), "cpu", EngineOptions(skip_blank_blocks=True)).retriever
     assert not inked.encode_page(margins).kept.all()
+
+
+@pytest.mark.parametrize(
+    ("file", "wrapped"),
+    [("preprocessor_config.json", False), ("processor_config.json", True)],
+)
+def test_the_least_pixels_come_from_the_checkpoint(checkpoints, tmp_path, file, wrapped):
+    """transformers 5 writes what preprocessor_config.json held into processor_config.json."""
+    source = shutil.copytree(checkpoints / "qwen2vl", tmp_path / "source")
+    (source / "preprocessor_config.json").unlink()
+    config = {"size": {"shortest_edge": 784 * 150, "longest_edge": 12845056}}
+    (source / file).write_text(json.dumps({"image_processor": config} if wrapped else config))
+    folder = build(Sources.find(source), tmp_path / "built")
+    assert models.load(folder, "cpu").generator.options.min_pixels == 784 * 150
 
 
 def test_a_folder_of_one_role_says_so(checkpoints, tmp_path):
