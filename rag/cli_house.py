@@ -111,6 +111,7 @@ def verify(
     index: IndexOption = None,
     model: ModelOption = None,
     device: DeviceOption = None,
+    wait: WaitOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check every checksum of the index.
@@ -119,9 +120,10 @@ def verify(
     where that had been so; all other pages stay, also if a file is gone. A part of the index with
     pages that could not be saved and whose file is gone is put aside as segments/lost-… in it.
 
-    Exit code 0: nothing is damaged, or all of it was mended. 1: damage, listed.
+    Exit code 0: nothing is damaged, or all of it was mended. 1: damage, listed. 2: nothing done.
     """
     settings = Settings.resolve(index=index, model=model, device=device)
+    wait_s = -1.0 if wait else 0.0
     passwords = (*(password or ()), *(read_lines(password_file) if password_file else ()))
     pipeline = pipeline_for(settings)
     report = pipeline.house.verify()
@@ -134,8 +136,8 @@ def verify(
     }
     is_well = report.clean
     if mend and report.mendable:
-        dropped = pipeline.house.mend()
-        result["mended"], is_well = _read_again(pipeline, dropped, passwords)
+        dropped = pipeline.house.mend(wait_s)
+        result["mended"], is_well = _read_again(pipeline, dropped, passwords, wait_s)
     if as_json:
         print_json(result)
     else:
@@ -196,7 +198,10 @@ def stats_json(numbers: "IndexStats") -> dict[str, Any]:
 
 
 def _read_again(
-    pipeline: "Pipeline", dropped: "Sequence[Dropped]", passwords: tuple[str, ...]
+    pipeline: "Pipeline",
+    dropped: "Sequence[Dropped]",
+    passwords: tuple[str, ...],
+    wait_s: float,
 ) -> tuple[dict[str, Any], bool]:
     """Ingest the files of dropped documents that are still there, under the names they had."""
     from rag.ingest import IngestReport
@@ -213,8 +218,9 @@ def _read_again(
     whole = IngestReport()
     with progress_for(Console(stderr=True)) as progress:
         for ocr, request in _requests(present, settings.ocr):
+            request = replace(request, passwords=passwords, wait_s=wait_s)
             with Pipeline(replace(settings, ocr=ocr), pipeline.encoder) as reading:
-                report = reading.ingest(replace(request, passwords=passwords), progress)
+                report = reading.ingest(request, progress)
             whole.add(report)
             if report.interrupted:
                 break

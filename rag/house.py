@@ -64,9 +64,9 @@ class House:
         with PageIndex.open(self.index) as page_index:
             return page_index.verify()
 
-    def mend(self) -> tuple[Dropped, ...]:
+    def mend(self, wait_s: float = 0.0) -> tuple[Dropped, ...]:
         """Drop what is damaged; returns the documents to be read again (`ingest` their source)."""
-        with PageIndex.open(self.index, writable=True) as page_index:
+        with PageIndex.open(self.index, writable=True, wait_s=wait_s) as page_index:
             by_ocr = {name for name, _ in page_index.pages_by_text_class("ocr")}
             dropped = []
             names = page_index.mend()

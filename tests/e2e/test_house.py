@@ -1,8 +1,12 @@
 """`yomu verify --mend` as people run it: what is read again, how, and what is kept."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
+from index.page_index import PageIndex
 from rag.house import runs_of
 from rag.ingest import PageRange
 from tests import odd_files as odd
@@ -58,6 +62,38 @@ def test_only_the_damaged_page_is_read_again(yomu, report):  # noqa: F811
     mended = yomu.json("verify", "--mend")["mended"]
     assert (mended["pages"]["added"], mended["documents"]["updated"]) == (1, 1)
     assert found(yomu) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "done"),
+    [
+        (("ingest", "in/other.pdf"), ["other.pdf", "report.pdf"]),
+        (("remove", "report.pdf"), []),
+        (("verify", "--mend"), ["report.pdf"]),
+        (("compact",), ["report.pdf"]),
+    ],
+)
+def test_who_writes_waits_for_another_only_if_told_to(
+    yomu,  # noqa: F811
+    report,
+    tmp_path,
+    monkeypatch,
+    arguments,
+    done,
+):
+    monkeypatch.chdir(tmp_path)
+    odd.text_pdf(tmp_path / "in" / "other.pdf", ["more"])
+    yomu.json("ingest", report)
+    damage(yomu, 1)
+    with ThreadPoolExecutor(1) as elsewhere:  # a lock knows who holds it by its thread
+        other = elsewhere.submit(PageIndex.open, yomu.index, writable=True).result()
+    try:
+        assert "(--wait)" in yomu.run(*arguments, code=2).err
+        threading.Timer(0.5, other.close).start()
+        yomu.run(*arguments, "--wait")
+    finally:
+        other.close()
+    assert sorted(yomu.pages()) == done
 
 
 def test_pages_that_were_left_out_stay_out(yomu, report, tmp_path):  # noqa: F811
