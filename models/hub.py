@@ -48,6 +48,8 @@ CHECKPOINT_FILES = (
     "model.safetensors.index.json",
 )
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# A small linear map that the adapter touches: it shows whether the adapter belongs to the base.
+PROBE = "model.layers.0.self_attn.k_proj.weight"
 BYTES_A_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 COMPLETE = "download.json"  # written last: commit and files of a finished download
 
@@ -56,8 +58,8 @@ COMPLETE = "download.json"  # written last: commit and files of a finished downl
 class Release:
     """A model by the name users know, and the repositories its parts come from.
 
-    projection  repository of whose model.safetensors only `custom_text_proj` is fetched; there it
-                already includes the adapter's part
+    projection  repository of whose model.safetensors only `custom_text_proj` (there it already
+                includes the adapter's part) and `PROBE` are fetched
     """
 
     base: str
@@ -181,9 +183,9 @@ class _Download:
         return folder, commit
 
     def projection(self, repository: str) -> tuple[Path, str]:
-        """Download only `custom_text_proj` out of model.safetensors, by byte ranges.
+        """Download only `custom_text_proj` and `PROBE` of model.safetensors, by byte ranges.
 
-        Returns a safetensors file of the two tensors, 0.4 MB out of 4.4 GB, and the commit.
+        Returns a safetensors file of the three tensors, 1.2 MB out of 4.4 GB, and the commit.
         """
         folder = self._folder(repository)
         file = folder / "projection.safetensors"
@@ -196,7 +198,7 @@ class _Download:
             path = f"{repository}@{commit}/model.safetensors"
             with hub.open(path, cache_type="none") as remote:
                 parts = _projection_parts(remote)
-            if len(parts) != 2:
+            if not {PROJECTION_WEIGHT, PROJECTION_BIAS} <= set(parts):
                 raise ModelDownloadError(f"{repository}: model.safetensors has no custom_text_proj")
             file.write_bytes(_safetensors(parts))
             _finish(folder, repository, commit)
@@ -256,12 +258,12 @@ class _Download:
 
 
 def _projection_parts(remote: BinaryIO) -> dict[str, tuple[Json, bytes]]:
-    """Read header entry and raw bytes of the projection's tensors out of a safetensors file."""
+    """Read header entry and raw bytes of the projection and `PROBE` in a safetensors file."""
     header_bytes = int.from_bytes(remote.read(8), "little")
     header = json.loads(remote.read(header_bytes))
     parts = {}
     for original, entry in header.items():
-        if canonical(original) in (PROJECTION_WEIGHT, PROJECTION_BIAS):
+        if canonical(original) in (PROJECTION_WEIGHT, PROJECTION_BIAS, PROBE):
             start, end = entry["data_offsets"]
             remote.seek(8 + header_bytes + start)
             parts[canonical(original)] = (entry, remote.read(end - start))

@@ -89,15 +89,18 @@ def test_colqwen2_is_pulled_from_three_repositories_and_answers_as_the_reference
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_of_the_merged_checkpoint_only_two_tensors_are_read(hub, repositories):
-    pull("colqwen2-v1.0", options=FP32)
+def test_of_the_merged_checkpoint_only_three_tensors_are_read(hub, repositories, caplog):
+    with caplog.at_level("WARNING"):
+        pull("colqwen2-v1.0", options=FP32)
+    assert "belong to other weights" not in caplog.text
     whole = (repositories / MERGED / "model.safetensors").stat().st_size
     ranges = hub.of("model.safetensors")
     assert all(request.ranged for request in ranges)
     header = 8 + int.from_bytes(
         (repositories / MERGED / "model.safetensors").read_bytes()[:8], "little"
     )
-    assert sum(request.n_sent for request in ranges) == header + 4 * (128 * 64 + 128) < whole / 10
+    n_values = 128 * 64 + 128 + 32 * 64  # the projection and its bias, one layer's k_proj
+    assert sum(request.n_sent for request in ranges) == header + 4 * n_values < whole / 8
     assert hub.of("README.md") == []
 
 

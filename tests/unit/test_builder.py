@@ -247,6 +247,25 @@ def test_a_projection_that_does_not_show_if_the_adapter_is_in_it(
     assert "give the whole checkpoint" in line
 
 
+@pytest.mark.parametrize("finetuned", [False, True])
+def test_an_adapter_of_other_weights_than_the_base_is_said(adapter, tmp_path, caplog, finetuned):
+    """The hub has Qwen2-VL-2B and -Instruct: with the wrong one pages would be found badly."""
+    base = tiny.write_qwen2vl(tmp_path / "base", dtype="bfloat16")
+    merged = tiny.write_colqwen2(tmp_path / "merged", dtype="bfloat16")
+
+    def finetune(tensors):
+        for name in tensors:
+            if ".layers." in name and tensors[name].ndim == 2:
+                tensors[name] = (tensors[name].astype(np.float32) * 1.02).astype(np.float16)
+
+    if finetuned:
+        rewrite(base, finetune)
+    build(Sources.find(adapter, base, projection=merged), tmp_path / "out")
+    said = "the adapter seems to belong to other weights" in caplog.text
+    assert said == finetuned
+    assert not said or "differs by 2.0 %" in caplog.text or "differs by 1.9 %" in caplog.text
+
+
 def test_a_projection_without_an_adapter(refusal, source, base):
     assert "a projection without its adapter" in refusal(source, "--projection", base)
 
