@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rag.words import NOTHING_TO_QUOTE, in_language_of
 from ui.markup import button, esc, image, items, note, page_name, pdf_url, section, tag
 from ui.texts import word
 
@@ -137,7 +138,8 @@ def answer(language: str, turn: Turn | None, kept: str | None = None) -> str:
         return section("answer", title, hint)
     asked = tag("p", esc(_shortened(turn.question)), class_="yomu-asked", dir="auto")
     text = tag(
-        "div", esc(turn.answer), class_="yomu-text" + ("" if turn.is_finished else " is-writing"),
+        "div", _claims(language, turn),
+        class_="yomu-text" + ("" if turn.is_finished else " is-writing"),
         dir="auto", aria_live="polite", aria_busy="false" if turn.is_finished else "true",
         data_finished=turn.question if turn.is_finished and turn.pages else None,
         data_asked=None if turn.is_finished else turn.question, data_turn=kept,
@@ -155,21 +157,41 @@ def _shortened(question: str) -> str:
     return question if len(question) <= MOST_SHOWN else question[:MOST_SHOWN].rstrip() + " …"
 
 
+def _claims(language: str, turn: Turn) -> str:
+    """Return the answer as text; what is quoted from several pages, each part below its page."""
+    if not _is_parted(turn):
+        return esc(turn.answer)
+    numbers = {page: number for number, page in enumerate(turn.pages, 1)}
+    nothing = in_language_of(turn.question, NOTHING_TO_QUOTE)
+    parts = []
+    for page, text in turn.quoted:  # a neighbour is quoted and no citation: it has no number
+        name = esc(page_name(language, *page))
+        head = _chip(language, turn, numbers[page], page) if page in numbers else name
+        parts.append(tag("div", head, tag("div", esc(text or nothing)), class_="yomu-claim"))
+    return "".join(parts)
+
+
+def _is_parted(turn: Turn) -> bool:
+    return len(turn.quoted) > 1 and set(turn.pages) <= dict(turn.quoted).keys()
+
+
 def _citations(language: str, turn: Turn) -> str:
-    if not turn.pages:
+    """Return a chip for each page of an answer, unless its parts have them already."""
+    if not turn.pages or _is_parted(turn):
         return ""
     label = tag("span", esc(word(language, "read_from")), class_="yomu-label")
-    chips = (
-        tag(
-            "button",
-            tag("span", str(number), class_="yomu-number"),
-            esc(page_name(language, document, page)),
-            type="button", data_event="select", data_document=document, data_page=page,
-            data_query=turn.question, class_="yomu-chip yomu-cite",
-        )
-        for number, (document, page) in enumerate(turn.pages, 1)
-    )  # fmt: skip
+    chips = (_chip(language, turn, number, page) for number, page in enumerate(turn.pages, 1))
     return tag("div", label, *chips, class_="yomu-cites")
+
+
+def _chip(language: str, turn: Turn, number: int, page: tuple[str, int]) -> str:
+    return tag(
+        "button",
+        tag("span", str(number), class_="yomu-number"),
+        esc(page_name(language, *page)),
+        type="button", data_event="select", data_document=page[0], data_page=page[1],
+        data_query=turn.question, class_="yomu-chip yomu-cite",
+    )  # fmt: skip
 
 
 def _take_away(language: str, turn: Turn) -> str:
@@ -226,7 +248,7 @@ def earlier(language: str, turns: Sequence[Turn]) -> str:
         return ""
     rows = [
         tag("details", tag("summary", esc(_shortened(turn.question))),
-            tag("div", esc(turn.answer), class_="yomu-text", dir="auto"),
+            tag("div", _claims(language, turn), class_="yomu-text", dir="auto"),
             _citations(language, turn))
         for turn in reversed(turns)
     ]  # fmt: skip
@@ -254,7 +276,7 @@ def viewer(language: str, sheet: Sheet | None, query: str = "") -> str:
     overlays = "".join(
         image(layer.source, "", class_="yomu-heat" + ("" if n == 0 else " is-off"), data_layer=n)
         for n, layer in enumerate(sheet.layers)
-    )
+    )  # fmt: skip
     boxes = "".join(_box(each) for each in sheet.boxes)
     if sheet.source:
         drawn = tag("div", image(sheet.source, alt, class_="yomu-page"), overlays, boxes,

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ui.markup_ask import Sheet, Turn, as_json, as_markdown, viewer
+from tests.unit.test_handlers import EVIL, Elements
+from ui.markup_ask import Sheet, Turn, answer, as_json, as_markdown, earlier, viewer
 from ui.markup_library import Row, documents, usage
 
 QUOTED = "These are the words of the pages."
@@ -28,6 +29,45 @@ def test_of_a_document_that_was_never_opened_no_pages_and_bytes_are_told():
     table = documents("en", [Row("broken.pdf", "failed", 0, 0, 0)])
     assert "0 B" not in table and ">0<" not in table
     assert "0 B" in documents("en", [Row("empty.pdf", "failed", 1, 0, 0)])
+
+
+def chips_and_text(html):
+    found = Elements(html)
+    chips = [attrs for _, attrs in found.tags if "yomu-cite" in (attrs.get("class") or "").split()]
+    return [(each["data-document"], int(each["data-page"])) for each in chips], found.text
+
+
+@pytest.mark.parametrize("draw", [answer, lambda language, turn: earlier(language, [turn])])
+def test_what_is_quoted_from_several_pages_stands_below_the_page_it_is_from(draw):
+    pages = (("a.pdf", 3), ("b.pdf", 1))
+    quoted = ((pages[0], "Total 1,420"), (("a.pdf", 4), "of next door"), (pages[1], ""))
+    turn = Turn("total?", "all of it", pages, is_finished=True, quoted=quoted)
+    chips, text = chips_and_text(draw("en", turn))
+    assert chips == list(pages)  # each once, and the neighbour that was not found has none
+    order = ("1a.pdf, p. 3", "Total 1,420", "a.pdf, p. 4", "next door", "2b.pdf, p. 1", "See the")
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "Read from" not in text and "all of it" not in text
+
+
+@pytest.mark.parametrize(
+    "quoted", [(), ((("a.pdf", 3), "x"),), ((("c.pdf", 3), "x"), (("d.pdf", 4), "y"))]
+)
+def test_an_answer_that_is_not_in_parts_names_its_pages_below(quoted):
+    pages = (("a.pdf", 3), ("b.pdf", 1))
+    chips, text = chips_and_text(
+        answer("en", Turn("total?", "all of it", pages, is_finished=True, quoted=quoted))
+    )
+    assert chips == list(pages)
+    assert text.index("all of it") < text.index("Read from") < text.index("a.pdf")
+
+
+def test_parts_of_an_answer_are_text():
+    pages = ((EVIL, 1), ("b.pdf", 1))
+    quoted = tuple((page, "<script>x</script>") for page in pages)
+    shown = Elements(answer("ja", Turn("q", "a", pages, is_finished=True, quoted=quoted)))
+    assert not {name for name, _ in shown.tags} & {"script", "img"}
+    assert shown.text.count("<script>x</script>") == 2 and EVIL in shown.text
 
 
 def test_an_exported_quotation_says_that_it_is_one():
