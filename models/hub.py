@@ -70,11 +70,13 @@ class Release:
     def by_hand(self) -> str:
         """What to do where there is no network."""
         others = [name for name in (self.adapter, self.projection) if name is not None]
-        command = "yomu models build BASE OUT"
-        if others:
-            command = "yomu models build ADAPTER OUT --base BASE --projection MERGED"
+        base, *folders = [name.rpartition("/")[2] for name in (self.base, *others)]
+        command = f"yomu models build {base} OUT"
+        if folders:
+            adapter, projection = folders
+            command = f"yomu models build {adapter} OUT --base {base} --projection {projection}"
         names = ", ".join([self.base, *others])
-        return f"Without a network, copy the folders of {names} by hand and run `{command}`"
+        return f"Without a network, copy what {names} holds by hand and run `{command}`"
 
 
 RELEASES = {
@@ -242,19 +244,35 @@ class _Download:
                 f"{endpoint} refuses {repository} (HTTP {status}); if it asks for an account, "
                 f"log in with `hf auth login`. {self.release.by_hand}"
             ) from None
-        except (httpx2.HTTPError, OfflineModeIsEnabled) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except OfflineModeIsEnabled:
             raise ModelDownloadError(
-                f"{endpoint} cannot be reached ({reason}); what was downloaded is kept, so run "
-                f"the same command again later. {self.release.by_hand}"
+                f"{repository} has not been downloaded yet, and HF_HUB_OFFLINE forbids it: unset "
+                f"that. {self.release.by_hand}"
+            ) from None
+        except httpx2.HTTPError as error:
+            raise ModelDownloadError(
+                f"{endpoint} cannot be reached ({_reason(error)}); what was downloaded is kept, so "
+                f"run the same command again later. {self.release.by_hand}"
+            ) from None
+        except (httpx2.InvalidURL, ImportError, ValueError) as error:
+            # A proxy that is no address or needs a package; an answer that is not the hub's.
+            raise ModelDownloadError(
+                f"{endpoint} cannot be used ({_reason(error)}): check HF_ENDPOINT, HTTPS_PROXY and "
+                f"ALL_PROXY. {self.release.by_hand}"
             ) from None
         except OSError as error:
             if error.errno is not None:  # the disk's fault: full, not writable
                 raise ModelDownloadError(f"{repository} cannot be stored: {error}") from None
+            if isinstance(error, FileNotFoundError):
+                raise ModelDownloadError(f"{repository}: {_reason(error)}") from None
             # The client's word for a connection that ended early without an error.
             raise ModelDownloadError(
                 f"{repository} broke off; run the same command again"
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _projection_parts(remote: BinaryIO) -> dict[str, tuple[Json, bytes]]:

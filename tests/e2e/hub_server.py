@@ -126,9 +126,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _page(self) -> None:
+        """Answer like a network that wants a log-in first."""
+        body = b"<html>Welcome to the hotel</html>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def _resolve(self, repository: str, name: str) -> None:
         """Like the hub, send small files at once and large ones from elsewhere."""
         if self._refused(repository):
+            return
+        if not (self.hub.root / repository / name).exists():
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         if (self.hub.root / repository / name).stat().st_size < LFS_FROM:
             self._file(repository, name)

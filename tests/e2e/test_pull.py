@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from models.errors import ModelBuildError, ModelDownloadError
 from models.folder import ModelInfo, verify
 from models.hub import pull
 from rag.cli import main
+from tests.e2e import hub_server
 from tests.e2e.hub_server import COMMIT, Hub, serve
 from tests.parity import cases, tiny
 
@@ -253,7 +255,11 @@ def test_without_a_network_one_line_says_what_to_do(hub, monkeypatch, capsys):
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert f"{url} cannot be reached" in said[0]
-    assert "yomu models build ADAPTER OUT --base BASE --projection MERGED" in said[0]
+    command = (
+        "yomu models build colqwen2-v1.0 OUT --base Qwen2-VL-2B-Instruct "
+        "--projection colqwen2-v1.0-merged"
+    )
+    assert f"`{command}`" in said[0]
     for repository in (BASE, ADAPTER, MERGED):
         assert repository in said[0]
 
@@ -261,9 +267,45 @@ def test_without_a_network_one_line_says_what_to_do(hub, monkeypatch, capsys):
 def test_the_offline_switch_of_the_client_is_honoured(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     close_session()
-    with pytest.raises(ModelDownloadError, match="cannot be reached.*yomu models build"):
+    with pytest.raises(ModelDownloadError, match="HF_HUB_OFFLINE forbids it.*yomu models build"):
         pull("qwen2-vl-2b")
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),  # needs a package
+        ("ALL_PROXY", "foo:bar:baz"),
+        ("HF_ENDPOINT", "http://127.0.0.1:port"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_said_in_a_line(hub, monkeypatch, variable, value):
+    """It ended in a traceback."""
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv(variable, value)
+    point_at(monkeypatch, value if variable == "HF_ENDPOINT" else hub.url)
+    with pytest.raises(ModelDownloadError, match="cannot be used .*check HF_ENDPOINT, HTTPS_PROXY"):
+        pull("qwen2-vl-2b")
+    assert hub.requests == []
+
+
+def test_a_page_that_is_not_the_hubs_is_said_in_a_line(hub, monkeypatch):
+    """What a hotel's network answers before one has logged in."""
+    monkeypatch.setattr(hub_server._Handler, "_json", lambda self, _, __: self._page())
+    with pytest.raises(ModelDownloadError, match="cannot be used .*check HF_ENDPOINT"):
+        pull("qwen2-vl-2b")
+
+
+def test_a_projection_in_another_file_is_not_taken_for_a_broken_connection(
+    hub, repositories, monkeypatch, tmp_path
+):
+    root = tmp_path / "hub"
+    shutil.copytree(repositories, root)
+    (root / MERGED / "model.safetensors").rename(root / MERGED / "model-00001-of-1.safetensors")
+    monkeypatch.setattr(hub, "root", root)
+    with pytest.raises(ModelDownloadError, match=rf"{MERGED}: .*model.safetensors"):
+        pull("colqwen2-v1.0", options=FP32)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
