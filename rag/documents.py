@@ -192,10 +192,10 @@ class PdfDocument:
                 for placed in page.get_text("words")
                 if _bare(str(placed[4])) in wanted
             ]
-            boxes = [pymupdf.Rect(place) for place in most_together(places)]
             for word in sorted(wanted):
                 if WIDE.search(word):
-                    boxes += page.search_for(word)
+                    places += [(word, tuple(found)) for found in page.search_for(word)]
+            boxes = [pymupdf.Rect(place) for place in most_together(places)]
             shown = [_share(page, box) for box in boxes[:MOST_BOXES]]
         return list(dict.fromkeys(shown))
 

@@ -195,6 +195,19 @@ def test_names_that_are_no_utf8_are_opened(tmp_path, name):
     assert "/dev/fd" not in str(error.value)
 
 
+def test_japanese_words_are_framed_where_most_of_the_others_stand(tmp_path):
+    pdf = pymupdf.open()
+    page = pdf.new_page(width=400, height=400)
+    lines = ("都内感染者数 10月10日 総数", "1 10月10日 男性", "2 10月10日 女性")
+    for n, line in enumerate(lines):
+        page.insert_text((40, 100 * (n + 1)), line, fontname="japan")
+    pdf.save(tmp_path / "a.pdf")
+    with closing(open_document(tmp_path / "a.pdf")) as document:
+        boxes = document.find(1, ["都内感染者数", "10月10日", "総数"])
+        assert boxes and all(bottom < 0.3 for _, _, _, bottom in boxes)
+        assert len(document.find(1, ["10月10日"])) == 3  # alone it counts wherever it stands
+
+
 def test_truncated_pdf_is_right_or_says_why(tmp_path):
     whole = odd.text_pdf(tmp_path / "a.pdf", [odd.TEXT] * 3).read_bytes()
     outcomes = set()
