@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from models import folder
+from models.errors import ModelFilesError
 from rag.words import UNREAD
 from ui.handlers import reason
 from ui.japanese import in_japanese
@@ -58,7 +60,6 @@ def test_names_and_numbers_are_kept():
         ("'2023/1/1' is no date; write YYYY-MM-DD, as in 2024-03-31", "'2023/1/1'"),
         ("2024-05-01 is after 2024-04-01: no day is in between", "2024-05-01"),
         ("no document matches 'x*'; `yomu list` shows all, `yomu ingest` adds some", "'x*'"),
-        ("no model 'colqwen2': it is neither a folder nor in /models; pull it", "'colqwen2'"),
         ("nosuch: no such file or folder", "nosuch"),
         ("a.pdf: cannot be opened as a PDF: syntax error", "a.pdf"),
         ("a.pdf, p. 3 is left out: the model's context of 4096 tokens is full", "a.pdf"),
@@ -91,6 +92,14 @@ def test_lines_from_below_are_known_as_well(line, kept):
     assert said != line
     assert kept in said
     assert "yomu" not in said
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_model_that_is_not_downloaded_is_said_with_the_command_that_gets_it(language):
+    with pytest.raises(ModelFilesError) as error:
+        folder.find_folder("colqwen2-v9")
+    said = reason(error.value, language)
+    assert "'colqwen2-v9'" in said and "`yomu models pull " in said
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
