@@ -101,24 +101,26 @@ def _is_of_figures(cells: Sequence[str]) -> bool:
     return bool(_figures(cells) or _figures(["label", *cells]))
 
 
-def _matches(question: str, names: Sequence[str]) -> list[int]:
+def _matches(question: str, names: Sequence[str]) -> list[float]:
     """Say how much of a question each column's name has; nothing if it is of another time.
 
     "December 31, 2022" shares more words with "December 31, 2023" than "June 30, 2023" does, and is
     not asked for: of years, months and quarters, a column may only have those of the question.
     """
     asked, asked_at = terms(question), moments(question)
-    found = [len(asked & terms(name)) for name in names]
+    named = [terms(name) for name in names]
+    # "Traces" is nearer to a question of traces than "Traces/Loop"
+    found = [len(asked & each) + 0.5 * bool(each and each <= asked) for each in named]
     is_other = [False] * len(names)
     for kind, wanted in asked_at.items():
         have = [moments(name)[kind] for name in names]
         if not wanted or not any(have):
             continue
         if not any(each and each <= wanted for each in have):
-            return [0] * len(names)  # a time that the table does not have
+            return [0.0] * len(names)  # a time that the table does not have
         found = [n + len(each & wanted) for n, each in zip(found, have, strict=True)]
         is_other = [other or not each <= wanted for other, each in zip(is_other, have, strict=True)]
-    return [0 if other else n for n, other in zip(found, is_other, strict=True)]
+    return [0.0 if other else n for n, other in zip(found, is_other, strict=True)]
 
 
 def _names(rows: Sequence[str], at: int, n: int) -> list[str]:

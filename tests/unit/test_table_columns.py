@@ -42,6 +42,7 @@ MODELS = ["モデル\t開発組織\t発表年\tパラメータ数", "GPT-3\tOpen
         (PLAIN, 3, "What were the total sales in 2022 and 2023?", ""),
         (PLAIN, 3, "What were the total sales in 2021?", ""),
         (PLAIN, 0, "sales by region in 2023", ""),
+        (["\tLoops\tTraces\tTraces/Loop", "cube\t25\t29\t1.2"], 1, "traces of cube", "Traces: 29"),
         (PLAIN, 1, "2023", ""),
         (WITH_SIGNS, 4, "diluted earnings, six months ended July 29, 2023",
          "Six Months Ended July 29, 2023: $2.36"),
