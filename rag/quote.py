@@ -38,6 +38,7 @@ MOST_FURTHER = 2  # sentences
 MOST_BELOW = 2  # rows under a heading in which its figures stand
 QUESTION_START = re.compile(r"(how|what|which|why|do|does|are|is|have|has) .*[^.:]$", re.IGNORECASE)
 LABELLED = re.compile(r"[^:：]{1,20}[:：]\s?\S")  # 納期：令和6年9月30日
+WHO = re.compile(r"\b(who|whose|whom)\b|誰|だれ|どなた|氏名|名前", re.IGNORECASE)
 BACK = re.compile(
     r"(this|these|it|they|such|that|those)\b|これ|この|その|それ|同[^じ]", re.IGNORECASE
 )
@@ -71,6 +72,7 @@ def quote(question: str, rows: Sequence[str]) -> str:
             return "" if says_little else _joined(page, but_ticks(texts), named=chosen)
     asks = [at for at in beside if choice.is_question(at)]
     shown = {*choice.with_what_follows([*chosen, *asks]), *beside}
+    shown |= choice.names_at([*chosen, *beside])
     return _joined(page, sorted(shown), named=[*chosen, *beside])
 
 
@@ -238,8 +240,30 @@ class _Choice:
                 end = min(at + 1, len(self.texts) - 1)
             elif _is_heading(self.passages[at]):
                 end = self._end_below(at)
+            elif at == chosen[0] and self._is_term(at):
+                end = min(at + 1, len(self.texts) - 1)
             further |= set(range(at, end + 1))
         return further
+
+    def _is_term(self, at: int) -> bool:
+        """Whether a short sentence names what is to be explained, and the next one explains it."""
+        wanted, text = self.page.wanted, self.texts[at]
+        if not wanted.defined or wanted.is_defined_by(text) or width(text) >= MOST_HEADING:
+            return False
+        return all(each.is_sentence for each in self.passages[at : at + 2])
+
+    def names_at(self, rows: Sequence[int]) -> set[int]:
+        """Return what may be the name of who is asked for: it stands over or under a title."""
+        if not WHO.search(self.page.wanted.text):
+            return set()
+        titles = [at for at in rows if self._is_lone_name(at) and self.page.found[at]]
+        around = {at for title in titles for at in (title - 1, title + 1)}
+        return set(filter(self._is_lone_name, around & set(range(len(self.texts)))))
+
+    def _is_lone_name(self, at: int) -> bool:
+        text = self.texts[at]
+        is_name = not self.passages[at].is_sentence and width(text) < MOST_HEADING
+        return is_name and CELL_END not in text and not any(map(str.isdigit, text))
 
     def is_question(self, at: int) -> bool:
         """Whether a passage asks, so that the page answers it below."""

@@ -566,3 +566,16 @@ def test_under_a_heading_stands_the_number_that_is_asked_for():
         "None of what is said here is a promise to anybody, and it may change at any time.",
     ]
     assert quote("How old is Example?", rows) == f"{rows[0]} …\n{rows[2]}"
+
+
+def test_who_is_asked_for_stands_over_or_under_the_title():
+    rows = [*FILLER, "Jane Field", "Chief Information Officer", "MANUAL", *FILLER]
+    wanted = "Jane Field\nChief Information Officer\nMANUAL"
+    assert quote("Who is the Chief Information Officer?", rows) == wanted
+    assert "Jane" not in quote("the Chief Information Officer", rows)
+
+
+def test_a_short_line_that_names_a_term_is_followed_by_what_it_means():
+    rows = [*FILLER, "E31 - REQUEST NOT ACCEPTED.", "The account is in merge status.", *FILLER]
+    wanted = "E31 - REQUEST NOT ACCEPTED.\nThe account is in merge status."
+    assert quote("What does error E31 mean?", rows) == wanted
