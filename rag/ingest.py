@@ -201,6 +201,7 @@ class Ingest:
         self._reading: dict[str, _Reading] = {}
         self._begun_sha256: dict[str, str] = {}
         self._later: list[Prepared] = []
+        self._finished: Counter[str] = Counter()  # documents whose pages wait for a commit
         self._last_commit = time.monotonic()
         self._n_documents = (0, 0)
         self._n_pages = [0, 0]  # committed, begun
@@ -380,7 +381,7 @@ class Ingest:
                 self._fail_page(name, each.number, "page is blank, like all of this document")
         self._index.finish_document(name, language=language_of(reading.text))
         del self._reading[name]
-        self.report.documents[self._outcome(end, reading)] += 1
+        self._finished[self._outcome(end, reading)] += 1
         self._document_done()
         self._finish_twins(end.document.sha256)
 
@@ -495,6 +496,8 @@ class Ingest:
             n_committed = self._index.commit()
             self.report.pages["added"] += n_committed
             self._n_pages[0] += n_committed
+            self.report.documents.update(self._finished)
+            self._finished.clear()
         self._last_commit = time.monotonic()
         self._progress.update(
             documents=self._n_documents,

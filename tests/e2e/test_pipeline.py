@@ -386,6 +386,24 @@ def test_full_disk_keeps_what_was_committed(make, corpus, monkeypatch, n_good):
     assert ingest(make(), corpus).pages["added"] == 7 - n_good
 
 
+def test_a_document_counts_as_added_once_its_pages_are_on_the_disk(make, corpus, monkeypatch):
+    commit = PageIndex.commit
+
+    def full(self):
+        if self.n_uncommitted and self.stats().pages:
+            raise IndexFull("no space left on the disk; free some and run again")
+        return commit(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PageIndex, "commit", full)
+        patch.setattr("rag.ingest.COMMIT_PAGES", 3)  # first.pdf and photo.png, then two more
+        report = ingest(make(commit_seconds=999), corpus)
+        assert (report.documents["added"], report.pages["added"]) == (1, 3)
+    assert {each.status for each in make().house.documents()[0]} == {"complete", "partial"}
+    report = ingest(make(), corpus)
+    assert (report.documents["added"], report.documents["unchanged"]) == (3, 1)
+
+
 def test_interrupted_ocr_keeps_what_was_read(make, corpus, tesseract, monkeypatch):
     odd.picture(210, 260, seed=1).save(corpus / "second.png")
     keep, n_kept = OcrPass._keep, iter(range(9))
