@@ -37,8 +37,8 @@ from PIL import Image
 import models
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25, anls, answered, edit_distance
-from index.fusion import sharpen
-from index.maxsim import pair_up
+from index.fusion import Matches, sharpen
+from index.maxsim import chance, pair_up
 from index.text_layer import CJK_FIRST
 from rag.answer import Question
 from rag.documents import open_document
@@ -141,6 +141,7 @@ def rank_by_images(
 ) -> Ranks:
     """Rank pages by MaxSim over their images (ColPali, arXiv:2407.01449), sharpened if asked."""
     vectors = page_vectors(folder, pages, model, dpi, cache)
+    by_chance = chance(np.array([len(page) for page in vectors]), vectors[0].shape[1])
     encoded = models.load(model).retriever.encode_queries([query.text for query in queries])
     ranks = {}
     for query, asked in zip(queries, encoded, strict=True):
@@ -149,8 +150,8 @@ def rank_by_images(
             scores = np.array([each.max(1).sum() for each in similar])
         else:  # as the product ranks: words that are asked for side by side, side by side
             start = np.zeros(1, np.int64)
-            matches = np.stack([pair_up(each, start).max(1) for each in similar], axis=1)
-            scores = sharpen(matches, matches, sharpness)
+            best = np.stack([pair_up(each, start).max(1) for each in similar], axis=1)
+            scores = sharpen(Matches(best, by_chance), Matches(best, by_chance), sharpness)
         ranks[query.qid] = [pages[i] for i in np.argsort(scores)[::-1]]
     return ranks
 

@@ -15,7 +15,8 @@ from index import catalogue, fusion
 from index.codec import StoreCodec
 from index.database import COMPLETE, Changed, Database
 from index.errors import FilterError, IndexCorrupt, ShapeMismatch
-from index.fusion import Fusion, Signals
+from index.fusion import Fusion, Matches, Signals
+from index.maxsim import chance
 from index.opening import has_present_words
 from index.ranking import DECIMALS, Ranked, Ranker, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
@@ -277,9 +278,14 @@ class Finder:
         By those of single ones where the question has one, or pooling has lost what stands where.
         """
         in_pairs = len(query) > 1 and not self._is_pooled
-        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES, in_pairs=in_pairs)
         rows = snapshot.group(pages.tolist())
-        _, matches = self._ranker.matches(query, rows, in_pairs=in_pairs)
+        matches, others = (
+            Matches(best, chance(snapshot.lengths(found), query.shape[1]))
+            for found, best in (
+                self._ranker.matches(query, rows, in_pairs=in_pairs),
+                self._ranker.sample(snapshot, query, BACKGROUND_PAGES, in_pairs=in_pairs),
+            )
+        )
         by_page = fusion.sharpen(matches, others, sharpness)
         return by_page[np.argsort(np.argsort(pages))]
 
@@ -309,7 +315,7 @@ class Finder:
         extra = np.setdiff1d(read.ranked.pages[: max(k, VISUAL_POOL)], seen.pages)
         more = self._ranker.score(query, snapshot.group(extra.tolist()))
         visual = _join(seen, more)
-        others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES)
+        _, others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES)
         bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
         own = np.array([bm25.get(page, 0.0) for page in visual.pages.tolist()])
         own /= self._scale(read)

@@ -31,9 +31,24 @@ K1 = 1.2  # FTS5's BM25: a word counts at most K1 + 1 times its rarity
 CHANCE = 2.5  # deviations; of 644 unrelated pages the best one lies about 3 out
 USUAL_SPREAD = 0.08  # mean cosine; of unrelated pages, measured on 644 of them (0.06 to 0.13)
 USUAL_PAGES = 30  # as many pages as that figure weighs: seven pages say little about the spread
+SHOWN = 0.5  # of the best share: a page that has more shows a word; 0.4 to 0.7 do about as well
 UNKNOWN_TEXT = 0.25  # what the best image counts for at least where no text says what it shows
 UNKNOWN_NAME = 3  # how much more a name that no page has counts than another such word
 Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """How well each of n pages shows each of Q query vectors."""
+
+    best: Floats  # (Q, n) best cosine
+    by_chance: Numbers  # (n,) what it would be of pages that have nothing to do with the question
+
+    def share_beyond(self, ordinary: Numbers) -> Numbers:
+        """Share (Q, n) of the way from what is ordinary (Q, n) to 1, from 0 to 1."""
+        way = np.maximum(1 - ordinary, 1e-6)
+        shares: Numbers = np.clip((self.best - ordinary) / way, 0, 1)
+        return shares
 
 
 @dataclass(frozen=True)
@@ -117,22 +132,26 @@ def background(scores: Numbers) -> tuple[float, float]:
     return middle, math.sqrt(squares / (len(scores) + USUAL_PAGES))
 
 
-def sharpen(matches: Floats, others: Floats, sharpness: float) -> Numbers:
-    """Score pages (n,) by how fully they show the words of a question, not by how many faintly.
+def sharpen(matches: Matches, others: Matches, sharpness: float) -> Numbers:
+    """Score pages (n,) by how fully they show the rare words of a question, not how many faintly.
 
-    matches    (Q, n) best cosine of each query vector in each page
-    others     (Q, m) the same in pages from all over the index: their median is what is ordinary
+    matches    of the pages to be scored
+    others     of pages from all over the index: their median is what is ordinary
     sharpness  power of a match's share of the way from ordinary to 1, of which the power mean is
                taken; 1 gives MaxSim's order, but for a weight of each vector
 
     MaxSim counts five half matches as much as two and a half full ones. Where words are read
-    uncertainly, half matches are what any page has; a power leaves the full ones.
+    uncertainly, half matches are what any page has; a power leaves the full ones. Nor does MaxSim
+    know which words are on every page: a vector weighs as BM25 weighs a word, by how many of the
+    others show it, which are those with more than half of the best share of all.
     """
-    ordinary = (
-        np.median(others, axis=1, keepdims=True) if others.size else np.zeros((len(matches), 1))
-    )
-    share = np.clip((matches - ordinary) / np.maximum(1 - ordinary, 1e-6), 0, 1)
-    means = (share**sharpness).mean(axis=0, dtype=np.float64)
+    middle = np.zeros((len(others.best), 1))
+    if others.best.size:
+        middle = np.median(others.best - others.by_chance, axis=1, keepdims=True)
+    share, usual = (each.share_beyond(middle + each.by_chance) for each in (matches, others))
+    most = np.concatenate([share, usual], axis=1).max(axis=1, keepdims=True, initial=0)
+    weights = _rarity(usual.shape[1], (usual > SHOWN * most).sum(axis=1))
+    means = (weights / weights.sum()) @ share**sharpness
     scores: Numbers = means ** (1 / sharpness)
     return scores
 
@@ -174,10 +193,15 @@ def known_share(n_pages: int, pages_with: list[int], is_name: list[bool]) -> flo
     four that every page of a small index has.
     """
     counts = np.array(pages_with, float)
-    held = np.maximum(counts, 1)
-    weight = np.log1p((n_pages - held + 0.5) / (held + 0.5))
+    weight = _rarity(n_pages, np.maximum(counts, 1))
     weight *= np.where(np.array(is_name) & (counts == 0), UNKNOWN_NAME, 1)
     return float(weight[counts > 0].sum() / weight.sum())
+
+
+def _rarity(n_pages: int, pages_with: NDArray[np.number]) -> Numbers:
+    """Weigh words (n,) by the pages that have them: Lucene's form, which never falls to 0."""
+    rarity: Numbers = np.log1p((n_pages - pages_with + 0.5) / (pages_with + 0.5))
+    return rarity
 
 
 def fit(

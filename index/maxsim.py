@@ -5,6 +5,7 @@ Q query vectors, P page vectors, D dimensions, N vectors of many pages one after
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from index.errors import ShapeMismatch
 from index.records import Floats
@@ -45,6 +46,17 @@ def best_ragged(similarities: Floats, starts: NDArray[np.int64]) -> Floats:
     """Best similarity (Q, n) float32 of every query vector in each page; see maxsim_ragged."""
     best: Floats = np.maximum.reduceat(similarities, starts, axis=1)
     return best
+
+
+def chance(lengths: NDArray[np.int64], width: int) -> NDArray[np.float64]:
+    """Best cosine that unrelated pages of so many vectors (n,) have with any vector: (n,) float64.
+
+    Unit vectors in D dimensions that have nothing to do with each other have cosines of deviation
+    D ** -0.5, and the largest of n of them is expected at this quantile (Blom 1958, alpha 0.375):
+    the longer a page, the better its best match with whatever is asked.
+    """
+    found: NDArray[np.float64] = ndtri((lengths - 0.375) / (lengths + 0.25)) / np.sqrt(width)
+    return found
 
 
 def pair_up(similarities: Floats, starts: NDArray[np.int64]) -> Floats:

@@ -146,12 +146,15 @@ class Ranker:
 
     def sample(
         self, snapshot: Snapshot, query: Floats, n_pages: int, *, in_pairs: bool = False
-    ) -> Floats:
-        """Return the matches (Q, n) in pages from all over the index, the same for all queries."""
+    ) -> tuple[Ints, Floats]:
+        """Return pages (n,) from all over the index, the same for all queries, and their matches.
+
+        As matches() does.
+        """
         shown = [(segment, snapshot.rows(segment, None)) for segment in snapshot.segments]
         step = max(1, sum(len(rows) for _, rows in shown) // n_pages)
         rows = [(s, own[::step]) for s, own in shown if len(own)]
-        return self.matches(query, rows, in_pairs=in_pairs)[1]
+        return self.matches(query, rows, in_pairs=in_pairs)
 
     def _candidates(
         self, snapshot: Snapshot, query: Floats, rows: list[tuple[Segment, Ints]], n_best: int

@@ -75,6 +75,15 @@ class Snapshot:
                 return Place(segment, row)
         return None
 
+    def lengths(self, pages: Ints) -> Ints:
+        """Vectors of each of these pages, in the order given; all of them are known."""
+        found = np.zeros(len(pages), np.int64)
+        for segment in self.segments:
+            rows = np.minimum(np.searchsorted(segment.pages, pages), len(segment.pages) - 1)
+            own = segment.pages[rows] == pages
+            found[own] = segment.lengths(rows[own])
+        return found
+
     def group(self, pages: Iterable[int]) -> list[tuple[Segment, Ints]]:
         """Rows of the given pages, by segment, ascending; unknown pages are left out."""
         wanted = np.unique(np.fromiter(pages, np.int64))

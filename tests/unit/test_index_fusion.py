@@ -10,6 +10,7 @@ from index.fusion import (
     DEFAULT,
     UNKNOWN_TEXT,
     Fusion,
+    Matches,
     Signals,
     background,
     fit,
@@ -18,6 +19,7 @@ from index.fusion import (
     sharpen,
     stand_in,
 )
+from index.maxsim import chance
 
 VISUAL, TEXT = Fusion(0, 1, 0, 0), Fusion(0, 0, 1, 0)
 
@@ -94,15 +96,48 @@ def test_pages_without_text_stand_where_their_images_stand():
     assert not DEFAULT.answers(DEFAULT.probabilities(nothing))
 
 
+def matches(best, by_chance=0.0):
+    best = np.array(best, np.float32)
+    return Matches(best, np.zeros(best.shape[1]) + by_chance)
+
+
 def test_sharpened_matches_prefer_a_full_one_to_two_halves():
-    others = np.full((2, 5), 0.5, np.float32)  # what any page has
-    matches = np.array([[1.0, 0.8, 0.5], [0.5, 0.8, 0.5]], np.float32)
-    full, halves, nothing = sharpen(matches, others, 2)
+    others = matches(np.full((2, 5), 0.5))  # what any page has
+    found = matches([[1.0, 0.8, 0.5], [0.5, 0.8, 0.5]])
+    # the second word is shown best by a page that shows it faintly, and by no other
+    full, halves, nothing = sharpen(found, others, 2)
     assert np.allclose([full, halves, nothing], [np.sqrt(1 / 2), 0.6, 0])
-    linear = sharpen(matches, others, 1)
-    assert linear.argmax() == matches.sum(0).argmax() == 1
-    assert np.isfinite(sharpen(matches, others[:, :0], 2)).all()  # an index without pages
-    assert np.isfinite(sharpen(matches, np.ones((2, 5), np.float32), 2)).all()
+    linear = sharpen(found, others, 1)
+    assert linear.argmax() == found.best.sum(0).argmax() == 1
+    for few in (matches(np.zeros((2, 0))), matches(np.ones((2, 5)))):  # an index without pages
+        assert np.isfinite(sharpen(found, few, 2)).all()
+
+
+def test_words_that_many_pages_show_weigh_less():
+    others = np.full((2, 9), 0.5)
+    others[0, :4] = 0.9
+    common, rare = sharpen(matches([[0.9, 0.5], [0.5, 0.9]]), matches(others), 2)
+    weights = np.log1p([5.5 / 4.5, 9.5 / 0.5])
+    assert np.allclose([common, rare], 0.8 * np.sqrt(weights / weights.sum()))
+
+
+def test_what_a_long_page_matches_by_chance_does_not_count():
+    generator = np.random.default_rng(5)
+    lengths = generator.integers(200, 4000, 400)
+
+    def units(n):
+        found = generator.normal(size=(n, 64)).astype(np.float32)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    query = units(12)
+    best = np.stack([(query @ units(n).T).max(1) for n in lengths], axis=1)
+
+    def leaning(found):  # of the scores to longer pages
+        return np.corrcoef(sharpen(found, found, 1), np.log(lengths))[0, 1]
+
+    assert leaning(matches(best)) > 0.6
+    assert abs(leaning(matches(best, chance(lengths, 64)))) < 0.35
+    assert np.allclose(chance(lengths, 64), best.mean(0), rtol=0.2)  # what unrelated pages have
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

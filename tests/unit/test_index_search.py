@@ -346,8 +346,8 @@ def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tm
     query, none = np.eye(DIM, dtype=np.float32)[:5], np.eye(DIM, dtype=np.float32)[7]
     a, b = query[:2]
     faint = query.sum(0) / np.sqrt(np.float32(5))
-    shown = {"faint.pdf": [faint], "apart.pdf": [b, none, a], "beside.pdf": [a, b]}
-    shown["other.pdf"] = [none]
+    shown = {"faint.pdf": [faint, none, none], "apart.pdf": [b, none, a]}
+    shown |= {"beside.pdf": [a, b, none], "other.pdf": [none, none, none]}
     sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
     for factor in (1, 2):
         settings = dataclasses.replace(SETTINGS, pool_factor=factor)
@@ -374,10 +374,10 @@ def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tm
 
 
 def test_pages_that_sharpening_does_not_tell_apart_stand_as_maxsim_has_them(tmp_path):
-    a, b, c = np.eye(DIM, dtype=np.float32)[:3]
+    a, b, c, d = np.eye(DIM, dtype=np.float32)[:4]
     sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
-        for seed, vectors in enumerate([[c], [a], [a, b], [b, a]]):
+        for seed, vectors in enumerate([[c, d], [a, d], [a, b], [b, a]]):
             name = f"{seed}.pdf"
             made.begin_document(document(name, seed, n_pages=1))
             grid = PatchGrid.full(1, len(vectors))
