@@ -42,8 +42,9 @@ class ImageDocument:
         Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS // 2  # Pillow raises at twice this
         with _image_errors():
             self._image = Image.open(path, formats=_readable_formats())
+            is_tiff = self._image.format == "TIFF"
+            self.n_pages = self._image.n_frames if is_tiff else 1  # type: ignore[attr-defined]
         self.title = ""
-        self.n_pages = self._image.n_frames if self._image.format == "TIFF" else 1  # type: ignore[attr-defined]
 
     def read(self, number: int, size: RasterSize) -> PageContent:
         """Return frame `number` (1-based) upright, on white, at most `size`."""
@@ -83,7 +84,9 @@ def _image_errors() -> Iterator[None]:
         ) from error
     except DecompressionBombError as error:
         raise DocumentError(f"has too many pixels (over {MAX_IMAGE_PIXELS:,})") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except MemoryError:  # the worker's, not the file's
+        raise
+    except Exception as error:  # Pillow lists none, and damage raises most of them
         raise DocumentError(f"is a damaged image: {printable(str(error))}") from error
 
 

@@ -1,6 +1,7 @@
 """The render worker is limited, watched and restarted."""
 
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,24 @@ def test_pictures_of_earlier_documents_are_not_kept_in_memory(tmp_path):
             status = Path(f"/proc/{reader._process.pid}/status").read_text()
             megabytes.append(int(status.split("RssAnon:")[1].split()[0]) / 1000)
     assert megabytes[-1] - megabytes[2] < 20  # of 4 MB each, 36 in all; malloc keeps some of it
+
+
+def test_a_damaged_image_ends_no_worker(tmp_path):
+    """Of a second frame without its width Pillow raises a TypeError."""
+    path = tmp_path / "a.tif"
+    odd.picture(64, 80).save(path, save_all=True, append_images=[odd.picture(64, 80, seed=1)])
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (n_entries,) = struct.unpack_from("<H", data, first)
+    (second,) = struct.unpack_from("<I", data, first + 2 + 12 * n_entries)
+    assert struct.unpack_from("<H", data, second + 2) == (256,)  # ImageWidth
+    struct.pack_into("<H", data, second + 2, 60_000)
+    path.write_bytes(data)
+    with PageReader() as reader:
+        with pytest.raises(DocumentError, match="is a damaged image"):
+            reader.page_count(path)
+        assert reader.page_count(odd.text_pdf(tmp_path / "b.pdf", ["whole"])) == 1
+        assert reader.n_started == 1
 
 
 def test_crash_is_tried_again_in_a_new_process(folder):
