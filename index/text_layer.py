@@ -2,7 +2,8 @@
 
 Folding is Unicode NFKC (full-width and half-width forms become one), casefold, Latin letters
 without accents (Zürich, Tōkyō), numbers without commas (1,420), words without the 's of a
-possessive or the ending of a plural. Quarters are Q1 to Q4 and Japanese years western ones.
+possessive or the ending of a plural. A word that the end of a line divides is whole and in parts;
+soft hyphens go. Quarters are Q1 to Q4 and Japanese years western ones.
 Chinese, Japanese and Korean have no spaces: runs of their letters, over the ends of lines and where
 a heading is spaced out, become overlapping pairs (bigrams; one letter alone stays alone, and a
 kanji between kana is beside them, too). Everything else is split into words. SQLite's FTS5 indexes
@@ -14,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-WORDS_VERSION = 6  # of what words() makes of a text; an index made by another is folded anew
+WORDS_VERSION = 7  # of what words() makes of a text; an index made by another is folded anew
 # Hiragana, katakana, CJK ideographs with extensions, Hangul; ー and 々 belong to the words they
 # lengthen or repeat.
 CJK = "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
@@ -26,6 +27,9 @@ VARIANTS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # which shape of 
 # Words go on in the next line, whatever stands there: lines of a few letters, most of them cells of
 # tables, make pairs that nobody asks for, which changed no ranking of the development set.
 BROKEN_LINE = re.compile(f"(?<=[{CJK}])[ \t]*\\r?\\n[ \t]*(?=[{CJK}])")
+# A word that the end of a line divides is whole as well as in parts: the hyphen may be its own.
+DIVIDED = re.compile(r"(?<![^\W\d_])([a-z]{2,})-[ \t]*\r?\n[ \t]*([a-z]{2,})")
+SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*(?:\r?\n)?[ \t]*")
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 1,420 is the number 1420
 FISCAL = re.compile(r"\b(fy|cy)[ '’]?(19|20)?(\d\d)\b")  # FY23 is 2023
 # R&D, AT&T; in "AI & ML" both are words of their own.
@@ -78,6 +82,7 @@ def words(text: str) -> list[str]:
     """Split a text into folded words and bigrams, in order."""
     found: list[str] = []
     folded = unicodedata.normalize("NFKC", VARIANTS.sub("", text)).casefold()
+    folded = DIVIDED.sub(r"\1\2 \1 \2", SOFT_HYPHEN.sub("", folded))
     bare = ACCENTS.sub("", unicodedata.normalize("NFD", folded))
     whole = BROKEN_LINE.sub("", unicodedata.normalize("NFC", bare))
     whole = SPACED_OUT.sub(_without_spaces, THOUSANDS.sub("", whole))
