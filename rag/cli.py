@@ -1,10 +1,12 @@
 """The `yomu` command: flags in, tables or JSON out."""
 
 import codecs
+import inspect
 import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -45,6 +47,10 @@ app.command("stats")(stats)
 app.command("compact")(compact)
 app.add_typer(models_app, name="models")
 app.command("look")(look)
+for _command in (*app.registered_commands, *models_app.registered_commands):
+    # typer keeps the line ends of a docstring: paragraphs would break twice on a narrow terminal
+    _text = inspect.cleandoc(getattr(_command.callback, "__doc__", None) or "")
+    _command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", _text)
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -91,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _show_any_character() -> None:
     r"""Write what a terminal's encoding lacks as \u00e9: lost to nobody, and the same in JSON."""
     codecs.register_error("yomu", _escaped)
+    # None: closed by the caller (`>&-`), as some schedulers do
+    sys.stdout, sys.stderr = (each or open(os.devnull, "w") for each in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="yomu")

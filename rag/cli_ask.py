@@ -69,7 +69,7 @@ def ask(
         typer.Option(
             min=1,
             metavar="N",
-            help="Pages the model reads, best first; by default as suits the model.",
+            help="How many pages the model reads, best first; by default what suits the model.",
         ),
     ] = None,
     neighbours: Annotated[
@@ -77,7 +77,7 @@ def ask(
         typer.Option(
             min=0,
             metavar="N",
-            help="Read as well the N pages before and after each of them, where an answer runs on.",
+            help="Also read the N pages before and after each, where an answer may go on.",
         ),
     ] = 0,
     max_new_tokens: Annotated[
@@ -87,8 +87,7 @@ def ask(
         bool,
         typer.Option(
             "--generate",
-            help="Let the model write the answer, also where its folder says that it should rather "
-            "quote the page.",
+            help="Let the model write the answer, even where its folder says to quote the pages.",
         ),
     ] = False,
     top_k: Annotated[int | None, setting("top_k", "--top-k", "-k")] = None,

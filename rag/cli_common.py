@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from index.text_layer import is_unicode
-from rag.cli_models import JsonFlag, print_json
 from rag.errors import UsageError
 from rag.settings import ENVIRONMENT_PREFIX, Mode, Settings
 from rag.words import LONGEST_QUESTION
@@ -23,8 +22,6 @@ UNLIMITED = 100_000  # columns
 if TYPE_CHECKING:
     from index.records import Filters
     from rag.pipeline import Pipeline
-
-__all__ = ["JsonFlag", "print_json"]
 
 
 def setting(name: str, *flags: str, **extra: Any) -> Any:  # noqa: ANN401 - as typer.Option is typed
@@ -40,6 +37,12 @@ def setting(name: str, *flags: str, **extra: Any) -> Any:  # noqa: ANN401 - as t
     )
 
 
+def print_json(result: dict[str, Any]) -> None:
+    """Write one JSON object on a line of stdout."""
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 IndexOption = Annotated[Path | None, setting("index", "--index", metavar="DIR", file_okay=False)]
 ModelOption = Annotated[str | None, setting("model", metavar="NAME|DIR")]
 DeviceOption = Annotated[str | None, setting("device")]
@@ -56,7 +59,8 @@ DocumentOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|GLOB",
-        help="Only documents of this name, or with words that begin so: 'reports/*2024*', invoice.",
+        help="Only documents of this name or pattern, or with a word in the name that begins so: "
+        "'reports/*2024*', invoice.",
     ),
 ]
 FolderOption = Annotated[str | None, typer.Option(help="Only documents in this folder and below.")]
@@ -70,7 +74,7 @@ LanguageOption = Annotated[
     str | None,
     typer.Option(
         metavar="CODE",
-        help="Only documents in this language, en or ja, and those whose language is not known.",
+        help="Only documents in this language (en or ja), and those whose language is unknown.",
     ),
 ]
 ModeOption = Annotated[Mode | None, setting("mode", case_sensitive=False)]

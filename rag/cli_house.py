@@ -39,7 +39,9 @@ def list_documents(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME|GLOB]", help="Only documents of this name, or with words that begin so."
+            metavar="[NAME|GLOB]",
+            help="Only documents of this name or pattern, or with a word in the name that "
+            "begins so.",
         ),
     ] = "*",
     index: IndexOption = None,
@@ -80,8 +82,8 @@ def remove(
 ) -> None:
     """Remove documents from the index: their vectors, text and page images. Files stay.
 
-    They are found no longer at once. What they leave in the index's own files goes with
-    `yomu compact`: space, and in an index of more than 100,000 pages also their words.
+    They stop being found at once. `yomu compact` frees the space they took in the index's own
+    files, and in an index of more than 100,000 pages their words.
     """
     settings = Settings.resolve(index=index)
     from rag.names import documents_meant
@@ -116,9 +118,9 @@ def verify(
 ) -> None:
     """Check every checksum of the index.
 
-    With --mend, damaged pages are dropped and read again as they were read before, by OCR only
-    where that had been so; all other pages stay, also if a file is gone. A part of the index with
-    pages that could not be saved and whose file is gone is put aside as segments/lost-… in it.
+    With --mend, damaged pages are dropped and read again as before (by OCR only where they were
+    read so); all other pages stay, even if their file is gone. A part of the index whose pages
+    could not be saved and whose file is gone is set aside in the index as segments/lost-….
 
     Exit code 0: nothing is damaged, or all of it was mended. 1: damage, listed. 2: nothing done.
     """

@@ -28,40 +28,41 @@ def look(
         list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="More images.")
     ] = None,
     video: Annotated[
-        Path | None, typer.Option(help="Video to look at (needs the extra `video`).")
+        Path | None, typer.Option(help="Video to look at (needs `uv sync --extra video`).")
     ] = None,
-    prompt: Annotated[str, typer.Option(help="What to do with them.")] = "Describe this image.",
+    prompt: Annotated[str, typer.Option(help="Question or instruction.")] = "Describe this image.",
     model: Annotated[str, typer.Option(help="Model folder or name.")] = "embedded",
     precision: Annotated[
-        PrecisionName, typer.Option(help="Use the folder of MODEL built at this precision.")
+        PrecisionName, typer.Option(help="Use the build of the model at this precision.")
     ] = "auto",
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, coreml, directml or openvino.")
     ] = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     min_pixels: Annotated[
-        int | None, typer.Option(min=784, help="Enlarge smaller images, or frames, to this area.")
+        int | None,
+        typer.Option(min=784, help="Enlarge smaller images or frames to this many pixels."),
     ] = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(
             min=784,
-            help="Shrink larger images, or frames, to this area; by default to what the model "
-            "gives a page, or to --min-pixels if that is more.",
+            help="Shrink larger images or frames to this many pixels; by default what the model "
+            "gives a page, or --min-pixels if that is more.",
         ),
     ] = None,
     fps: Annotated[
         float,
-        typer.Option(min=0.01, help="Frames taken a second of video; 30 in all at most."),
+        typer.Option(min=0.01, help="Frames taken per second of video; at most 30 in all."),
     ] = 2.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Qwen2-VL on its own: describe, read, answer about images or a video.
 
-    The text streams to stdout as it is generated; a line on stderr says if it was cut, or stopped
-    because it repeated itself. With --json, places that the answer names are
-    taken out of it and listed as `boxes`: fractions of the picture's height and width, and its
-    pixels if there is only one picture.
+    The text streams to stdout as it is generated; a line on stderr says if it was cut off, or
+    stopped because it repeated itself. With --json, places that the answer names are listed as
+    `boxes` instead: fractions of the picture's height and width, and pixels if there is only one
+    picture.
     """
     from models import load
     from models.grounding import parse_boxes

@@ -1,6 +1,5 @@
 """`yomu models …`: list, download, build and check model folders."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from models.errors import ModelDownloadError, ModelFilesError
+from rag.cli_common import JsonFlag, out, print_json
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,16 +22,11 @@ models_app = typer.Typer(
 )
 
 PrecisionName = Literal["auto", "fp32", "fp16", "int8", "int4"]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
-def print_json(result: dict[str, Any]) -> None:
-    """Write one JSON object on a line of stdout."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
-
-
-def byte_progress(console: Console) -> Progress:
-    """Return a bar over bytes, on stderr, with the name of what is being written."""
+def byte_progress() -> Progress:
+    """Return a bar over bytes, on stderr if that is a terminal, with what is being written."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -39,6 +34,7 @@ def byte_progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # elsewhere it would leave an empty line
     )
 
 
@@ -59,48 +55,62 @@ def build_command(
     projection: Annotated[
         Path | None,
         typer.Option(
-            help="Checkpoint with custom_text_proj, adapter merged or not, if the base has none."
+            help="Checkpoint that has custom_text_proj (with the adapter merged in or not), if the "
+            "base has none."
         ),
     ] = None,
     generator: Annotated[
         Path | None,
-        typer.Option(help="Qwen2-VL checkpoint that answers, if it is not the base."),
+        typer.Option(help="Qwen2-VL checkpoint that writes the answers, if it is not the base."),
     ] = None,
     precision: Annotated[
-        PrecisionName, typer.Option(help="Of all parts; auto: int8 for a CPU, fp16 for a GPU.")
+        PrecisionName,
+        typer.Option(help="Precision of all parts; auto: int8 for a CPU, fp16 for a GPU."),
     ] = "auto",
     vision: Annotated[
         PrecisionName | None, typer.Option(help="Precision of the vision tower.")
     ] = None,
     decoder: Annotated[PrecisionName | None, typer.Option(help="Precision of the decoder.")] = None,
     lm_head: Annotated[
-        PrecisionName | None, typer.Option(help="Precision of the map to logits.")
+        PrecisionName | None, typer.Option(help="Precision of the output layer (logits).")
     ] = None,
     target: Annotated[
         Literal["cpu", "gpu"], typer.Option(help="Where the graphs are to run.")
     ] = "cpu",
     query_template: Annotated[
-        str, typer.Option(help="How questions are written; see models/text.py.")
+        str,
+        typer.Option(
+            help="Text put around a question: colqwen2-v1.0, transformers, colpali-engine-0.3.13 "
+            "or bare; it must be the one the retriever was trained with."
+        ),
     ] = "colqwen2-v1.0",
     max_visual_tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens of a page, 28 × 28 pixels each.")
+        int, typer.Option(min=1, help="Most visual tokens of a page, 28 × 28 pixels each.")
     ] = 768,
     skip_blank_blocks: Annotated[
-        bool, typer.Option(help="Leave out blank parts of a page; for models trained that way.")
+        bool, typer.Option(help="Leave out blank parts of a page; only for models trained so.")
     ] = False,
     band_rows: Annotated[
-        int, typer.Option(min=0, help="Rows of tokens encoded at a time, 2 or more; 0: all.")
+        int,
+        typer.Option(
+            min=0,
+            help="Encode a page in bands of about this many rows of tokens (2 or more); "
+            "0: as a whole.",
+        ),
     ] = 0,
     overview_tokens: Annotated[
         int,
-        typer.Option(min=0, help="Most tokens of a smaller view that each page gets too; 0: none."),
+        typer.Option(
+            min=0,
+            help="Also encode each page as a smaller view of at most this many tokens; 0: no.",
+        ),
     ] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn checkpoints (safetensors) into a model folder (ONNX), quantizing on the way.
 
-    OUT appears only when it is complete. A tensor that is missing, unused or of the wrong shape
-    ends the build with its name.
+    OUT appears only when it is complete. If a tensor is missing, unused or of the wrong shape,
+    the build stops and names it.
     """
     from models.text import QUERY_TEMPLATES
 
@@ -132,8 +142,7 @@ def build_command(
         name=out.absolute().name,
     )
     sources = Sources.find(source, base, projection, generator)
-    console = Console(stderr=True)
-    with byte_progress(console) as progress:
+    with byte_progress() as progress:
         task = progress.add_task("checking tensors", total=None)
         build(
             sources,
@@ -152,10 +161,12 @@ def pull_command(
         str, typer.Argument(metavar="NAME", help="colqwen2-v1.0, qwen2-vl-2b, -7b, -72b.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Model folder to write; the default is found by its name.")
+        Path | None,
+        typer.Option(help="Model folder to write; by default one that --model NAME finds."),
     ] = None,
     precision: Annotated[
-        PrecisionName, typer.Option(help="Of all parts; auto: int8 for a CPU, fp16 for a GPU.")
+        PrecisionName,
+        typer.Option(help="Precision of all parts; auto: int8 for a CPU, fp16 for a GPU."),
     ] = "auto",
     target: Annotated[
         Literal["cpu", "gpu"], typer.Option(help="Where the graphs are to run.")
@@ -164,8 +175,9 @@ def pull_command(
 ) -> None:
     """Download a real model from the hub and build a model folder of it.
 
-    A download that was cut off goes on where it stopped. The checkpoints stay, so that another
-    precision or target is built without a network, into a folder of its own: NAME-gpu, NAME-int4.
+    An interrupted download resumes where it stopped. The checkpoints are kept, so another
+    precision or target is built without a network, into its own folder: NAME-gpu, NAME-int4.
+    HF_TOKEN, HF_ENDPOINT (a mirror) and HTTPS_PROXY are honoured.
     """
     try:
         from models.hub import default_folder, pull
@@ -181,7 +193,7 @@ def pull_command(
     options = BuildOptions(
         precisions=_precisions(target, precision, None, None, None), target=target
     )
-    with byte_progress(Console(stderr=True)) as progress:
+    with byte_progress() as progress:
         task = progress.add_task(name, total=None, visible=False)
         pull(
             name,
@@ -259,7 +271,7 @@ def _show_info(folder: Path, as_json: bool) -> None:
         rows["generator"] = f"has its own {names}: its weights differ from the retriever's"
     for name, value in rows.items():
         table.add_row(name, escape(value))
-    Console().print(table)
+    out().print(table)
 
 
 @models_app.command("verify")
@@ -268,7 +280,7 @@ def verify_command(
     recording: Annotated[
         bool,
         typer.Option(
-            "--record", help="First take the files as they are now: after you changed them."
+            "--record", help="First record the files as they are now, after you changed them."
         ),
     ] = False,
     as_json: JsonFlag = False,
@@ -319,4 +331,4 @@ def list_command(as_json: JsonFlag = False) -> None:
     for row in rows:
         roles = ", ".join(row.get("roles", [])) or "unusable"
         table.add_row(escape(row["name"]), escape(roles), escape(row["folder"]))
-    Console().print(table)
+    out().print(table)

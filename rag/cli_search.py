@@ -77,8 +77,8 @@ def search(
 ) -> None:
     """Find the pages that answer a question, or that look like an image.
 
-    Scores: in mode hybrid from 0 to 1, how likely the page answers; in mode visual MaxSim (or
-    from 0 to 1, where the model asks for sharpened matches), in mode text BM25.
+    Scores in mode hybrid: from 0 to 1, how likely the page is to answer. In mode visual: MaxSim,
+    or from 0 to 1 where the model asks for sharpened matches. In mode text: BM25.
 
     Exit code 0, also when nothing was found; 2: the search could not be done.
     """

@@ -31,8 +31,8 @@ class Settings:
 
     index: Path = _setting(Path(".yomu"), "Folder of the index.")
     model: str | None = _setting(
-        None, "Name or folder of the model; by default the one the index was built with, "
-        f"for a new index '{DEFAULT_MODEL}'.",
+        None, "Name or folder of the model; by default the one the index was built with, or "
+        f"'{DEFAULT_MODEL}' for a new index.",
     )  # fmt: skip
     device: str = _setting("auto", "auto, cpu, cuda, coreml, directml or openvino.")
     threads: int = _setting(0, "Threads of the model; 0: all cores.")
@@ -41,10 +41,10 @@ class Settings:
         "--max-visual-tokens may lower it.",
     )  # fmt: skip
     max_visual_tokens: int | None = _setting(
-        None, "Most tokens (28 x 28 pixels each) a page is seen as; by default the model's own."
+        None, "Most visual tokens of a page (28 x 28 pixels each); by default what the model says."
     )
     pool_factor: int | None = _setting(
-        None, "Merge similar vectors of a page until 1/N of them is left; 1 (none) in a new index."
+        None, "Merge similar vectors of a page until 1/N of them are left; 1 (none) in a new index."
     )
     ocr: str = _setting(
         "auto",
@@ -55,7 +55,7 @@ class Settings:
     page_seconds: float = _setting(60.0, "A page that takes longer to read is stopped and listed.")
     page_megabytes: int = _setting(1500, "A page that takes more memory is stopped and listed.")
     commit_seconds: float = _setting(
-        2.0, "Pages are made durable this often: what a crash or a power cut may cost."
+        2.0, "Pages are made durable this often: a crash or a power cut loses no more work."
     )
     top_k: int = _setting(5, "How many pages to show.")
     mode: Mode = _setting(

@@ -339,7 +339,7 @@ def test_the_most_frames_of_a_video_are_in_the_help(yomu, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("TERMINAL_WIDTH", "300")
     code, out, _ = yomu("look", "--help")
-    assert code == 0 and f"{MAX_FRAMES} in all at most" in " ".join(out.split())
+    assert code == 0 and f"at most {MAX_FRAMES} in all" in " ".join(out.split())
 
 
 def test_json_has_the_answer_and_its_boxes_on_the_page(look, scripted, pictures):
@@ -448,6 +448,31 @@ def test_help_names_and_explains_every_option(path, yomu, monkeypatch):
         assert parameter.help, f"{parameter.name} is not explained"
         names = parameter.opts if parameter.param_type_name == "option" else [parameter.metavar]
         assert all(name in out for name in names)
+
+
+def test_paragraphs_of_the_help_fill_a_narrow_terminal(yomu, monkeypatch):
+    """They broke where the source breaks as well: a word stood alone on every other line."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERMINAL_WIDTH", "60")
+    _, out, _ = yomu("models", "build", "--help")
+    paragraph = out.split("OUT appears", 1)[1].split("names it.")[0].splitlines()
+    assert all(len(line.rstrip()) > 45 for line in paragraph[1:-1])
+
+
+def test_a_closed_stdout_is_no_error():
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m rag models list --json >&-"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_piped_list_of_models_keeps_names_whole(yomu, tmp_path, monkeypatch):
+    monkeypatch.setenv("YOMU_MODELS", str(tmp_path))
+    name = "a-model-whose-name-is-longer-than-a-terminal-is-wide-" * 2
+    (tmp_path / name).mkdir()
+    _, out, _ = yomu("models", "list")
+    assert str(tmp_path / name) in out
 
 
 def test_the_commands_of_the_contract_are_there():
