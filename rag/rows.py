@@ -19,6 +19,9 @@ from functools import cached_property, reduce
 from itertools import pairwise
 
 CELL_END = "\t"
+LEADERS = re.compile(  # between a title and its page, in a table of contents
+    r"(?<![.·…‥・ ])\s?(?:[.·…‥・]\s?){4,}(?=[\divxlc]{1,5}$)"
+)
 CELL_CHARS = 32  # a longer line is running text; table cells rarely are
 DIVIDED = re.compile(r"[a-z]-$")
 LEVEL = 0.35  # of the height of a line: how far the middles of cells side by side may be apart
@@ -90,6 +93,7 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     """Return the lines in their order, cells at one height from left to right, CELL_END between.
 
     Letters of a tab in the margin (第, ３ and 章 under each other) come last: they are no cells.
+    Dots that lead to a page's number end a cell as well.
     """
     tab = _margin_tab(lines)
     in_tab = set(tab)
@@ -108,7 +112,7 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
             row.extend(cells)
     in_order = (sorted(row, key=lambda cell: cell.left) for row in rows)
     texts = [CELL_END.join(each.text for each in row) for row in in_order]
-    return texts + [line.text for line in tab]
+    return [LEADERS.sub(CELL_END, text) for text in texts] + [line.text for line in tab]
 
 
 def _in_order(lines: Sequence[PlacedLine]) -> list[list[PlacedLine]]:

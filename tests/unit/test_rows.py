@@ -89,3 +89,12 @@ def test_a_column_of_thousands_of_lines_takes_no_time_for_each_pair_of_them():
     began = time.process_time()
     assert join_rows(lines) == ["a word"] * 6000
     assert time.process_time() - began < 5  # 20 s where each was compared with all above it
+
+
+def test_dots_that_lead_to_a_page_end_a_cell():
+    texts = ["2.1 Rules . . . . . 14", "序論・・・・・・3", "Preface.....xii", "Wait . . . . . ."]
+    lines = [PlacedLine(0, 20 * n, 200, 20 * n + 10, text) for n, text in enumerate(texts)]
+    wanted = ["2.1 Rules\t14", "序論\t3", "Preface\txii", "Wait . . . . . ."]
+    assert join_rows(lines) == wanted
+    apart = [PlacedLine(0, 0, 40, 10, "Notes"), PlacedLine(50, 0, 200, 10, ". . . . . 7")]
+    assert join_rows(apart) == ["Notes\t7"]
