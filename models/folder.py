@@ -174,9 +174,18 @@ def _listed(folder: Path) -> list[str]:
 
 
 def models_home() -> Path:
-    """Return where downloaded models are kept: YOMU_MODELS, or ~/.yomu/models."""
-    chosen = os.environ.get("YOMU_MODELS")
-    return Path(chosen) if chosen else Path.home() / ".yomu" / "models"
+    """Return where downloaded models are kept: YOMU_MODELS, or ~/.yomu/models.
+
+    Raises ModelFilesError for a user without a home, as containers run programs.
+    """
+    if chosen := os.environ.get("YOMU_MODELS"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".yomu" / "models"
+    except RuntimeError:
+        raise ModelFilesError(
+            "this user has no home folder: set YOMU_MODELS to the folder that models are kept in"
+        ) from None
 
 
 def find_folder(folder_or_name: str | Path) -> Path:

@@ -161,3 +161,19 @@ def test_names_and_folders(tmp_path, monkeypatch, folder):
         find_folder("gone")
     monkeypatch.delenv("YOMU_MODELS")
     assert models_home().parts[-2:] == (".yomu", "models")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch, tmp_path):
+    """A container with `--user 1234` ended in a traceback."""
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("YOMU_MODELS", raising=False)
+    assert find_folder("embedded") == EMBEDDED
+    with pytest.raises(ModelFilesError, match="set YOMU_MODELS"):
+        find_folder("colqwen2-v1.0")
+    monkeypatch.setenv("YOMU_MODELS", str(tmp_path))
+    (tmp_path / "colqwen2-v1.0").mkdir()
+    assert find_folder("colqwen2-v1.0") == tmp_path / "colqwen2-v1.0"
