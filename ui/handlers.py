@@ -17,6 +17,7 @@ from rag.answer import QUOTED, Answer
 from rag.page_choice import PageRef
 from rag.records import Cancellation, Filters
 from rag.settings import Mode
+from rag.terms import terms
 from rag.words import LONGEST_QUESTION, QUOTED_NOTE
 from ui import markup, markup_ask, visit
 from ui.errors import OUR_FAULT, ExpectedError, public
@@ -302,15 +303,18 @@ def again(service: Service, turns: tuple[Turn, ...], unanswered: str, language: 
     return shown
 
 
-def forgotten(language: str) -> tuple[Shown, str]:
+def forgotten(language: str, user: str = "") -> tuple[Shown, str]:
     """Return the page as it was before the first question, and its viewer."""
-    empty, no_page = welcome(language)
+    empty, no_page = welcome(language, user)
     return Shown(progress="", evidence="", answer=empty, earlier="", turns=()), no_page
 
 
-def welcome(language: str) -> tuple[str, str]:
-    """Return what stands in the places of answer and page before anything was asked."""
-    return markup_ask.answer(language, None), markup_ask.viewer(language, None)
+def welcome(language: str, user: str = "") -> tuple[str, str]:
+    """Return what stands in the places of answer and page before anything was asked.
+
+    user  who is logged in, or "": what the browser kept of another user's visit is dropped
+    """
+    return markup_ask.no_answer(language, user), markup_ask.viewer(language, None)
 
 
 def cards_of(service: Service, hits: Sequence[tuple[str, int, float]]) -> list[Card]:
@@ -405,7 +409,7 @@ def _with_heat(service: Service, chosen: Selection, sheet: Sheet, language: str)
     words = (
         Layer(name, data_uri(overlay(scores)))
         for name, scores in zip(heat.words, heat.scores, strict=True)
-        if name.strip()
+        if terms(name)  # "the" and の match anywhere
     )
     return replace(sheet, layers=(total, *islice(words, MAX_WORDS)))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui import visit
 from ui.texts import TEXTS
 
 FOLDER = Path(__file__).parent
@@ -77,7 +78,8 @@ def mount_options() -> dict[str, Any]:
 @cache
 def script() -> str:
     """Return the JavaScript of every HTML component."""
-    return (FOLDER / "page.js").read_text("utf-8")
+    constants = f"const MOST_TURNS = {visit.MAX_TURNS};\n"
+    return constants + (FOLDER / "page.js").read_text("utf-8")
 
 
 def panel(elem_id: str, value: str = "") -> gr.HTML:
@@ -87,10 +89,14 @@ def panel(elem_id: str, value: str = "") -> gr.HTML:
     )
 
 
+def user_of(request: gr.Request) -> str:
+    """Return who is logged in; "" where nobody has to."""
+    return str(getattr(getattr(request.request, "state", None), "user", None) or "")
+
+
 def visitor(request: gr.Request) -> str:
     """Return who takes turns in the queue: the logged-in user, or else this visit."""
-    user = getattr(getattr(request.request, "state", None), "user", None)
-    return str(user or request.session_hash or "")
+    return user_of(request) or str(request.session_hash or "")
 
 
 def language(request: gr.Request) -> str:

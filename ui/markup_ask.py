@@ -126,16 +126,18 @@ def evidence(language: str, found: Sequence[Card], query: str, *, abstained: boo
     return section("evidence", title, warning, cards(language, found, query, show_first=True))
 
 
-def answer(language: str, turn: Turn | None, kept: str | None = None) -> str:
+def no_answer(language: str, user: str = "") -> str:
+    """Return what stands in the place of an answer before anything was asked; user: logged in."""
+    empty = esc(word(language, "answer_empty"))
+    hint = tag("p", empty, class_="yomu-hint", data_empty=user)
+    return section("answer", word(language, "answer"), hint)
+
+
+def answer(language: str, turn: Turn, kept: str | None = None) -> str:
     """Return the answer as plain text, with a numbered chip for each page it was read from.
 
     kept  the turn as the browser is to keep it for a reload
     """
-    title = word(language, "answer")
-    if turn is None:
-        empty = esc(word(language, "answer_empty"))
-        hint = tag("p", empty, class_="yomu-hint", data_empty=True)
-        return section("answer", title, hint)
     asked = tag("p", esc(_shortened(turn.question)), class_="yomu-asked", dir="auto")
     text = tag(
         "div", _claims(language, turn),
@@ -149,7 +151,7 @@ def answer(language: str, turn: Turn | None, kept: str | None = None) -> str:
         parts.append(items([esc(each) for each in turn.notes], "yomu-notes"))
     if turn.is_finished and turn.answer:
         parts.append(_take_away(language, turn))
-    return section("answer", title, *parts)
+    return section("answer", word(language, "answer"), *parts)
 
 
 def _shortened(question: str) -> str:
@@ -329,9 +331,9 @@ def _layer_bar(language: str, sheet: Sheet) -> str:
         return tag("button", esc(text), type="button", data_show=name, class_="yomu-chip",
                    aria_pressed="true" if is_on else "false")  # fmt: skip
 
-    chips = [choice(n, layer.label, is_on=n == 0) for n, layer in enumerate(sheet.layers)]
+    total, *words = (choice(n, each.label, is_on=n == 0) for n, each in enumerate(sheet.layers))
     off = choice("none", word(language, "heat_none"), is_on=False)
-    return tag("div", label, *chips, off, class_="yomu-layers", role="group",
+    return tag("div", label, total, off, *words, class_="yomu-layers", role="group",
                aria_label=word(language, "heatmap"))  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ui.markup import button, esc, items, note, page_name, pairs, section, tag
 from ui.markup_ask import pdf_link
-from ui.texts import sentences, size_text, time_text, word
+from ui.texts import size_text, time_text, word
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def documents(language: str, rows: Sequence[Row]) -> str:
     """Return the documents with pages, state and what can be done with each."""
     title = word(language, "documents")
     if not rows:
-        text = sentences(language, "empty_title", "empty_text")
-        return section("documents", title, note(text))
+        return section("documents", title, note(word(language, "empty_title")))
     heads = ("name", "page_count", "size", "date", "state", "actions")
     head = tag("tr", *(tag("th", esc(word(language, each)), scope="col") for each in heads))
     body = "".join(_row(language, row) for row in rows)

@@ -154,7 +154,7 @@ new MutationObserver(() => setTimeout(refocus, 60))
   .observe(element, { childList: true, subtree: true, attributes: true });
 
 // What was asked in this tab is shown again after a reload. It ends with the tab, or when cleared.
-const VISIT = "yomu-visit", ASKED = "yomu-asked", MOST_TURNS = 50;
+const VISIT = "yomu-visit", ASKED = "yomu-asked", USER = "yomu-user";
 
 function stored(key) {
   try { return JSON.parse(sessionStorage.getItem(key)); } catch { return null; }
@@ -168,7 +168,8 @@ function store(key, value) {
 }
 
 function keep() {
-  if (element.querySelector("[data-empty]")) return again();
+  const empty = element.querySelector("[data-empty]");
+  if (empty) return again(read(empty, "empty"));
   const text = element.querySelector(".yomu-answer > .yomu-text");
   if (!text) return;
   store(ASKED, read(text, "asked"));
@@ -176,7 +177,10 @@ function keep() {
   if (turn !== null && turns.at(-1) !== turn) store(VISIT, [...turns, turn].slice(-MOST_TURNS));
 }
 
-function again() {
+// Who logs in where another user's tab was sees nothing of what that one asked.
+function again(user) {
+  if ((stored(USER) ?? "") !== user) for (const each of [VISIT, ASKED]) store(each, null);
+  store(USER, user || null);
   const turns = stored(VISIT) ?? [], asked = stored(ASKED);
   if (turns.length || asked) trigger("input", { turns, asked });
 }

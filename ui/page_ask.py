@@ -10,7 +10,7 @@ import gradio as gr
 from rag.records import Cancellation
 from ui import handlers, visit
 from ui.handlers import Form, Selection
-from ui.look import I18N, language, panel, visitor
+from ui.look import I18N, language, panel, user_of, visitor
 from ui.service import Service
 from ui.streaming import in_own_thread
 
@@ -38,7 +38,8 @@ def build(service: Service) -> AskTab:
             interactive=False,
         )  # fmt: skip
     examples = panel("examples")
-    options = _options()
+    follow_up = gr.Checkbox(False, label=I18N("follow_up"), container=False, elem_id="follow-up")
+    options = [*_options(), follow_up]
     progress = panel("progress")
     evidence = panel("evidence")
     with gr.Row(elem_classes="yomu-desk"):
@@ -154,16 +155,16 @@ def _again(service: Service) -> Callable[..., Any]:
 
 
 def _forget(request: gr.Request) -> list[Any]:
-    shown, no_page = handlers.forgotten(language(request))
+    shown, no_page = handlers.forgotten(language(request), user_of(request))
     return [*shown, no_page]
 
 
 def _welcome(request: gr.Request) -> tuple[str, str]:
-    return handlers.welcome(language(request))
+    return handlers.welcome(language(request), user_of(request))
 
 
 def _options() -> list[Any]:
-    """Return the components of the options, in the order of `Form`."""
+    """Return the components of the options, in the order of `Form` up to its last."""
     with gr.Accordion(I18N("options"), open=False, elem_id="options"):
         with gr.Row():
             document = gr.Dropdown(
@@ -184,5 +185,4 @@ def _options() -> list[Any]:
             top_k = gr.Slider(1, 20, 5, step=1, label=I18N("top_k"), min_width=160)
             pages = gr.Slider(0, 8, 0, step=1, label=I18N("pages"), min_width=160)
             neighbours = gr.Slider(0, 3, 0, step=1, label=I18N("neighbours"), min_width=160)
-            follow_up = gr.Checkbox(False, label=I18N("follow_up"), min_width=200)
-    return [document, date_from, date_to, mode, top_k, pages, neighbours, follow_up]
+    return [document, date_from, date_to, mode, top_k, pages, neighbours]

@@ -10,7 +10,7 @@ from rag.words import LONGEST_QUESTION
 from ui.markup import LAST_PAGE
 from ui.markup_ask import Turn
 
-MAX_TURNS = 50  # of one visit; page.js keeps as many
+MAX_TURNS = 50  # of one visit; page.js is told
 MAX_PAGES = 500  # found and cited for one question: more than come together
 _TURN: TypeAdapter[Turn] = TypeAdapter(Turn)
 

@@ -1,6 +1,7 @@
 """What is shown for each event, and that nothing from files, pages or models becomes markup."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -233,7 +234,7 @@ def test_a_page_comes_first_and_then_its_heatmap():
     assert Elements(first).having("data-layer") == []
     page = Elements(second)
     assert page.having("data-layer") == ["0", "1", "2"]  # whole question, then each word
-    assert page.having("data-show") == ["0", "1", "2", "none"]
+    assert page.having("data-show") == ["0", "none", "1", "2"]
     assert all(source.startswith("data:image/") for source in page.having("src"))
 
 
@@ -241,7 +242,22 @@ def test_of_a_very_long_question_the_first_words_have_heatmaps():
     long = " ".join(f"word{n}" for n in range(300))
     *_, html = handlers.show_page(SmallService(), Selection("report.pdf", 1, long), (), "en")
     shown = Elements(html).having("data-show")
-    assert shown == [*map(str, range(handlers.MAX_WORDS + 1)), "none"]
+    assert shown == ["0", "none", *map(str, range(1, handlers.MAX_WORDS + 1))]
+
+
+@pytest.mark.parametrize(
+    ("question", "labels"),
+    [
+        ("What were the total sales in 2023", ["total", "sales", "2023"]),
+        ("花火 大会 は いつ ですか", ["花火", "大会"]),
+        ("what is it", []),
+    ],
+)
+def test_words_that_match_anywhere_have_no_heatmap_of_their_own(question, labels):
+    chosen = Selection("report.pdf", 1, question)
+    *_, html = handlers.show_page(SmallService(), chosen, (), "en")
+    bar = html[html.index("yomu-layers") : html.index("yomu-scroll")]
+    assert re.findall(r">([^<>]+)</button>", bar) == ["Whole question", "Off", *labels]
 
 
 def test_words_of_the_answer_are_framed_on_the_page_it_was_read_from():
@@ -419,6 +435,7 @@ def test_nothing_indexed_says_what_to_do():
     found = handlers_library.look(House(records=[]), "en")
     assert "Nothing is indexed yet" in found.banner and "ingest.py samples/" in found.banner
     assert found.examples == "" and found.names == []
+    assert "Nothing is indexed yet" in found.documents and "Library" not in found.documents
 
 
 def test_a_run_shows_how_far_it_is():

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.small_service import SmallService
 from tests.unit.test_handlers import EVIL, Elements, last, shown
 from ui import handlers, visit
+from ui.look import script
 from ui.markup_ask import Turn
 
 TURN = Turn(
@@ -87,6 +88,14 @@ def test_what_comes_back_is_text():
         names = {name for name, _ in Elements(html).tags}
         assert not names & {"b", "i", "script"}
         assert names & {"section", "p"}
+
+
+def test_the_browser_is_told_whose_visit_it_is_and_how_much_of_it_to_keep():
+    """What page.js compares with the user it kept a visit of; a name is text."""
+    for user in ("", "hanako", "<b>"):
+        empty, _ = handlers.welcome("en", user)
+        assert Elements(empty).having("data-empty") == [user]
+    assert f"const MOST_TURNS = {visit.MAX_TURNS};" in script()
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])

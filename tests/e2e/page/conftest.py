@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
@@ -91,6 +92,9 @@ def _wait_until_up(address: str, server: subprocess.Popen, log: Path) -> None:
         assert server.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(address, timeout=5).close()
+            return
+        except urllib.error.HTTPError as error:
+            assert error.code == 401  # up, and asks who this is
             return
         except OSError:
             time.sleep(0.5)

@@ -5,7 +5,8 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.page.conftest import FIREWORKS, PATIENCE_MS, SALES, open_page
+from tests.e2e.page.conftest import FIREWORKS, PATIENCE_MS, SALES, open_page, serving
+from ui.security import add_user
 
 
 def test_before_anything_is_indexed_the_page_says_what_to_do(visit):
@@ -280,6 +281,39 @@ def test_a_reload_shows_the_visit_again_until_it_is_cleared(visit, indexed):
     here.wait_for("#answer .yomu-hint")
     here.page.wait_for_timeout(1000)
     assert here.find(".yomu-asked, #earlier summary").count() == 0
+
+
+def test_another_user_in_the_same_tab_sees_nothing_of_the_visit(
+    chromium, indexed, served, tmp_path
+):
+    word, users = "correct horse battery", tmp_path / "users"
+    for name in ("hanako", "taro"):
+        add_user(users, name, word)
+    log = tmp_path / "server.log"
+    with serving(served / "index", log, "--auth-file", str(users)) as address:
+        one, other = ({"authorization": f"Bearer {name}:{word}"} for name in ("hanako", "taro"))
+        here = open_page(chromium, address, extra_http_headers=one)
+        here.answered(SALES)
+        here.reload()
+        here.find("#answer .yomu-asked", has_text=SALES).wait_for()
+        here.page.set_extra_http_headers(other)
+        here.reload()
+        here.wait_for("#answer .yomu-hint")
+        here.page.wait_for_function("sessionStorage['yomu-user'] == '\"taro\"'")
+        assert "yomu-visit" not in here.page.evaluate("Object.keys(sessionStorage)")
+        here.page.wait_for_timeout(1000)
+        assert here.find(".yomu-asked, #earlier summary").count() == 0
+        assert here.close() == []
+
+
+def test_a_follow_up_is_offered_once_something_was_asked(visit, indexed):
+    here = visit()
+    assert not here.find("#follow-up").is_visible()
+    here.answered(SALES)
+    here.find("#follow-up input").check()
+    here.ask("And in 2022?", "hybrid")
+    here.wait_for_answer()
+    assert "1,300" in here.find("#answer .yomu-text").inner_text()
 
 
 def test_a_question_that_a_reload_breaks_off_is_back_in_its_box(chromium, writing):

@@ -66,9 +66,8 @@ def test_on_a_phone_the_options_have_room(visit, indexed):
     here = visit(JAPANESE, 390, 844, has_touch=True, is_mobile=True)
     here.open_options()
     whole = here.find("#options .form").last.bounding_box()["width"]
-    for kind in ("range", "checkbox"):
-        for each in here.find(f"#options .form > .block:has([type={kind}])").all():
-            assert each.bounding_box()["width"] > 0.9 * whole
+    for each in here.find("#options .form > .block:has([type=range])").all():
+        assert each.bounding_box()["width"] > 0.9 * whole
     here.tab(2)
     label = here.find("#test-image label").first.bounding_box()
     icon = here.find("#test-image [data-testid=upload-icon]").bounding_box()
