@@ -14,6 +14,9 @@ from models.errors import ModelFilesError, ModelShapeError
 
 Json = Mapping[str, Any]
 
+# The retriever's tensors, under the names that the hub's checkpoints and model folders have.
+PROJECTION_WEIGHT, PROJECTION_BIAS = "custom_text_proj.weight", "custom_text_proj.bias"
+
 # transformers 5.23 configuration_qwen2_vl.py: what the hub's 2B vision_config leaves out.
 VISION_DEFAULTS: Json = {
     "depth": 32,

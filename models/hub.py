@@ -30,8 +30,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented 
 from models.build.builder import BuildOptions, Progress, build, check_free
 from models.build.inputs import Sources
 from models.build.names import canonical
-from models.build.source import PROJECTION_BIAS, PROJECTION_WEIGHT
-from models.config import Json
+from models.config import PROJECTION_BIAS, PROJECTION_WEIGHT, Json
 from models.errors import ModelBuildError, ModelDownloadError
 from models.folder import ModelInfo, file_sha256, models_home
 

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from models.config import PROJECTION_BIAS, PROJECTION_WEIGHT
 from models.decoder import Decoder
 from models.errors import ModelFilesError
 from models.images import FACTOR_PX, VisualInput, preprocess
@@ -31,7 +32,6 @@ from models.vision import Patches, VisionFeatures, VisionTower
 FloatArray = NDArray[np.float32]
 PageImage = Image.Image | VisualInput | VisionFeatures
 
-PROJECTION_WEIGHT, PROJECTION_BIAS = "custom_text_proj.weight", "custom_text_proj.bias"
 # Questions are short: together they read the weights once. Sorted by length, little is padding.
 QUERIES_PER_RUN = 16
 # Of neighbouring bands: a line of text that one of them cuts is whole in the other.

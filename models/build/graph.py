@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
-from models.build.quantize import INT4_BLOCK, quantize_int4, quantize_int8
+from models.build.quantize import BLOCK, quantize_int4, quantize_int8, quantize_int8_blocks
 from models.build.source import FloatArray, TensorFiles, row_chunks
 from models.errors import ModelNumbersError
 
@@ -238,10 +238,10 @@ class GraphWriter:
         self, x: ir.Value, name: str, output_name: str, dtype: ir.DataType
     ) -> ir.Value:
         n_out, n_in = self._flat_shape(name)
-        n_blocks = -(-n_in // INT4_BLOCK)
+        n_blocks = -(-n_in // BLOCK)
         tensors = self.tensors
         bits = 8 if self.recipe.precision == "int8" else 4
-        quantize = _quantize_blocks_int8 if bits == 8 else quantize_int4
+        quantize = quantize_int8_blocks if bits == 8 else quantize_int4
 
         @lru_cache(maxsize=1)
         def parts() -> tuple[NDArray[np.uint8], FloatArray]:
@@ -254,7 +254,7 @@ class GraphWriter:
             parts.cache_clear()
             return to_fp16(result, f"scale of {name}") if dtype == HALF else result
 
-        shape = (n_out, n_blocks, INT4_BLOCK * bits // 8)
+        shape = (n_out, n_blocks, BLOCK * bits // 8)
         weight = self.lazy(f"{output_name}.int{bits}", lambda: parts()[0], shape, ir.DataType.UINT8)
         return self.op(
             "MatMulNBits",
@@ -263,7 +263,7 @@ class GraphWriter:
             K=n_in,
             N=n_out,
             bits=bits,
-            block_size=INT4_BLOCK,
+            block_size=BLOCK,
             accuracy_level=4,  # int8 activations; without it 13 times slower at one row
         )
 
@@ -355,15 +355,3 @@ def to_fp16(values: FloatArray, name: str) -> NDArray[np.float16]:
             "build this part with --precision fp32, int8 or int4"
         )
     return values.astype(np.float16)
-
-
-def _quantize_blocks_int8(weight: FloatArray) -> tuple[NDArray[np.uint8], FloatArray]:
-    """Return (N, blocks, 32) uint8 around 128 and scales (N, blocks), for 8-bit MatMulNBits."""
-    n_out, n_in = weight.shape
-    n_blocks = -(-n_in // INT4_BLOCK)
-    padded = np.zeros((n_out, n_blocks * INT4_BLOCK), np.float32)
-    padded[:, :n_in] = weight
-    blocks = padded.reshape(n_out, n_blocks, INT4_BLOCK)
-    scale = np.abs(blocks).max(axis=-1) / np.float32(127)
-    scale[scale == 0] = 1.0
-    return (np.rint(blocks / scale[..., None]) + 128).astype(np.uint8), scale

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from models.build.source import (
-    PROJECTION_BIAS,
-    PROJECTION_WEIGHT,
     Adapter,
     Checkpoint,
     FloatArray,
@@ -18,6 +16,7 @@ from models.build.source import (
     linear_shapes,
     weight_files,
 )
+from models.config import PROJECTION_BIAS, PROJECTION_WEIGHT
 from models.errors import ModelBuildError, ModelFilesError
 
 log = logging.getLogger(__name__)

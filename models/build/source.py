@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from models.build.names import IGNORED, canonical, lora_parts
-from models.config import ModelConfig, VisionConfig, read_json
+from models.config import (
+    PROJECTION_BIAS,
+    PROJECTION_WEIGHT,
+    ModelConfig,
+    VisionConfig,
+    read_json,
+)
 from models.errors import ModelFilesError, ModelNumbersError, ModelShapeError
 
 FloatArray = NDArray[np.float32]
 Shapes = dict[str, tuple[int, ...]]
-PROJECTION_WEIGHT, PROJECTION_BIAS = "custom_text_proj.weight", "custom_text_proj.bias"
 LINEARS = (
     "self_attn.q_proj",
     "self_attn.k_proj",

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import models
-from models.build import graph, quantize
+from models.build import quantize
 from models.build.builder import BuildOptions, Precisions, build
 from models.build.graph import FLOAT, GraphWriter, Recipe, to_fp16
 from models.build.inputs import Sources
@@ -37,7 +37,7 @@ def half(values):
 
 def quantize_blocks(weight, bits):
     """Levels and scales for MatMulNBits."""
-    make = quantize.quantize_int4 if bits == 4 else graph._quantize_blocks_int8
+    make = quantize.quantize_int4 if bits == 4 else quantize.quantize_int8_blocks
     return make(weight)
 
 
@@ -73,8 +73,8 @@ def rounded(x, precision, target="cpu"):
         row_max = np.abs(x).max(axis=1, keepdims=True)
         return np.rint(x / row_max * 127) / 127 * row_max
     n_in = x.shape[1]
-    padded = np.pad(x, ((0, 0), (0, -n_in % quantize.INT4_BLOCK)))
-    blocks = padded.reshape(len(x), -1, quantize.INT4_BLOCK)
+    padded = np.pad(x, ((0, 0), (0, -n_in % quantize.BLOCK)))
+    blocks = padded.reshape(len(x), -1, quantize.BLOCK)
     scale = np.abs(blocks).max(axis=-1, keepdims=True) / 127
     levels = np.rint(blocks / np.where(scale == 0, 1, scale))
     return (levels * scale).reshape(len(x), -1)[:, :n_in]
