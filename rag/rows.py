@@ -31,6 +31,7 @@ MOST_CELL = 64  # wide; of a line in a cell that has others beside it
 MOST_TALLER = 1.3  # times; of lines side by side in a row
 LEAST_WRAPPED = 5  # wide; 新宿 and 渋谷 under each other are two
 FIRST_WORD = re.compile(r"[^\s\u3040-\u30ff\u3400-\u9fff]+|\S")
+MOST_PLACES = 8  # of a word that tells where to look
 SAME_LINE = 3.0  # points between the middles of neighbours on one line, at most
 YEAR = re.compile(r"^(FY|CY|'|’)?\s?(19|20)\d\d\s?(年度?|E|F|\*)?$")
 NO_VALUE = re.compile(r"^(n/?a|n\.m\.|[-–—―]|…)$", re.IGNORECASE)  # in the place of a figure
@@ -416,7 +417,8 @@ def _goes_down(upper: PlacedLine, lower: PlacedLine) -> bool:
 def most_together(words: Sequence[tuple[str, Place]]) -> list[Place]:
     """Leave of each word's places those on the lines that have most of the other words.
 
-    "210" of "A4: 210 x 297" stands in the line of A5 as well, but alone.
+    "210" of "A4: 210 x 297" stands in the line of A5 as well, but alone. A word in more places than
+    MOST_PLACES even so, as a date in each row, tells of none: it has one only where all are so.
     """
     lines = _line_numbers([(place[1] + place[3]) / 2 for _, place in words])
     on_line: dict[int, set[str]] = defaultdict(set)
@@ -425,11 +427,14 @@ def most_together(words: Sequence[tuple[str, Place]]) -> list[Place]:
     most: Counter[str] = Counter()
     for (word, _), line in zip(words, lines, strict=True):
         most[word] = max(most[word], len(on_line[line]))
-    return [
-        place
+    kept = [
+        (word, place)
         for (word, place), line in zip(words, lines, strict=True)
         if len(on_line[line]) == most[word]
     ]
+    n_places = Counter(word for word, _ in kept)
+    told = [place for word, place in kept if n_places[word] <= MOST_PLACES]
+    return told or [place for _, place in kept]
 
 
 def _line_numbers(middles: Sequence[float]) -> list[int]:

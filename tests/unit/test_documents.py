@@ -208,6 +208,17 @@ def test_japanese_words_are_framed_where_most_of_the_others_stand(tmp_path):
         assert len(document.find(1, ["10月10日"])) == 3  # alone it counts wherever it stands
 
 
+def test_a_word_of_every_row_is_framed_only_where_nothing_else_is(tmp_path):
+    pdf = pymupdf.open()
+    page = pdf.new_page(width=400, height=800)
+    for n, line in enumerate(["249 cases", *["October 10"] * 12]):
+        page.insert_text((40, 50 * (n + 1)), line)
+    pdf.save(tmp_path / "a.pdf")
+    with closing(open_document(tmp_path / "a.pdf")) as document:
+        assert len(document.find(1, ["October", "10", "249", "cases"])) == 2
+        assert len(document.find(1, ["October", "10"])) == 24
+
+
 def test_truncated_pdf_is_right_or_says_why(tmp_path):
     whole = odd.text_pdf(tmp_path / "a.pdf", [odd.TEXT] * 3).read_bytes()
     outcomes = set()
