@@ -27,7 +27,6 @@ DIVIDED = re.compile(r"[a-z]-$")
 LEVEL = 0.35  # of the height of a line: how far the middles of cells side by side may be apart
 MOST_BANDS = 100  # of ordinary lines: no heading is higher
 MOST_CELL_LINES = 5
-MOST_CELL = 64  # wide; of a line in a cell that has others beside it
 MOST_TALLER = 1.3  # times; of lines side by side in a row
 LEAST_WRAPPED = 5  # wide; 新宿 and 渋谷 under each other are two
 FIRST_WORD = re.compile(r"[^\s\u3040-\u30ff\u3400-\u9fff]+|\S")
@@ -162,15 +161,14 @@ def _level_with(line: PlacedLine, row: Sequence[Sequence[PlacedLine]]) -> int | 
     else:
         first = max(0, len(last) - MOST_CELL_LINES)  # a page of figures has thousands of lines
         at = next((n for n in range(first, len(last)) if _is_level(line, last[n])), None)
-    if at is None or not _is_wrapped(last[at:]) or (line.is_figure and len(last) > at + 1):
+    if at is None or not _is_wrapped(last[at:]):
         return None
     if not any(map(str.isalpha, row[0][0].text)):  # a bullet, or the mark of a footnote
         return None
     both = (line, *last[at:])
     gap = 0.0 if all(each.is_narrow for each in both) else 0.5 * (line.bottom - line.top)
     is_right = line.left - max(each.right for each in last[at:]) >= gap - 1
-    may_be = all(not each.is_vertical and width(each.text) <= MOST_CELL for each in both)
-    may_be &= line.is_cell or all(each.is_cell for each in last[at:])  # or columns of text
+    may_be = line.is_cell or all(each.is_cell for each in last[at:])  # or columns of text
     return at if is_right and may_be else None
 
 
@@ -382,8 +380,7 @@ def _is_one_label(upper: PlacedLine, lower: PlacedLine, figures: Sequence[Placed
     def is_level(top: float, bottom: float) -> bool:
         return any(abs((top + bottom) / 2 - middle) < 0.2 * height for middle in beside)
 
-    own = is_level(upper.top, upper.bottom) or is_level(lower.top, lower.bottom)
-    return is_level(upper.top, lower.bottom) and not own
+    return is_level(upper.top, lower.bottom)
 
 
 def columns_of(lines: Sequence[PlacedLine]) -> list[PlacedLine]:

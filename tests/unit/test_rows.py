@@ -98,3 +98,14 @@ def test_dots_that_lead_to_a_page_end_a_cell():
     assert join_rows(lines) == wanted
     apart = [PlacedLine(0, 0, 40, 10, "Notes"), PlacedLine(50, 0, 200, 10, ". . . . . 7")]
     assert join_rows(apart) == ["Notes\t7"]
+
+
+def test_the_name_of_a_row_may_be_longer_than_a_line_of_text_in_a_column():
+    name = "Earnings before income tax expense and equity in income (loss) of affiliates"
+    rows = [("Revenue", "9,583", "10,329"), (name, "369", "367")]
+    lines = [
+        PlacedLine(left, 20 * n, left + 5 * len(text), 20 * n + 10, text)
+        for n, row in enumerate(rows)
+        for left, text in zip((0, 400, 460), row, strict=True)
+    ]
+    assert join_rows(lines) == ["\t".join(row) for row in rows]
