@@ -9,7 +9,9 @@ that are still missing, near passages preferred, and the heads of its columns.
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from rag.answer_key import Key, key_of
 from rag.moments import moments
 from rag.passages import SENTENCE_END, Passage
 from rag.relevance import LABEL_HELP, Relevance, label_of
@@ -44,11 +46,34 @@ BACK = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Quotation:
+    """Words of a page, and what in them is asked for.
+
+    key    where it begins and ends; None if there is a doubt
+    share  of the question's words that stand with it
+    """
+
+    text: str = ""
+    key: tuple[int, int] | None = None
+    share: float = 0.0
+
+    @property
+    def key_text(self) -> str:
+        """What is asked for, "" if there is a doubt."""
+        return self.text[slice(*self.key)] if self.key else ""
+
+
 def quote(question: str, rows: Sequence[str]) -> str:
+    """Return the text of `quotation`."""
+    return quotation(question, rows).text
+
+
+def quotation(question: str, rows: Sequence[str]) -> Quotation:
     """Return up to four rows or sentences that say most of the question's words, in page order.
 
     Beside them what a row of a table stands under, rows of the same name that the question does not
-    tell from it, and the answer where the page itself asks. "" if nothing has any of the words.
+    tell from it, and the answer where the page itself asks. Empty if nothing has such words.
     Passages left out between two are shown as " … ". A table's row is followed by the figure of
     the one column that is asked for: "Sales 1,300 1,420 (2023: 1,420)". A page of few words, such
     as a slide with a chart, is quoted whole but for the ticks of an axis, unless a sentence or a
@@ -59,9 +84,9 @@ def quote(question: str, rows: Sequence[str]) -> str:
     is_small = sum(map(len, texts)) <= MOST_CHARS
     said = said_at(texts, page.found, page.asked) if is_small else None
     if said is not None:
-        return _joined(page, [said])
+        return _joined(page, [said], key=key_of(question, page, [said], [said]))
     if not page.weight:
-        return ""
+        return Quotation()
     choice = _Choice(page)
     chosen, beside, missing = choice.choose()
     if is_small:
@@ -69,11 +94,15 @@ def quote(question: str, rows: Sequence[str]) -> str:
         has_all = len(page.weight) == len(page.asked)
         if not (has_all and (is_said or page.figure(chosen[0]))):
             says_little = len(page.weight) < LEAST_SAID * len(page.asked)
-            return "" if says_little else _joined(page, but_ticks(texts), named=chosen)
+            if says_little:
+                return Quotation()
+            whole = but_ticks(texts)
+            return _joined(page, whole, chosen, key_of(question, page, chosen, whole))
     asks = [at for at in beside if choice.is_question(at)]
     shown = {*choice.with_what_follows([*chosen, *asks]), *beside}
     shown |= choice.names_at([*chosen, *beside])
-    return _joined(page, sorted(shown), named=[*chosen, *beside])
+    named = [*chosen, *beside]
+    return _joined(page, sorted(shown), named, key_of(question, page, named, sorted(shown)))
 
 
 class _Choice:
@@ -298,30 +327,37 @@ class _Choice:
         return at
 
 
-def _joined(page: Relevance, chosen: Sequence[int], named: Sequence[int] = ()) -> str:
+def _joined(
+    page: Relevance, chosen: Sequence[int], named: Sequence[int] = (), key: Key | None = None
+) -> Quotation:
     """Put chosen passages under each other, sentences of one paragraph in one line.
 
     named  those behind which the figure is said that is asked for
     """
     shown = ""
     before = -2
+    where = None
     for at in chosen:
         passage = page.passages[at]
-        text = _shown(page, at, at in named)
+        own = text = _shown(page, at, at in named)
         if passage.is_begun_before and before != at - 1:
             text = f"… {text}"
         if not shown:
             shown = text
         elif at != before + 1:
-            shown += f" …\n{text}"
+            shown += f"\n{text}" if shown.endswith(" …") else f" …\n{text}"
         elif passage.follows:
             shown = joined_lines(shown, text)
         else:
             shown += f"\n{text}"
-        if passage.is_cut:
+        if key and key.at == at and key.end <= len(own.removesuffix(" …")):
+            start = len(shown) - len(own)
+            where = (start + key.start, start + key.end)
+        if passage.is_cut and not shown.endswith(" …"):
             shown += " …"
         before = at
-    return shown.replace(CELL_END, " ").replace(" … …", " …")
+    share = key.share if key and where else 0.0
+    return Quotation(shown.replace(CELL_END, " "), where, share)
 
 
 def _shown(page: Relevance, at: int, is_named: bool) -> str:
