@@ -6,7 +6,7 @@ was given; nothing in the text the model writes is ever taken for one.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from models.generator import Answer as Generated
     from models.images import VisualInput
     from models.session import Cancellation
+    from rag.quote import Quotation
 
 Turn = tuple[str, str]  # an earlier question and its answer
 
@@ -43,6 +44,7 @@ TURN_TOKENS = 10
 QUOTED = "quoted"  # stop reason of an answer that is the page's own words
 QUOTED_PAGES = 3  # as many pages are quoted at most; the next best one often has the figure
 QUOTED_SHARE = 0.7  # of the best page's score that a further page needs
+KEY_LEAD = 0.1  # share of the question's words by which a key is ahead of another page's
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,15 @@ class AnswerTimings:
 
 
 @dataclass(frozen=True)
+class Key:
+    """What is asked for, where there is no doubt: it begins at `start` of what `page` says."""
+
+    page: PageRef
+    text: str
+    start: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """A finished answer with its evidence.
 
@@ -96,6 +107,7 @@ class Answer:
     abstained  nothing here answers; `text` says so and `hits` are the nearest pages
     notes      what went wrong on the way, a line each: pages left out, pages read from small images
     quotations the words of each of `pages`, "" for none; empty where the model wrote
+    key        what in them is asked for; None in doubt, and where the model wrote
     """
 
     question: Question
@@ -107,6 +119,7 @@ class Answer:
     stop_reason: str | None = None
     notes: tuple[str, ...] = ()
     quotations: tuple[tuple[PageRef, str], ...] = ()
+    key: Key | None = None
 
     @property
     def citations(self) -> tuple[PageRef, ...]:
@@ -144,6 +157,7 @@ class _State:
     read_s: float = 0.0
     stop_reason: str | None = None
     quotations: tuple[tuple[PageRef, str], ...] = ()
+    key: Key | None = None
 
 
 class AnswerStream(Iterator[str]):
@@ -227,6 +241,7 @@ class AnswerStream(Iterator[str]):
             stop_reason=stop_reason,
             notes=tuple(state.notes),
             quotations=state.quotations,
+            key=state.key,
         )
 
     def _timings(self) -> AnswerTimings:
@@ -274,31 +289,32 @@ class AnswerStream(Iterator[str]):
 
         The best hit stays in any case: where it has no such words, they may be in its picture.
         """
-        from rag.quote import quote
+        from rag.quote import quotation
 
         started = time.perf_counter()
         state, pages = self._state, self.evidence.pages
         state.stop_reason = QUOTED
         first = {(hit.document, hit.page) for hit in self.evidence.hits[:1]}
         best = next((page for page in pages if page.key in first), pages[0])
-        found: dict[PageRef, str] = {}
+        found: dict[PageRef, Quotation] = {}
         for page in pages:
             if self._cancellation.cancelled:
                 state.stop_reason = "cancelled"
                 break
-            text = quote(question.in_full, read_rows(page))
-            if text or page == best:
-                found[page] = text
-        state.pages, state.quotations = tuple(found), tuple(found.items())
-        if any(found.values()):
+            said = quotation(question.in_full, read_rows(page))
+            if said.text or page == best:
+                found[page] = said
+        state.pages, state.key = tuple(found), _key_of(found)
+        state.quotations = tuple((page, said.text) for page, said in found.items())
+        if any(said.text for said in found.values()):
             state.notes.append(QUOTED_NOTE)
         state.read_s = time.perf_counter() - started
         nothing = in_language_of(question.text, NOTHING_TO_QUOTE)
         if len(found) < 2:
-            return "".join(text or nothing for text in found.values())
+            return "".join(text or nothing for _, text in state.quotations)
         return "\n\n".join(
             f"{page_named(question.text, page.document, page.page)}:\n{text or nothing}"
-            for page, text in found.items()
+            for page, text in state.quotations
         )
 
     def _shortened(self, engine: "Engine", manner: Manner, max_new_tokens: int) -> Question:
@@ -347,6 +363,16 @@ class AnswerStream(Iterator[str]):
             self._state.notes.append(f"{page.document}, p. {page.page}: {found.note}")
         limits = engine.generator.options
         return preprocess(found.image, limits.min_pixels, limits.max_pixels)
+
+
+def _key_of(found: Mapping[PageRef, "Quotation"]) -> Key | None:
+    """Return the key that stands with most of the question, unless another's is about as near."""
+    keys = [(page, said) for page, said in found.items() if said.key]
+    if not keys:
+        return None
+    page, best = max(keys, key=lambda pair: pair[1].share)
+    near = {said.key_text for _, said in keys if said.share > best.share - KEY_LEAD}
+    return Key(page, best.key_text, best.key[0]) if best.key and len(near) == 1 else None
 
 
 def worth_quoting(hits: Sequence[PageHit]) -> tuple[PageHit, ...]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from models.errors import PromptError
 from rag.cli_common import (
@@ -173,7 +175,11 @@ def _show(stream: "AnswerStream") -> None:
         sys.stderr.write(f"{line(READING, stream.pages)}\n")
         sys.stderr.flush()
     for piece in stream:
-        sys.stdout.write(printable(piece))
+        before, key, behind = _around_key(piece, stream)
+        sys.stdout.write(printable(before))
+        if key:  # bold where this is a terminal
+            Console(soft_wrap=True, highlight=False).print(Text(printable(key), "bold"), end="")
+        sys.stdout.write(printable(behind))
         sys.stdout.flush()
     answer = stream.result()
     sys.stdout.write("\n")
@@ -184,13 +190,24 @@ def _show(stream: "AnswerStream") -> None:
     sys.stdout.flush()
 
 
+def _around_key(piece: str, stream: "AnswerStream") -> tuple[str, str, str]:
+    """Divide what is quoted, which comes in one piece, at what is asked for."""
+    key = None if stream.generates else stream.result().key
+    if key is None:
+        return piece, "", ""
+    start = piece.index(dict(stream.result().quotations)[key.page]) + key.start
+    end = start + len(key.text)
+    return piece[:start], piece[start:end], piece[end:]
+
+
 def answer_json(answer: "Answer") -> dict[str, Any]:
     """Return the object that `--json` prints.
 
-    Beyond the contract: pages (all the model was given, neighbours included), stop_reason, notes
-    and timings.read_pages.
+    Beyond the contract: pages (all the model was given, neighbours included), stop_reason, notes,
+    timings.read_pages and, where a quotation leaves no doubt of what is asked for, key.
     """
     timings = asdict(answer.timings)
+    key = answer.key and {"text": answer.key.text, **_page_json(answer.key.page)}
     return {
         "id": answer.question.id,
         "question": answer.question.text,
@@ -205,6 +222,7 @@ def answer_json(answer: "Answer") -> dict[str, Any]:
         "pages": [_page_json(page) for page in answer.pages],
         "stop_reason": answer.stop_reason,
         "notes": list(answer.notes),
+        **({"key": key} if key else {}),
     }
 
 

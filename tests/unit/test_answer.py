@@ -14,10 +14,12 @@ from rag.answer import (
     Answer,
     AnswerStream,
     Evidence,
+    Key,
     PageImage,
     Question,
     worth_quoting,
 )
+from rag.cli_ask import _show, answer_json
 from rag.errors import DocumentError, UsageError
 from rag.manner import SYSTEM, AnswerOptions, Manner
 from rag.page_choice import PageRef
@@ -266,6 +268,47 @@ def test_a_best_page_without_such_words_is_not_passed_over():
     answer = finished(_quoting(rows))
     assert answer.quotations == ((FOUND[0], ""), (FOUND[1], "Visitors 4,500"))
     assert answer.text.index("See the page") < answer.text.index("Visitors 4,500")
+
+
+def test_what_is_asked_for_is_known_with_its_page():
+    rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: [], FOUND[2]: []}
+    assert finished(_quoting(rows)).key == Key(FOUND[0], "4,500", len("Visitors "))
+    assert finished(_quoting({page: ["Nothing"] for page in FOUND})).key is None
+
+
+def test_a_page_that_says_more_of_the_question_has_the_key():
+    asked = "How many visitors came to the castle in spring?"
+    rows = {
+        FOUND[0]: ["Visitors\t12"],
+        FOUND[1]: ["Visitors of the castle in spring\t4,500"],
+        FOUND[2]: [],
+    }
+    assert finished(_quoting(rows, asked)).key == Key(FOUND[1], "4,500", 33)
+
+
+def test_the_key_is_bold_in_a_terminal_and_plain_in_a_pipe(monkeypatch, capsys):
+    rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: [], FOUND[2]: []}
+    _show(_quoting(rows))
+    assert "Visitors 4,500\n" in capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    _show(_quoting(rows))
+    assert "Visitors \x1b[1m4,500\x1b[0m\n" in capsys.readouterr().out
+
+
+def test_the_json_has_a_key_only_where_there_is_one():
+    rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: [], FOUND[2]: []}
+    found = answer_json(finished(_quoting(rows)))
+    assert found["key"] == {"text": "4,500", "document": "a.pdf", "page": 2}
+    assert "key" not in answer_json(finished(_quoting({page: [] for page in FOUND})))
+
+
+def test_two_pages_that_say_as_much_have_no_key():
+    rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: ["Visitors 4,600"], FOUND[2]: []}
+    assert finished(_quoting(rows)).key is None
+    rows[FOUND[1]] = ["Visitors 4,500"]
+    found = finished(_quoting(rows)).key
+    assert found and found.text == "4,500"
 
 
 def test_pages_of_the_conversation_are_quoted_only_where_they_speak_of_it():
