@@ -23,7 +23,7 @@ import tempfile
 import timeit
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -46,7 +46,7 @@ from rag.manner import AnswerOptions
 from rag.ocr import OCR_DPI, OCR_MAX_PIXELS, tidy
 from rag.page_content import RasterSize
 from rag.pipeline import Pipeline
-from rag.quote import quote
+from rag.quote import quotation
 from rag.settings import DEFAULT_DPI, Settings
 from rag.text_quality import judge
 
@@ -285,16 +285,24 @@ def answers(
 def quotes(
     documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
 ) -> None:
-    """Measure quotations from the right page's text layer, which need no model."""
+    """Measure quotations from the right page's text layer, which need no model.
+
+    And how often what is asked for is marked in them, and of these how often rightly.
+    """
+    marks: list[bool] = []
 
     def say(query: Query) -> str:
         name, number = query.relevant[0]
         opened = open_document(next(documents.rglob(f"{name}.pdf")))
         rows = opened.rows(number)
         opened.close()
-        return quote(query.text, rows)
+        said = quotation(query.text, rows)
+        if key := said.key_text:  # 64 of "64人" is right, too
+            is_right = answered(key, query.answers)
+            marks.append(is_right or any(answered(each, [key]) for each in query.answers))
+        return said.text
 
-    _answer_all(documents, say)
+    _answer_all(documents, say, marks)
 
 
 @app.command()
@@ -390,7 +398,8 @@ def speed(
     print(json.dumps({"seconds": encoding, "products": encoding / product, "vectors": n_vectors}))
 
 
-def _answer_all(documents: Path, say: Callable[[Query], str]) -> None:
+def _answer_all(documents: Path, say: Callable[[Query], str], marks: Sequence[bool] = ()) -> None:
+    """Print what is said to each question, and the means; marks: filled by `say`, right or not."""
     results: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for query in load_queries(documents)[1]:
         said = say(query)
@@ -401,7 +410,13 @@ def _answer_all(documents: Path, say: Callable[[Query], str]) -> None:
     for group, pairs in results.items():
         right, similar = np.mean(pairs, axis=0)
         print(f"| {group} | {len(pairs)} | {right:.3f} | {similar:.3f} |")
-    print(json.dumps({group: np.mean(pairs, axis=0).tolist() for group, pairs in results.items()}))
+    found: dict[str, object] = {
+        group: np.mean(pairs, axis=0).tolist() for group, pairs in results.items()
+    }
+    if marks:
+        found |= {"marked": len(marks), "marked_right": sum(marks)}
+        print(f"marked {len(marks)}, of them right {sum(marks)}")
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
