@@ -230,11 +230,13 @@ class _Conversation:
         if remark == "quoted" and not any(text for _, text in answer.quotations):
             remark = None  # a page is shown, and no words of it
         notes = [reason(each, self._language) for each in answer.notes if each != QUOTED_NOTE]
+        key = answer.key
         self._turn = replace(
             self._turn,
             answer=answer.text,
             pages=tuple(each.key for each in answer.citations),
             quoted=tuple((page.key, text) for page, text in answer.quotations),
+            key=key and (key.page.key, key.start, key.start + len(key.text)),
             abstained=answer.abstained,
             notes=(*notes, *((word(language, remark),) if remark else ())),
             seconds=spent.encode_query + spent.search + spent.read_pages + spent.prefill

@@ -35,6 +35,7 @@ class Turn:
     notes: tuple[str, ...] = ()
     is_finished: bool = False
     quoted: tuple[tuple[tuple[str, int], str], ...] = ()  # page and its part of a quoted answer
+    key: tuple[tuple[str, int], int, int] | None = None  # page, and where its part is what is asked
 
 
 @dataclass(frozen=True)
@@ -162,15 +163,25 @@ def _shortened(question: str) -> str:
 def _claims(language: str, turn: Turn) -> str:
     """Return the answer as text; what is quoted from several pages, each part below its page."""
     if not _is_parted(turn):
-        return esc(turn.answer)
+        parts = [page for page, text in turn.quoted if text == turn.answer]
+        return _marked(turn, parts[0], turn.answer) if parts else esc(turn.answer)
     numbers = {page: number for number, page in enumerate(turn.pages, 1)}
     nothing = in_language_of(turn.question, NOTHING_TO_QUOTE)
     parts = []
     for page, text in turn.quoted:  # a neighbour is quoted and no citation: it has no number
         name = esc(page_name(language, *page))
         head = _chip(language, turn, numbers[page], page) if page in numbers else name
-        parts.append(tag("div", head, tag("div", esc(text or nothing)), class_="yomu-claim"))
+        said = tag("div", _marked(turn, page, text) if text else esc(nothing))
+        parts.append(tag("div", head, said, class_="yomu-claim"))
     return "".join(parts)
+
+
+def _marked(turn: Turn, page: tuple[str, int], text: str) -> str:
+    """Return the part of an answer that is from a page, with what is asked for marked in it."""
+    if turn.key is None or turn.key[0] != page:
+        return esc(text)
+    _, start, end = turn.key
+    return esc(text[:start]) + tag("mark", esc(text[start:end])) + esc(text[end:])
 
 
 def _is_parted(turn: Turn) -> bool:
@@ -240,8 +251,17 @@ def as_json(turn: Turn) -> str:
         "hits": [{"document": name, "page": n, "score": score} for name, n, score in turn.hits],
         "seconds": round(turn.seconds, 3),
         "notes": list(turn.notes),
+        **_key_json(turn),
     }
     return json.dumps(found, ensure_ascii=False, indent=2)
+
+
+def _key_json(turn: Turn) -> dict[str, dict[str, str | int]]:
+    if turn.key is None or turn.key[0] not in dict(turn.quoted):
+        return {}
+    page, start, end = turn.key
+    text = dict(turn.quoted)[page][start:end]
+    return {"key": {"text": text, "document": page[0], "page": page[1]}}
 
 
 def earlier(language: str, turns: Sequence[Turn]) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from index.errors import IndexCorrupt
 from index.records import Failure
+from rag.answer import Key
 from rag.errors import DocumentError, UsageError
 from tests.unit.small_service import PAGES, SmallService, record
 from ui import handlers, handlers_library
@@ -169,12 +170,14 @@ def test_only_words_of_a_page_are_called_a_quotation(words, is_said):
             for event in super().ask(request, cancellation):
                 if isinstance(event, Finished):
                     quoted = tuple((page, words) for page in event.answer.pages)
-                    answer = replace(event.answer, stop_reason="quoted", quotations=quoted)
+                    key = Key(event.answer.pages[0], "1,420", 7) if words else None
+                    answer = replace(event.answer, stop_reason="quoted", quotations=quoted, key=key)
                     event = Finished(answer)
                 yield event
 
     (turn,) = last(shown(Quoting()), "turns")
     assert any("words of the pages" in note for note in turn.notes) == is_said
+    assert turn.key == ((turn.pages[0], 7, 12) if is_said else None)
 
 
 def test_closing_the_generator_closes_the_stream():

@@ -1,6 +1,8 @@
 """What the page offers to follow, to take away and to count."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +62,32 @@ def test_an_answer_that_is_not_in_parts_names_its_pages_below(quoted):
     )
     assert chips == list(pages)
     assert text.index("all of it") < text.index("Read from") < text.index("a.pdf")
+
+
+def marked(html):
+    return re.findall("<mark>(.*?)</mark>", html)
+
+
+@pytest.mark.parametrize("draw", [answer, lambda language, turn: earlier(language, [turn])])
+def test_what_is_asked_for_is_marked_where_it_was_quoted(draw):
+    pages = (("a.pdf", 3), ("b.pdf", 1))
+    quoted = ((pages[0], "Total 1,420"), (pages[1], "Total <1,420>"))
+    turn = Turn("total?", "all of it", pages, is_finished=True, quoted=quoted)
+    assert marked(draw("en", turn)) == []
+    shown = draw("en", replace(turn, key=(pages[1], 6, 13)))
+    assert marked(shown) == ["&lt;1,420&gt;"] and "Total 1,420" in Elements(shown).text
+    alone = replace(turn, answer="Total 1,420", pages=pages[:1], quoted=quoted[:1])
+    assert marked(draw("en", replace(alone, key=(pages[0], 6, 11)))) == ["1,420"]
+    assert marked(draw("en", replace(alone, key=(pages[1], 6, 11)))) == []
+
+
+def test_what_is_asked_for_is_exported_as_ask_prints_it():
+    page = ("a.pdf", 3)
+    turn = Turn("total?", "Total 1,420", (page,), quoted=((page, "Total 1,420"),))
+    assert "key" not in json.loads(as_json(turn))
+    found = json.loads(as_json(replace(turn, key=(page, 6, 11))))
+    assert found["key"] == {"text": "1,420", "document": "a.pdf", "page": 3}
+    assert "key" not in json.loads(as_json(replace(turn, key=(("b.pdf", 1), 6, 11))))
 
 
 def test_parts_of_an_answer_are_text():

@@ -13,7 +13,7 @@ from ui.markup_ask import Turn
 
 TURN = Turn(
     "売上は？", "1,420", (("a.pdf", 2),), (("a.pdf", 2, 0.75),), seconds=1.5, notes=("Stopped.",),
-    is_finished=True, quoted=((("a.pdf", 2), "Total 1,420"),),
+    is_finished=True, quoted=((("a.pdf", 2), "Total 1,420"),), key=(("a.pdf", 2), 6, 11),
 )  # fmt: skip
 
 
