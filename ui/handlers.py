@@ -236,7 +236,7 @@ class _Conversation:
             answer=answer.text,
             pages=tuple(each.key for each in answer.citations),
             quoted=tuple((page.key, text) for page, text in answer.quotations),
-            key=key and (key.page.key, key.start, key.start + len(key.text)),
+            key=(key.page.key, key.start, key.start + len(key.text)) if key else None,
             abstained=answer.abstained,
             notes=(*notes, *((word(language, remark),) if remark else ())),
             seconds=spent.encode_query + spent.search + spent.read_pages + spent.prefill

@@ -163,8 +163,8 @@ def _shortened(question: str) -> str:
 def _claims(language: str, turn: Turn) -> str:
     """Return the answer as text; what is quoted from several pages, each part below its page."""
     if not _is_parted(turn):
-        parts = [page for page, text in turn.quoted if text == turn.answer]
-        return _marked(turn, parts[0], turn.answer) if parts else esc(turn.answer)
+        whole = [page for page, text in turn.quoted if text == turn.answer]
+        return _marked(turn, whole[0], turn.answer) if whole else esc(turn.answer)
     numbers = {page: number for number, page in enumerate(turn.pages, 1)}
     nothing = in_language_of(turn.question, NOTHING_TO_QUOTE)
     parts = []
