@@ -43,7 +43,8 @@ LEAST_SHARE = 0.02  # of such a page: where only words that mean nothing are fou
 TEXT_POOL = 1000  # text hits that take part in a fusion; all pages beyond count as without
 VISUAL_POOL = 200
 MOST_BIGRAMS = 50  # looked up for one letter, those on most pages
-NAMED_AMONG = 5  # best pages, of which one has a name of the question and one a year, to answer it
+NAMED_AMONG = 12  # best pages, of which one has a name of the question: it may have two subjects
+DATED_AMONG = 5  # best pages, of which one has a year of the question: many pages have any year
 BACKGROUND_PAGES = 256  # pages that tell which scores are ordinary: 7 CPU-ms at 128 vectors
 
 
@@ -335,7 +336,7 @@ class Finder:
         return self._hits(best, filters, visual=visual, text=read.ranked)
 
     def _lacks_asked(self, text: str, read: TextRanked, pages: Ints) -> bool:
-        """Whether the question's names, or its years, are on none of these pages.
+        """Whether the question's names, or its years, are on none of these pages, best first.
 
         Nor in their documents' names and titles, which are words of each page. Not known where the
         best page shows more than its text says, or these are words of an earlier version.
@@ -343,12 +344,16 @@ class Finder:
         named = proper_names(text, read.names)
         asked = [word for word in named if word in read.terms and word.isalpha()]
         asked = [word for word in asked if means_something(word)]
-        sought = [terms for terms in (asked, years(read.terms)) if terms]
+        sought = [
+            (terms, among)
+            for terms, among in ((asked, NAMED_AMONG), (years(read.terms), DATED_AMONG))
+            if terms
+        ]
         if not sought or not len(pages) or self._incomplete(pages[:1]).any():
             return False
         if not has_present_words(self._database):
             return False
-        return any(self._have_none(pages, terms) for terms in sought)
+        return any(self._have_none(pages[:among], terms) for terms, among in sought)
 
     def _have_none(self, pages: Ints, terms: list[str]) -> bool:
         """Whether none of these pages has any of these words."""

@@ -232,6 +232,18 @@ def test_words_that_mean_nothing_are_no_evidence(tmp_path):
         )  # they rank all the same, where nothing else does
 
 
+def test_of_two_subjects_the_one_with_a_name_may_stand_behind_the_other(tmp_path):
+    offices = [f"{3 * 'the office for licences of a company, '}{n} in number" for n in range(6)]
+    sea = [f"boats on the sea, {n} in number" for n in range(30)]
+    long = f"Globex {'and the wind on the sea ' * 20}"  # ranked behind every office
+    question = "What is the office for licences of a company, and what is {}?"
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
+        written(made, "offices.pdf", 7, *offices, *sea, long)
+        made.commit()
+        assert DEFAULT.answers(best(made, question.format("Globex")).score)
+        assert not DEFAULT.answers(best(made, question.format("Acme")).score)
+
+
 def test_figures_of_another_year_are_no_answer(tmp_path):
     question = "What was the revenue of {}?"
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as made:
