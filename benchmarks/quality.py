@@ -151,7 +151,8 @@ def rank_by_images(
         else:  # as the product ranks: words that are asked for side by side, side by side
             start = np.zeros(1, np.int64)
             best = np.stack([pair_up(each, start).max(1) for each in similar], axis=1)
-            scores = sharpen(Matches(best, by_chance), Matches(best, by_chance), sharpness)
+            matches = Matches(best, by_chance)
+            scores = sharpen(matches, matches, sharpness)
         ranks[query.qid] = [pages[i] for i in np.argsort(scores)[::-1]]
     return ranks
 

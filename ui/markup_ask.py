@@ -298,7 +298,7 @@ def viewer(language: str, sheet: Sheet | None, query: str = "") -> str:
     overlays = "".join(
         image(layer.source, "", class_="yomu-heat" + ("" if n == 0 else " is-off"), data_layer=n)
         for n, layer in enumerate(sheet.layers)
-    )  # fmt: skip
+    )
     boxes = "".join(_box(each) for each in sheet.boxes)
     if sheet.source:
         drawn = tag("div", image(sheet.source, alt, class_="yomu-page"), overlays, boxes,

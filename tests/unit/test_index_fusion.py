@@ -104,7 +104,6 @@ def matches(best, by_chance=0.0):
 def test_sharpened_matches_prefer_a_full_one_to_two_halves():
     others = matches(np.full((2, 5), 0.5))  # what any page has
     found = matches([[1.0, 0.8, 0.5], [0.5, 0.8, 0.5]])
-    # the second word is shown best by a page that shows it faintly, and by no other
     full, halves, nothing = sharpen(found, others, 2)
     assert np.allclose([full, halves, nothing], [np.sqrt(1 / 2), 0.6, 0])
     linear = sharpen(found, others, 1)
