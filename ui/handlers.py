@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 PAGE_PX = 1500  # longer side of the page in the viewer: text of 8 pt is readable at full width
 BETWEEN_S = 0.1  # between two sights of a growing answer: each is sent whole
 MAX_WORDS = 40  # with a heatmap each: a pasted paragraph has hundreds
+MOST_OPENED = 64  # pages on the way to their heatmaps: each holds its image
 MAX_HISTORY = 20  # turns that go with a follow-up
 # what the command line advises → what to do on the page instead
 HERE = {
@@ -380,19 +381,39 @@ def show_page(
         )
 
 
-def while_newest(
-    newest: dict[str, Iterator[str]], session: str, parts: Iterator[str]
-) -> Iterator[str]:
-    """Yield the parts of what is shown until something newer is shown in the session."""
-    newest[session] = parts
-    try:
-        for part in parts:
-            if newest.get(session) is not parts:
-                return
-            yield part
-    finally:
-        if newest.get(session) is parts:
-            del newest[session]
+class Opened:
+    """The page each session chose last, which comes in two parts; older choices give way to it."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Iterator[str]] = {}
+        self._rest: dict[str, Iterator[str]] = {}  # of those whose first part was shown
+
+    def first(self, session: str, parts: Iterator[str]) -> str | None:
+        """Return the first part, or None where another page was chosen meanwhile."""
+        self._rest.pop(session, None)
+        self._newest[session] = parts
+        shown = next(parts)
+        if self._newest.get(session) is not parts:
+            return None
+        self._rest[session] = parts
+        if len(self._rest) > MOST_OPENED:  # of a browser that has gone nobody asks for the rest
+            self._rest.pop(next(iter(self._rest)), None)
+        return shown
+
+    def rest(self, session: str) -> str | None:
+        """Return the second part of what was chosen last; None if there is none to be shown."""
+        parts = self._rest.pop(session, None)
+        if parts is None:
+            return None
+        shown = next(parts, None)
+        if self._newest.get(session) is not parts:
+            return None
+        del self._newest[session]
+        return shown
+
+    def close(self, session: str) -> None:
+        """Show no more of what was chosen."""
+        self._newest.pop(session, None)
 
 
 def _n_pages(service: Service, document: str) -> int:

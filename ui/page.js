@@ -195,7 +195,6 @@ function settle() {
   const head = element.querySelector("[data-lang]");
   if (head) document.documentElement.lang = read(head, "lang");
   frame();
-  if (element.querySelector(".yomu-bar")) document.dispatchEvent(new Event(OPENED));
   keep();
   const sheet = viewer(element);
   if (sheet && "chosen" in document.documentElement.dataset) {
@@ -216,15 +215,10 @@ function settle() {
 }
 
 // The answer is there: the page that is open, if it was read from, now gets its words framed.
-const OPENED = "yomu-opened"; // a page has come into a viewer
-document.addEventListener(OPENED, frame);
-
 function frame() {
   const done = element.querySelector("[data-finished]");
   const name = done ? read(done, "finished") : "";
   if (name === (element.dataset.finished || "")) return;
-  // Of two choices at the same moment Gradio's client may lose both: the page has to be there.
-  if (name && !document.querySelector("#viewer .yomu-bar")) return;
   element.dataset.finished = name;
   const open = document.querySelector("#evidence .yomu-card[aria-current]");
   if (!name || !open) return;

@@ -1,6 +1,6 @@
 """The Ask tab: question, pages found, streamed answer, page viewer. Layout and wiring only."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +9,7 @@ import gradio as gr
 
 from rag.records import Cancellation
 from ui import handlers, visit
-from ui.handlers import Form, Selection
+from ui.handlers import Form, Opened, Selection
 from ui.look import I18N, language, panel, user_of, visitor
 from ui.service import Service
 from ui.streaming import in_own_thread
@@ -50,11 +50,10 @@ def build(service: Service) -> AskTab:
             sheet = panel("viewer")
     turns = gr.State(())
 
-    showing = show_from(service, [evidence, answer, earlier, sheet], sheet, turns)
-    begin, ask, halt = _asking(service)
+    opened = show_from(service, [evidence, answer, earlier, sheet], sheet, turns)
+    begin, ask, halt = _asking(service, opened)
     gr.on(
-        [go.click, question.submit], begin, question, [go, stop, sheet], queue=False,
-        cancels=showing, **QUIET,
+        [go.click, question.submit], begin, question, [go, stop, sheet], queue=False, **QUIET
     ).then(  # who asks while an answer is being written wants the next one
         ask, [turns, question, *options],
         [progress, evidence, answer, earlier, turns, go, stop],
@@ -65,7 +64,7 @@ def build(service: Service) -> AskTab:
     stop.click(halt, None, None, queue=False, **QUIET)
     shown = [progress, evidence, answer, earlier, turns]
     answer.input(_again(service), None, [*shown, question], queue=False, **QUIET)
-    answer.clear(_forget, None, [*shown, sheet], queue=False, cancels=showing, **QUIET)
+    answer.clear(_forget(opened), None, [*shown, sheet], queue=False, **QUIET)
     examples.select(_example, None, question, queue=False, **QUIET).then(
         None, None, None, js="() => document.querySelector('#ask').click()", **QUIET
     )
@@ -73,14 +72,16 @@ def build(service: Service) -> AskTab:
     return AskTab(examples, options[0])
 
 
-def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _asking(
+    service: Service, opened: Opened
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Return what begins a question, asks it and stops it; a session has one answer at a time."""
     running: dict[str, Cancellation] = {}
 
     def begin(request: gr.Request, question: str) -> tuple[gr.Button, gr.Button, Any]:
         if question.strip():
             halt(request)
-        return *_buttons(is_running=True), no_page(request, question)
+        return *_buttons(is_running=True), no_page(request, opened, question)
 
     async def ask(request: gr.Request, past: Any, *filled: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         key = str(request.session_hash)
@@ -108,31 +109,36 @@ def _asking(service: Service) -> tuple[Callable[..., Any], Callable[..., Any], C
 
 def show_from(
     service: Service, places: Sequence[gr.HTML], sheet: gr.HTML, turns: gr.State | None
-) -> list[Any]:
-    """Have a page that is chosen in one of the places shown in `sheet`; return the events.
+) -> Opened:
+    """Have a page that is chosen in one of the places shown in `sheet`, then its heatmap.
 
-    What begins anew cancels them: a page that is still being drawn would come back into the viewer.
-    So would a page chosen in one place after that of another, so it ends once another is chosen.
+    Two plain requests, not one stream of Gradio's queue: where a choice comes while the last stream
+    of the session ends, its client may take the end for that of the new one and show nothing.
     """
-    newest: dict[str, Iterator[str]] = {}  # session -> what was chosen last in it
+    opened = Opened()
 
-    def show(request: gr.Request, past: Any, event: gr.EventData) -> Iterator[Any]:  # noqa: ANN401
+    def page(request: gr.Request, past: Any, event: gr.EventData) -> Any:  # noqa: ANN401
         if chosen := Selection.read(event._data):
             parts = handlers.show_page(service, chosen, past or (), language(request))
-            yield from handlers.while_newest(newest, str(request.session_hash), parts)
+            return opened.first(str(request.session_hash), parts) or gr.skip()
+        return gr.skip()
 
-    return [
-        place.select(
-            show, turns or gr.State(()), sheet, concurrency_limit=None, trigger_mode="always_last",
-            **QUIET,
-        )
-        for place in places
-    ]  # fmt: skip
+    def rest(request: gr.Request) -> Any:  # noqa: ANN401
+        return opened.rest(str(request.session_hash)) or gr.skip()
+
+    # every choice runs: put off, Gradio's client would send the one before it once more
+    now: dict[str, Any] = {"queue": False, "trigger_mode": "multiple", **QUIET}
+    for place in places:
+        place.select(page, turns or gr.State(()), sheet, **now).then(rest, None, sheet, **now)
+    return opened
 
 
-def no_page(request: gr.Request, question: str) -> Any:  # noqa: ANN401
+def no_page(request: gr.Request, opened: Opened, question: str) -> Any:  # noqa: ANN401
     """Return the viewer as it is before a page is chosen; a blank question leaves it as it is."""
-    return handlers.welcome(language(request))[1] if question.strip() else gr.skip()
+    if not question.strip():
+        return gr.skip()
+    opened.close(str(request.session_hash))
+    return handlers.welcome(language(request))[1]
 
 
 def _buttons(*, is_running: bool) -> tuple[gr.Button, gr.Button]:
@@ -154,9 +160,15 @@ def _again(service: Service) -> Callable[..., Any]:
     return again
 
 
-def _forget(request: gr.Request) -> list[Any]:
-    shown, no_page = handlers.forgotten(language(request), user_of(request))
-    return [*shown, no_page]
+def _forget(opened: Opened) -> Callable[..., Any]:
+    """Return what clears the page."""
+
+    def forget(request: gr.Request) -> list[Any]:
+        opened.close(str(request.session_hash))
+        shown, no_page = handlers.forgotten(language(request), user_of(request))
+        return [*shown, no_page]
+
+    return forget
 
 
 def _welcome(request: gr.Request) -> tuple[str, str]:

@@ -34,23 +34,22 @@ def build(service: Service) -> None:
     sheet = panel("test-viewer")
 
     def compare(request: gr.Request, text: str, n: float) -> Iterator[Any]:
-        yield gr.skip(), no_page(request, text)
+        yield gr.skip(), no_page(request, opened, text)
         for shown in handlers.compare(service, text, n, language(request)):
             yield shown, gr.skip()
 
     def alike(request: gr.Request, given: str, n: float) -> Iterator[Any]:
-        yield gr.skip(), gr.skip(), no_page(request, given)
+        yield gr.skip(), gr.skip(), no_page(request, opened, given)
         name = getattr(given, "orig_name", None) or str(given)
         found = handlers.alike(service, name, str(given), n, language(request))
         discard(str(given))
         yield found, None, gr.skip()
 
-    showing = show_from(service, [columns, sheet], sheet, None)
+    opened = show_from(service, [columns, sheet], sheet, None)
     gr.on(
         [run.click, question.submit], compare, [question, top_k], [columns, sheet],
-        concurrency_limit=None, cancels=showing, **QUIET,
+        concurrency_limit=None, **QUIET,
     )  # fmt: skip
     picture.upload(
-        alike, [picture, top_k], [columns, picture, sheet], concurrency_limit=None,
-        cancels=showing, **QUIET,
+        alike, [picture, top_k], [columns, picture, sheet], concurrency_limit=None, **QUIET,
     )  # fmt: skip

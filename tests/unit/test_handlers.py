@@ -608,16 +608,42 @@ def test_every_page_of_the_small_service_can_be_found():
         SimpleNamespace(text="sales kettle", mode="text", top_k=9)).hits} == set(PAGES)  # fmt: skip
 
 
-def test_a_page_that_is_being_drawn_gives_way_to_one_of_another_place():
-    newest = {}
+def parts_of(page: int, meanwhile=lambda: None):
+    """Yield the two parts of a page; something happens while each is made."""
+    meanwhile()
+    yield f"page {page}"
+    meanwhile()
+    yield f"heat {page}"
 
-    def choose(page: int, session: str = "a"):
-        parts = iter([f"page {page}", f"heat {page}"])
-        return handlers.while_newest(newest, session, parts)
 
-    early, other = choose(1), choose(3, session="b")
-    assert (next(early), next(other)) == ("page 1", "page 3")
-    assert list(choose(2)) == ["page 2", "heat 2"]
-    assert list(early) == []
-    assert list(other) == ["heat 3"]
-    assert newest == {}
+def test_a_page_gives_way_to_the_one_that_is_chosen_after_it():
+    opened = handlers.Opened()
+    assert opened.first("a", parts_of(1)) == "page 1"
+    assert opened.first("b", parts_of(3)) == "page 3"
+    assert opened.first("a", parts_of(2)) == "page 2"
+    assert [opened.rest("a"), opened.rest("a")] == ["heat 2", None]
+    assert opened.rest("b") == "heat 3"
+
+
+def test_a_page_that_is_being_made_gives_way_too():
+    opened = handlers.Opened()
+    early = parts_of(1, lambda: opened.first("a", parts_of(2)))
+    assert opened.first("a", early) is None
+    assert opened.rest("a") == "heat 2"
+    assert opened.first("a", parts_of(1, lambda: opened.close("a"))) is None
+    assert opened.rest("a") is None
+
+
+def test_no_heatmap_is_shown_on_a_page_that_was_closed_meanwhile():
+    opened = handlers.Opened()
+    assert opened.first("a", parts_of(1)) == "page 1"
+    opened.close("a")
+    assert opened.rest("a") is None
+
+
+def test_pages_of_browsers_that_have_gone_are_not_held():
+    opened = handlers.Opened()
+    for n in range(handlers.MOST_OPENED + 1):
+        opened.first(str(n), parts_of(n))
+    assert opened.rest("0") is None
+    assert opened.rest("1") == "heat 1"

@@ -83,6 +83,28 @@ def test_a_citation_opens_its_page_and_the_heatmap_can_be_changed(english):
     assert got.ok and got.body().startswith(b"%PDF")
 
 
+def test_of_pages_chosen_in_quick_succession_the_last_one_is_shown(english):
+    here = english
+    here.answered(SALES)
+    cards = here.find("#evidence .yomu-card")
+    names = here.page.evaluate(
+        """() => {
+            const cards = [...document.querySelectorAll('#evidence .yomu-card')].slice(0, 3);
+            for (const each of cards) each.click();
+            return [cards.at(-1).dataset.document, cards.at(-1).dataset.page];
+        }"""
+    )
+    assert cards.count() > 2
+    here.wait_for(f"#viewer .yomu-place >> text={names[0]}")
+    here.wait_for(f"#viewer .yomu-place >> text=page {names[1]} of")
+    here.wait_for("#viewer .yomu-heat")
+    here.page.wait_for_timeout(1500)  # nothing older comes after it
+    assert names[0] in here.find("#viewer .yomu-place").inner_text()
+    here.find("#answer .yomu-cite").first.click()
+    here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
+    here.wait_for("#viewer .yomu-heat")
+
+
 def test_the_pdf_opens_at_its_page_in_the_browsers_own_viewer(english):
     here = english
     here.answered(SALES)
