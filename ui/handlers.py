@@ -6,6 +6,7 @@ Plain generators, without gradio. Each yields named outputs; None leaves one as 
 import logging
 import math
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -382,38 +383,51 @@ def show_page(
 
 
 class Opened:
-    """The page each session chose last, which comes in two parts; older choices give way to it."""
+    """The page each session chose last, which comes in two parts; older choices give way to it.
+
+    Those of browsers that have gone are dropped, the oldest first: nobody asks for their rest.
+    """
 
     def __init__(self) -> None:
         self._newest: dict[str, Iterator[str]] = {}
         self._rest: dict[str, Iterator[str]] = {}  # of those whose first part was shown
+        self._lock = threading.Lock()
 
     def first(self, session: str, parts: Iterator[str]) -> str | None:
         """Return the first part, or None where another page was chosen meanwhile."""
-        self._rest.pop(session, None)
-        self._newest[session] = parts
+        with self._lock:
+            self._close(session)
+            self._newest[session] = parts
+            if len(self._newest) > MOST_OPENED:
+                self._close(next(iter(self._newest)))
         shown = next(parts)
-        if self._newest.get(session) is not parts:
-            return None
-        self._rest[session] = parts
-        if len(self._rest) > MOST_OPENED:  # of a browser that has gone nobody asks for the rest
-            self._rest.pop(next(iter(self._rest)), None)
+        with self._lock:
+            if self._newest.get(session) is not parts:
+                return None
+            self._rest[session] = parts
         return shown
 
     def rest(self, session: str) -> str | None:
         """Return the second part of what was chosen last; None if there is none to be shown."""
-        parts = self._rest.pop(session, None)
+        with self._lock:
+            parts = self._rest.pop(session, None)
         if parts is None:
             return None
         shown = next(parts, None)
-        if self._newest.get(session) is not parts:
-            return None
-        del self._newest[session]
+        with self._lock:
+            if self._newest.get(session) is not parts:
+                return None
+            self._close(session)
         return shown
 
     def close(self, session: str) -> None:
         """Show no more of what was chosen."""
+        with self._lock:
+            self._close(session)
+
+    def _close(self, session: str) -> None:
         self._newest.pop(session, None)
+        self._rest.pop(session, None)
 
 
 def _n_pages(service: Service, document: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -643,7 +644,23 @@ def test_no_heatmap_is_shown_on_a_page_that_was_closed_meanwhile():
 
 def test_pages_of_browsers_that_have_gone_are_not_held():
     opened = handlers.Opened()
-    for n in range(handlers.MOST_OPENED + 1):
-        opened.first(str(n), parts_of(n))
+    chosen = {str(n): parts_of(n) for n in range(handlers.MOST_OPENED + 1)}
+    for session, parts in chosen.items():
+        opened.first(session, parts)
+    first, last = weakref.ref(chosen["0"]), weakref.ref(chosen["1"])
+    chosen.clear()
+    del parts
+    assert first() is None  # its image has gone with it
+    assert last() is not None
     assert opened.rest("0") is None
     assert opened.rest("1") == "heat 1"
+
+
+def test_a_page_that_was_closed_is_not_held():
+    opened = handlers.Opened()
+    parts = parts_of(1)
+    opened.first("a", parts)
+    held = weakref.ref(parts)
+    del parts
+    opened.close("a")
+    assert held() is None
