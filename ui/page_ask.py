@@ -15,6 +15,13 @@ from ui.service import Service
 from ui.streaming import in_own_thread
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# A question closes the page of the one before. Where that one is still being answered, it ends now,
+# and page.js frames its words on the page whose card is marked as open: which would open it again.
+UNMARK = """text => {
+    const cards = document.querySelectorAll("#evidence .yomu-card[aria-current]");
+    if (text.trim()) for (const each of cards) each.removeAttribute("aria-current");
+    return text;
+}"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ def build(service: Service) -> AskTab:
     opened = show_from(service, [evidence, answer, earlier, sheet], sheet, turns)
     begin, ask, halt = _asking(service, opened)
     gr.on(
-        [go.click, question.submit], begin, question, [go, stop, sheet], queue=False, **QUIET
+        [go.click, question.submit], begin, question, [go, stop, sheet], queue=False, js=UNMARK,
+        **QUIET,
     ).then(  # who asks while an answer is being written wants the next one
         ask, [turns, question, *options],
         [progress, evidence, answer, earlier, turns, go, stop],

@@ -250,6 +250,22 @@ def test_a_new_question_closes_the_page_of_the_one_before(english):
         here.wait_for("#viewer .yomu-heat")
 
 
+def test_a_question_that_ends_another_leaves_the_page_of_that_one_closed(chromium, writing):
+    here = open_page(chromium, writing)
+    here.ask(SALES)
+    here.wait_for("#answer .yomu-text[aria-busy=true]")
+    here.wait_for("#viewer .yomu-heat")
+    field = here.find("#question textarea, #question input").first
+    field.fill("nothing has this word: zyzzyva")
+    here.find("#options input[role=listbox], #options input[role=combobox]").first.fill("none*")
+    field.press("Enter")
+    here.find("#progress .yomu-error").wait_for()
+    here.find("#ask:not([disabled])").wait_for()
+    here.page.wait_for_timeout(1500)  # nothing comes after it
+    assert "Choose a page" in here.find("#viewer").inner_text()
+    assert here.close() == []
+
+
 def test_a_blank_question_leaves_the_page_open(english):
     here = english
     here.answered(SALES)
