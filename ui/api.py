@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Form, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from rag.records import Filters
 from ui.api_page import api_page
@@ -62,6 +63,7 @@ def install(app: FastAPI, service: Service) -> None:
     for kind in ExpectedError:
         app.add_exception_handler(kind, _expected)
     app.add_exception_handler(RequestValidationError, _misshapen)
+    app.add_exception_handler(HTTPException, _unreadable)
     app.add_exception_handler(Exception, _unexpected)  # which the server logs as well
     app.include_router(_questions(service), prefix="/api", tags=["questions"], responses=ERRORS)
     app.include_router(_documents(service), prefix="/api", tags=["documents"], responses=ERRORS)
@@ -91,6 +93,13 @@ async def _expected(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(request.url.path, 500, OUR_FAULT), 500)
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    """Say in our shape what FastAPI says of a body that it cannot take in at all."""
+    assert isinstance(error, HTTPException)
+    said = error_body(request.url.path, error.status_code, str(error.detail))
+    return JSONResponse(said, error.status_code, headers=error.headers)
 
 
 async def _misshapen(request: Request, error: Exception) -> Response:

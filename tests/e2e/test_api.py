@@ -77,6 +77,16 @@ def test_what_is_not_accepted_is_said_in_one_line(api):
     assert "only text is read" in refused["error"]["message"]
 
 
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data"])
+def test_a_body_that_cannot_be_taken_in_is_refused_in_one_line(api, kind):
+    """Too deep for JSON, or parts without what parts them."""
+    for route in ("/api/documents", "/api/ask", "/v1/chat/completions"):
+        refused = api.post(route, content=b"[" * 5000, headers={"content-type": kind})
+        assert refused.status_code in (400, 422), route
+        said = refused.json()["error"]
+        assert "\n" not in (said["message"] if route.startswith("/v1") else said)
+
+
 def test_an_event_without_a_name_can_be_cancelled(api):
     """As Gradio's page does for one that has only just begun."""
     asked = {"event_id": None, "session_hash": "x", "fn_index": 0}
