@@ -2,9 +2,9 @@
 
 A page is known by the set of centroids its vectors are nearest to (index/codebook.py). A query
 vector scores a page by the best centroid in the page's set: only the nearest `n_probe` centroids
-are looked up, and a page that has none of them is given the score of the last one looked up, an
-upper bound of what its centroids can reach (as XTR imputes, 2304.01982). Q query vectors,
-C centroids, n pages of a segment.
+are looked up, and a page that has none of them is given what its best one has by chance (XTR,
+2304.01982, imputes the last one looked up, an upper bound). Q query vectors, C centroids, n pages
+of a segment.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,13 +44,27 @@ class PageCodes:
 class Probe:
     """A query seen from the centroids."""
 
-    similarities: Floats  # (Q, C)
-    lists: Ints  # (Q, n_probe) nearest centroids, in no order
-    floor: Floats  # (Q,) similarity of the farthest of them
+    n_centroids: int
+    lists: Ints  # (Q, n_probe) nearest centroids, the nearest last
+    gains: Floats  # (Q, n_probe) how much more similar they are than the floor
+    floor: Floats  # (Q,) similarity given to pages that have none of them
+
+    @classmethod
+    def of(cls, similarities: Floats, n_probe: int, n_imputed: int) -> Self:
+        """Choose centroids by their similarities (Q, C); the floor is that of the n_imputed-th."""
+        n_centroids = similarities.shape[1]
+        n_imputed = min(n_imputed, n_centroids)
+        lists = np.argpartition(similarities, n_centroids - n_imputed, axis=1)[:, -n_imputed:]
+        found = np.take_along_axis(similarities, lists, 1)
+        order = np.argsort(found, axis=1)[:, -n_probe:]
+        floor = found.min(axis=1)
+        gains = np.take_along_axis(found, order, 1) - floor[:, None]
+        return cls(n_centroids, np.take_along_axis(lists, order, 1), gains, floor)
 
     def score_by_codes(self, codes: PageCodes) -> Floats:
         """Centroid interaction of every page of a segment: (n,)."""
-        gains = np.maximum(self.similarities - self.floor[:, None], 0)  # (Q, C)
+        gains = np.zeros((len(self.lists), self.n_centroids), np.float32)
+        np.put_along_axis(gains, self.lists, self.gains, 1)
         best = np.maximum.reduceat(gains[:, codes.ids], codes.offsets[:-1], axis=1)
         scores: Floats = best.sum(axis=0) + self.floor.sum()
         return scores
@@ -59,15 +73,10 @@ class Probe:
         """Return the same scores as score_by_codes, reading only the lists that were probed."""
         total = np.full(n_pages, self.floor.sum(), np.float32)
         best = np.zeros(n_pages, np.float32)
-        for similarities, lists, floor in zip(
-            self.similarities, self.lists, self.floor, strict=True
-        ):
+        for lists, gains in zip(self.lists, self.gains, strict=True):
+            rows = [postings.rows(number) for number in lists.tolist()]
             # Nearest last: where a page is in several lists, the last assignment stays.
-            ordered = lists[np.argsort(similarities[lists])]
-            rows = [postings.rows(number) for number in ordered.tolist()]
-            best[np.concatenate(rows)] = np.repeat(
-                similarities[ordered] - floor, [len(part) for part in rows]
-            )
+            best[np.concatenate(rows)] = np.repeat(gains, [len(part) for part in rows])
             total += best  # all pages: adding to those touched alone costs more (fancy indices)
             best.fill(0)
         return total

@@ -20,6 +20,10 @@ MAX_CENTROIDS = 16384  # ids are uint16
 # Centroids are looked for in the nearest 6 of sqrt(C) groups of them, and the nearest is found for
 # 98 % of vectors in 1.2 CPU-ms a page at 16 k (all of them: 8.9; HNSW: 3.3).
 GROUPS_TRIED = 6
+# A page that has none of the n_probe nearest centroids is given the similarity of the one so many
+# times as far down: its best one lies beyond those looked up, not at their end. Of 20 k pages the
+# first 200 then hold 0.988 (0.995) of the exact ten by 32 (64) lists, without it 0.863 (0.980).
+IMPUTED = 3
 BLOCK = 16_384  # vectors that one thread looks up: 8 MB
 
 
@@ -110,10 +114,7 @@ class Codebook:
 
     def probe(self, query: Floats, n_probe: int) -> Probe:
         """Find the nearest centroids of every query vector (Q, D)."""
-        similarities = query @ self.centroids.T  # (Q, C)
-        n_probe = min(n_probe, self.n_centroids)
-        lists = np.argpartition(-similarities, n_probe - 1, axis=1)[:, :n_probe]
-        return Probe(similarities, lists, np.take_along_axis(similarities, lists, 1).min(axis=1))
+        return Probe.of(query @ self.centroids.T, n_probe, IMPUTED * n_probe)
 
 
 def _cluster(sample: Floats, n_centroids: int, seed: int) -> Floats:
