@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rag.answer import QUOTED, Answer
 from rag.page_choice import PageRef
-from rag.records import Cancellation, Filters
+from rag.records import Cancellation, DocumentUnknown, Filters
 from rag.settings import Mode
 from rag.terms import terms
 from rag.words import LONGEST_QUESTION, QUOTED_NOTE
@@ -51,7 +51,7 @@ HERE = {
     "`yomu list` says why": "the Library tab says why",
     "理由は`yomu list`で分かります": "理由は「文書」タブで分かります",
     "; `yomu list` shows all, `yomu ingest` adds some": "; the Library tab shows all and adds some",
-    "`yomu list` shows the names": "the Library tab shows the names",
+    "`yomu list` shows": "the Library tab shows",
     "`yomu ingest` reads it anew": "read it again",
     "wait for it (--wait) or stop it": "wait until it is done",
     "ingest again into a new folder with `yomu ingest PATH --index NEW`": "start the server on a "
@@ -277,7 +277,9 @@ def ask(
     conversation = _Conversation(service, form, turns, language)
     yield conversation.start()
     try:
-        for event in service.ask(form.request(turns), cancellation):
+        request = form.request(turns)
+        still_there = tuple(each for each in request.kept if _is_there(service, each))
+        for event in service.ask(replace(request, kept=still_there), cancellation):
             if (shown := conversation.take(event)) != Shown():
                 yield shown
     except ExpectedError as error:
@@ -285,6 +287,15 @@ def ask(
     except Exception:  # raised on, it would be an empty message, and the buttons stay disabled
         log.exception("a question failed for a reason that is our bug")
         yield conversation.failed(OUR_FAULT)
+
+
+def _is_there(service: Service, page: PageRef) -> bool:
+    """Say whether a page an earlier answer was read from is in the index yet."""
+    try:
+        service.library.page(*page.key)
+    except DocumentUnknown:
+        return False
+    return True
 
 
 def again(service: Service, turns: tuple[Turn, ...], unanswered: str, language: str) -> Shown:
@@ -443,11 +454,11 @@ def _with_heat(service: Service, chosen: Selection, sheet: Sheet, language: str)
             sheet, problem=word(language, "heat_missing", reason=reason(error, language))
         )
     total = Layer(word(language, "heat_total"), data_uri(overlay(heat.total)))
-    words = (
-        Layer(name, data_uri(overlay(scores)))
-        for name, scores in zip(heat.words, heat.scores, strict=True)
-        if terms(name)  # "the" and の match anywhere
-    )
+    scores = {}  # a word that is asked twice is shown where it stands first
+    for name, found in zip(heat.words, heat.scores, strict=True):
+        if terms(name):  # "the" and の match anywhere
+            scores.setdefault(name.casefold(), (name, found))
+    words = (Layer(name, data_uri(overlay(found))) for name, found in scores.values())
     return replace(sheet, layers=(total, *islice(words, MAX_WORDS)))
 
 

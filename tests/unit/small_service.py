@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from index.errors import DocumentUnknown
 from index.records import DocumentRecord, Failure, PageHit
 from rag.answer import Answer, AnswerTimings, Question
 from rag.page_choice import PageRef
@@ -96,6 +97,11 @@ class SmallService:
     def documents(self):
         self._do("documents")
         return tuple(self.records), self.failures
+
+    def page(self, document, page):
+        if all(each.name != document for each in self.records):
+            raise DocumentUnknown(f"no document {document!r} in the index")
+        return SimpleNamespace(document=document, page=page)
 
     def page_image(self, document, page, max_side_px):
         self._do("page_image")

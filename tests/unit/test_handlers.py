@@ -209,6 +209,15 @@ def test_the_form_becomes_a_request():
     assert [each.key for each in request.kept] == [("report.pdf", 2)]
 
 
+def test_a_follow_up_goes_on_without_pages_that_were_removed_meanwhile():
+    service = SmallService()
+    pages = (("gone.pdf", 1), ("kettle.pdf", 1))
+    past = (Turn("before?", "yes", pages, is_finished=True),)
+    parts = shown(service, turns=past, is_follow_up=True)
+    assert [each.key for each in service.asked[0].kept] == [("kettle.pdf", 1)]
+    assert last(parts, "turns")[-1].is_finished
+
+
 def test_a_question_that_is_too_long_is_refused_and_not_cut():
     """Cut, it would lose its end, which is where the question stands below a pasted page."""
     service, long = SmallService(), "word " * 5000 + "what is it?"
@@ -255,9 +264,10 @@ def test_of_a_very_long_question_the_first_words_have_heatmaps():
         ("What were the total sales in 2023", ["total", "sales", "2023"]),
         ("花火 大会 は いつ ですか", ["花火", "大会"]),
         ("what is it", []),
+        ("Sales in 2022 and sales in 2023", ["Sales", "2022", "2023"]),
     ],
 )
-def test_words_that_match_anywhere_have_no_heatmap_of_their_own(question, labels):
+def test_words_that_match_anywhere_or_came_before_have_no_heatmap(question, labels):
     chosen = Selection("report.pdf", 1, question)
     *_, html = handlers.show_page(SmallService(), chosen, (), "en")
     bar = html[html.index("yomu-layers") : html.index("yomu-scroll")]
@@ -392,6 +402,13 @@ def test_where_nothing_is_to_look_at_the_page_names_its_own_tab(what, language):
     said = reason(f"{what}; `yomu list` shows all, `yomu ingest` adds some", language)
     assert "yomu list" not in said and "yomu ingest" not in said
     assert language == "ja" or said.endswith("; the Library tab shows all and adds some")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_document_that_was_removed_is_looked_for_on_the_page(language):
+    said = reason("no document 'a.pdf' in the index; `yomu list` shows all names", language)
+    assert "a.pdf" in said and "yomu" not in said
+    assert language == "en" or re.search("[ぁ-ん]", said)
 
 
 def test_an_index_of_another_model_is_said_without_the_command_line():
