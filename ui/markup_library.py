@@ -88,9 +88,9 @@ def _job_numbers(language: str, running: Job) -> str:
 
 
 def _problem(language: str, document: str, page: int | None, reason: str) -> str:
-    where = word(language, "whole_document") if page is None else None
-    name = document if page is None else page_name(language, document, page)
-    return tag("strong", esc(name)) + esc(f" ({where}): " if where else ": ") + esc(reason)
+    whole = word(language, "whole_document", document=document)
+    name = whole if page is None else page_name(language, document, page)
+    return tag("strong", esc(name)) + esc(f"{': ' if language == 'en' else '：'}{reason}")
 
 
 def documents(language: str, rows: Sequence[Row]) -> str:

@@ -46,10 +46,12 @@ def test_every_line_of_a_module_is_known(module):
 
 
 def test_names_and_numbers_are_kept():
-    assert in_japanese("report.pdf: is empty (0 bytes)") == "report.pdf: 空のファイルです(0バイト)"
+    assert (
+        in_japanese("report.pdf: is empty (0 bytes)") == "report.pdf: 空のファイルです（0バイト）"
+    )
     assert "12000" in in_japanese("the question has 12000 characters, 8000 are the most")
     assert in_japanese("top_k is 90, it must be from 1 to 50") == (
-        "top_kは1から50までです(90が指定されました)"
+        "top_kは1から50までです（90が指定されました）"
     )
     assert in_japanese("something nobody translated") == "something nobody translated"
 
@@ -79,11 +81,11 @@ def test_names_and_numbers_are_kept():
             "ingest again into a new folder with `yomu ingest PATH --index NEW`",
             "dpi 144 (now 96)",
         ),
-        ("a.pdf, p. 3 is left out: is empty (0 bytes)", "a.pdfの3ページは省きました: 空の"),
-        ("OCR: Tesseract took longer than 9 s", "文字認識: Tesseractが9秒を"),
+        ("a.pdf, p. 3 is left out: is empty (0 bytes)", "a.pdfの3ページは省きました：空の"),
+        ("OCR: Tesseract took longer than 9 s", "文字認識：Tesseractが9秒を"),
         (
             "a.pdf, p. 3: only its small stored image could be used: its file cannot be read: x",
-            "a.pdfの3ページは、保存してある小さな画像だけで読みました: 読めません(x)",
+            "a.pdfの3ページは、保存してある小さな画像だけで読みました：読めません（x）",
         ),
     ],
 )
