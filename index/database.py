@@ -25,7 +25,7 @@ from index.errors import (
     PageIndexError,
 )
 from index.store import TEMPORARY
-from index.text_layer import fold
+from index.text_layer import fold_page
 
 # table -> columns in the order they are declared
 TABLES = {
@@ -157,7 +157,7 @@ def _is_refused(error: sqlite3.OperationalError) -> bool:
 
 
 def _folded(data: bytes, text_class: str) -> str:
-    return fold(unpack_text(data)) if text_class in READABLE else ""
+    return fold_page(unpack_text(data)) if text_class in READABLE else ""
 
 
 class Changed(IndexLocked):

@@ -130,6 +130,21 @@ def test_a_single_letter_is_found_in_its_words(tmp_path):
         assert pages_with(page_index, "鯨") == set()
 
 
+@pytest.mark.parametrize(("n_lines", "first"), [(12, 2), (8, 1)])
+def test_what_stands_at_the_head_of_a_page_weighs_more(tmp_path, n_lines, first):
+    lines = [f"line {n} of the page" for n in range(n_lines - 1)]
+    texts = ["\n".join([*lines, "Turnover"]), "\n".join(["", "Turnover", *lines])]
+    with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
+        page_index.begin_document(document("a.pdf", n_pages=6))
+        for number, text in enumerate([*texts, *4 * ["other"]], 1):
+            page_index.add_page("a.pdf", page(0, number, text=text))
+        page_index.finish_document("a.pdf")
+        page_index.commit()
+        found = page_index.search(9, text="turnover", mode="text")
+    assert [hit.page for hit in found] == [first, 3 - first]
+    assert (found[0].score > 1.2 * found[1].score) == (n_lines == 12), "few lines have no head"
+
+
 def test_words_of_an_earlier_version_are_made_anew_by_the_next_writer(tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("index.text_layer.BROKEN_LINE", re.compile("(?!)"))
