@@ -51,11 +51,11 @@ SPANS = {  # in this order: what one has found is not looked at by the next
         re.IGNORECASE,
     ),
     Kind.PERCENTAGE: re.compile(
-        r"(?:\((?=\d[\d.]*\)))?[-−△▲]?\d+(?:\.\d+)?\)?\s?(?:[%％]|per ?cent\b|パーセント)",
+        r"(?:\((?=\d[\d.,]*\)))?[-−△▲]?\d[\d,]*(?:\.\d+)?\)?\s?(?:[%％]|per ?cent\b|パーセント)",
         re.IGNORECASE,
     ),
     Kind.CODE: re.compile(  # GPT-3, Flight 610, ※1, 第26条の2, 10-K, 3rd, 401(k), 2. at a list
-        r"(?:[A-Za-z][\w.]*[-–]?|(?<=\S )[A-Z][a-z]+ |[#§*＊※†] ?)\d[\d.-]*"
+        r"(?:[A-Za-z][A-Za-z\d_.]*[-–]?|(?<=\S )[A-Z][a-z]+ |[#§*＊※†] ?)\d[\d.-]*"
         r"|第\d[\d.-]*(?:[^\W\d_](?:の\d+)?)?"
         r"|\d+(?:-[A-Za-z\d]+)+|\d+(?:st|nd|rd|th)\b|\d+\([a-z]\)|\b\d{1,2}[.)] "
     ),
@@ -107,7 +107,7 @@ class AnswerType:
 
     def __init__(self, question: str) -> None:
         self._question = _narrow(question)
-        self._figures = _figures(self._question)
+        self._figures = _figures(_but_dates(self._question))  # 7月 says nothing of 7社
         self._moments = moments(question)
 
     @cached_property
@@ -138,10 +138,12 @@ class AnswerType:
         text = _narrow(text)
         spans = _but_asides(text, spans_of(text))
         new = [each for each in spans if self._is_new(text[each.start : each.end], each.kind)]
+        if self.kind == Kind.NUMBER:
+            return self._counted(text, new, said, is_row)
         of_kind = [each for each in new if each.kind == self.kind]
         if self.kind == Kind.MONEY and is_row and not of_kind:
             return [each for each in new if each.kind == Kind.NUMBER]
-        return self._counted(text, of_kind, said, is_row) if self.kind == Kind.NUMBER else of_kind
+        return of_kind
 
     def _is_new(self, text: str, kind: Kind) -> bool:
         if kind != Kind.DATE:
@@ -149,14 +151,19 @@ class AnswerType:
         return any(found - self._moments[each] for each, found in moments(text).items())
 
     def _counted(
-        self, text: str, numbers: Sequence[Span], said: Collection[str], is_row: bool
+        self, text: str, spans: Sequence[Span], said: Collection[str], is_row: bool
     ) -> list[Span]:
-        """Return the numbers of the unit that is asked for, or of what is counted."""
+        """Return the numbers of the unit that is asked for, or of what is counted.
+
+        何条 asks for 第26条, which is a code.
+        """
+        numbers = [each for each in spans if each.kind == Kind.NUMBER]
         if asked := UNIT.search(self._question):
             unit = SAME_UNITS.get(asked[1], asked[1])
             measured = [
-                each for each in numbers
-                if unit in _in_same_units(text[each.start : each.end] + each.unit)
+                each for each in spans
+                if each.kind in (Kind.NUMBER, Kind.CODE)
+                and unit in _in_same_units(text[each.start : each.end] + each.unit)
             ]  # fmt: skip
             return measured or [each for each in numbers if is_row and not each.unit]
         counted = COUNTED.search(self._question)
@@ -210,6 +217,10 @@ def _narrow(text: str) -> str:
     """Return a text in letters of ordinary width, each in its place."""
     each = ((char, unicodedata.normalize("NFKC", char)) for char in text)
     return "".join(new if len(new) == 1 else char for char, new in each)
+
+
+def _but_dates(text: str) -> str:
+    return SPANS[Kind.DATE].sub(" ", text)
 
 
 def _figures(text: str) -> set[str]:

@@ -47,9 +47,11 @@ def test_a_question_says_what_type_of_answer_it_wants(question, kind):
             "GPT-3 on Flight 610, rule 401(k)",
             [("code", "GPT-3"), ("code", "Flight 610"), ("code", "401(k)")],
         ),
+        ("AIを使う企業7社、GPT-3", [("number", "7"), ("code", "GPT-3")]),
         ("第26条の2、※1", [("code", "第26条の2"), ("code", "※1")]),
         ("$400 million to $475 million", [("money", "$400 million to $475 million")]),
         ("fell 4.4% to 12", [("percentage", "4.4%"), ("number", "12")]),
+        ("grew by 1,265％, not 80%", [("percentage", "1,265％"), ("percentage", "80%")]),
     ],
 )
 def test_numbers_are_told_apart(text, found):
@@ -66,6 +68,8 @@ def test_numbers_are_told_apart(text, found):
         ("新宿の患者は何人ですか。", PATIENTS, "2858"),
         ("South sales 2023", REGIONS, "362"),
         ("What does NHN stand for?", TERMS, "National Hydro Network"),
+        ("７月に参加を約束したのは何社ですか。", ["会議に参加を約束したのは7社である。"], "7"),
+        ("貸与権は著作権法の何条ですか。", ["著作権法\t貸与権（第26条の3）"], "第26条の3"),
     ],
 )
 def test_the_one_span_of_the_type_is_the_key(question, rows, key):
