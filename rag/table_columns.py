@@ -32,7 +32,7 @@ DATE = re.compile(  # "January 28, January 29," over "2023 2022"
 UNIT = re.compile(
     r"^[(（［\[]|単位|^(百万|十億|億|千)?[円人件台株]$|\b(in )?(millions|thousands)\b", re.I
 )
-MOST_NAME = 48  # letters of a column's name: longer ones are pieces of several
+MOST_NAME = 64  # letters of a column's name: longer ones are pieces of several
 MOST_ABOVE = 60  # rows between a row and the names of its columns
 
 

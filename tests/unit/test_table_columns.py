@@ -95,6 +95,9 @@ MODELS = ["モデル\t開発組織\t発表年\tパラメータ数", "GPT-3\tOpen
          "Nights: 9,750"),
         (MODELS, 1, "GPT-3のパラメータ数", "パラメータ数: 1,750億"),
         (["Imports\tExports\tTotal", "Oil\t5\t5", "Coal\t2\t3\t5"], 1, "exports of oil", ""),
+        (["\tComparable sales over\tRevenue over", "\tThree months ended July 2023"
+          "\tThree months ended July 2023", "Games\t2.5%\t7%"], 2,
+         "comparable sales of games", "Comparable sales over Three months ended July 2023: 2.5%"),
         # a label that is on the page twice is told by what stands over it
         (TWO_PERIODS, 5, "skincare, year to January 28, 2023", ""),
         (TWO_PERIODS, 5, "skincare, 13 weeks ended January 28, 2023", "January 28, 2023: 16%"),
