@@ -8,8 +8,10 @@ that strangers made, and native code cannot be interrupted from within. Other mo
 import math
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +61,11 @@ NO_DOCUMENTS = (  # MuPDF would open them as something that is no PDF, or say li
     (re.compile(rb"\xd0\xcf\x11\xe0"), "an Office file of before 2007"),
 )
 MOST_BOXES = 200
+SOFT_HYPHEN = "\u00ad"
+JOINERS = "\u200c\u200d"
+KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc]+$")
+READING_SIZE = 0.6  # times the height of what it is the reading of, at most
+MOST_AROUND = 3  # lines before and after a reading, of which one has its word
 WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9d]")  # scripts without spaces
 
 
@@ -246,12 +253,50 @@ def _placed_lines(page: pymupdf.Page) -> list[PlacedLine]:
             box = (pymupdf.Rect(line["bbox"]) * page.rotation_matrix).normalize()
             text = _one_line("".join(span["text"] for span in line["spans"]))
             found.append(PlacedLine(box.x0, box.y0, box.x1, box.y1, text, bool(line["wmode"])))
+    found = _but_readings(found)
     return [*(line for line in found if not line.is_vertical), *columns_of(found)]
 
 
+def _but_readings(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
+    """Leave out readings in small kana over a word, and join the line that each of them divides."""
+    found: list[PlacedLine] = []
+    is_divided = False
+    for at, line in enumerate(lines):
+        around = lines[max(0, at - MOST_AROUND) : at + 1 + MOST_AROUND]
+        if KANA.match(line.text) and any(_is_reading_of(line, other) for other in around):
+            is_divided = True
+            continue
+        last = found[-1] if found and is_divided else None
+        if last and abs(last.top - line.top) < 1 and abs(last.right - line.left) < 1:
+            found[-1] = replace(last, right=line.right, text=last.text + line.text)
+        else:
+            found.append(line)
+        is_divided = False
+    return found
+
+
+def _is_reading_of(small: PlacedLine, line: PlacedLine) -> bool:
+    height = small.bottom - small.top
+    is_small = height < READING_SIZE * (line.bottom - line.top)
+    is_over = line.left <= (small.left + small.right) / 2 <= line.right
+    return is_small and is_over and abs(small.bottom - line.top) < READING_SIZE * height
+
+
 def _one_line(text: str) -> str:
-    """Return a text without line ends and without what cannot be shown."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """Return a text without line ends and without what cannot be shown.
+
+    A soft hyphen divides a word at the end of a line, and is nothing within it.
+    """
+    text = re.sub(f"{SOFT_HYPHEN}(?=\\s*$)", "-", text)
+    shown = (char if char.isprintable() else _instead_of(char) for char in text)
+    return " ".join("".join(shown).split())
+
+
+def _instead_of(char: str) -> str:
+    """Return nothing for what has no width; what joins or divides letters in Persian stays."""
+    if char in JOINERS:
+        return char
+    return "" if unicodedata.category(char) == "Cf" else " "
 
 
 def _bare(word: str) -> str:

@@ -8,7 +8,7 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from rag.documents import open_document, raster_zoom, read_pages
+from rag.documents import _one_line, open_document, raster_zoom, read_pages
 from rag.errors import DocumentError
 from rag.page_content import RasterSize, is_blank
 from tests import odd_files as odd
@@ -442,3 +442,36 @@ def test_vertical_text_is_read_downwards_from_right_to_left(tmp_path):
     )
     with closing(open_document(path)) as document:
         assert document.rows(1) == columns
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a docu\u00adment\n", "a document"),
+        ("the infor\u00ad ", "the infor-"),
+        ("zero\u200bwidth", "zerowidth"),
+        ("two\u3000words\tand\x07more", "two words and more"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
+    ],
+)
+def test_what_has_no_width_divides_no_word(text, shown):
+    assert _one_line(text) == shown
+
+
+def test_readings_over_words_are_no_rows_and_divide_none(tmp_path):
+    pdf = pymupdf.open()
+    page = pdf.new_page()
+    where = {"x": 72.0}
+
+    def write(text, size, y, x=None):
+        x = where["x"] if x is None else x
+        page.insert_text((x, y), text, fontname="japan", fontsize=size)
+        where["x"] = x + size * len(text)
+
+    write("その会社は研究を牽引", 10, 100)
+    write("けんいん", 5, 91.5, 72 + 80)
+    write("する企業です。", 10, 100, 72 + 100)
+    write("かな", 10, 120, 72)  # as large as what it stands over
+    write("仮名", 10, 131, 72)
+    with closing(open_document(saved(tmp_path, pdf))) as document:
+        assert document.rows(1) == ["その会社は研究を牽引する企業です。", "かな", "仮名"]
