@@ -93,7 +93,7 @@ class Int8:
 
     def _parts(self, records: Bytes) -> tuple[Floats, Floats]:
         levels = records[:, : self.dim].view(np.int8).astype(np.float32)  # (n, dim)
-        scale = np.ascontiguousarray(records[:, self.dim :]).view(np.float16)[:, 0]
+        scale = records[:, self.dim :].view(np.float16)[:, 0]  # a copy takes 3 times as long
         return levels, scale.astype(np.float32)
 
     def decode(self, records: Bytes) -> Floats:
