@@ -44,6 +44,7 @@ PAGE_PX = 1500  # longer side of the page in the viewer: text of 8 pt is readabl
 BETWEEN_S = 0.1  # between two sights of a growing answer: each is sent whole
 MAX_WORDS = 40  # with a heatmap each: a pasted paragraph has hundreds
 MOST_OPENED = 64  # pages on the way to their heatmaps: each holds its image
+MOST_SESSIONS = 4096  # whose last choice is known by its number
 MAX_HISTORY = 20  # turns that go with a follow-up
 # what the command line advises → what to do on the page instead
 HERE = {
@@ -350,11 +351,15 @@ def _thumbnail(service: Service, document: str, page: int) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """A page that was chosen, and the question its heatmap is about; as the browser sent it."""
+    """A page that was chosen, and the question its heatmap is about; as the browser sent it.
+
+    number  grows with each choice of a visit: they are sent at once, and may come in any order
+    """
 
     document: str
     page: int
     query: str = ""
+    number: int = 0
 
     @classmethod
     def read(cls, data: object) -> "Selection | None":
@@ -366,7 +371,8 @@ class Selection:
             return None
         if not 1 <= int(page) <= markup.LAST_PAGE:
             return None
-        return cls(document, int(page), str(data.get("query", ""))[:LONGEST_QUESTION])
+        query, number = str(data.get("query", ""))[:LONGEST_QUESTION], data.get("number")
+        return cls(document, int(page), query, number if isinstance(number, int) else 0)
 
 
 def show_page(
@@ -402,11 +408,18 @@ class Opened:
     def __init__(self) -> None:
         self._newest: dict[str, Iterator[str]] = {}
         self._rest: dict[str, Iterator[str]] = {}  # of those whose first part was shown
+        self._numbers: dict[str, int] = {}  # of the last choices
         self._lock = threading.Lock()
 
-    def first(self, session: str, parts: Iterator[str]) -> str | None:
-        """Return the first part, or None where another page was chosen meanwhile."""
+    def first(self, session: str, parts: Iterator[str], number: int = 0) -> str | None:
+        """Return the first part, or None where a page of a higher number was chosen meanwhile."""
         with self._lock:
+            last = self._numbers.pop(session, number)
+            self._numbers[session] = max(last, number)
+            if len(self._numbers) > MOST_SESSIONS:
+                del self._numbers[next(iter(self._numbers))]
+            if number < last:
+                return None
             self._close(session)
             self._newest[session] = parts
             if len(self._newest) > MOST_OPENED:

@@ -4,8 +4,11 @@
 
 const read = (node, name) => node.getAttribute("data-" + name);
 
+// Choices are sent at once and may come in any order: the server goes by their numbers.
+const numbered = () => (window.yomuChoices = (window.yomuChoices ?? 0) + 1);
+
 function send(node) {
-  const data = {};
+  const data = { number: numbered() };
   for (const name of ["document", "page", "query", "text"]) {
     const value = read(node, name);
     if (value !== null) data[name] = value;
@@ -27,12 +30,13 @@ function confirmed(node) {
   node.textContent = question;
   if (label) node.setAttribute("aria-label", label.replace(before, question)); // is read instead
   const calm = () => {
+    clearTimeout(timer); // of this asking, or it would end the next one
     node.classList.remove("is-asking");
     if (node.textContent === question) node.textContent = before;
     if (label) node.setAttribute("aria-label", label);
   };
   node.addEventListener("blur", calm, { once: true });
-  setTimeout(calm, 6000);
+  const timer = setTimeout(calm, 6000);
   return false;
 }
 
@@ -211,7 +215,7 @@ function settle() {
   delete document.documentElement.dataset.chosen; // nobody chose this one
   const [document_, page, ...query] = wanted.split("\n");
   mark(document_, page);
-  trigger("select", { document: document_, page, query: query.join("\n") });
+  trigger("select", { document: document_, page, query: query.join("\n"), number: numbered() });
 }
 
 // The answer is there: the page that is open, if it was read from, now gets its words framed.

@@ -128,7 +128,8 @@ def show_from(
     def page(request: gr.Request, past: Any, event: gr.EventData) -> Any:  # noqa: ANN401
         if chosen := Selection.read(event._data):
             parts = handlers.show_page(service, chosen, past or (), language(request))
-            return opened.first(str(request.session_hash), parts) or gr.skip()
+            shown = opened.first(str(request.session_hash), parts, chosen.number)
+            return shown or gr.skip()
         return gr.skip()
 
     def rest(request: gr.Request) -> Any:  # noqa: ANN401

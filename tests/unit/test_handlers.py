@@ -652,6 +652,16 @@ def test_a_page_that_is_being_made_gives_way_too():
     assert opened.rest("a") is None
 
 
+def test_of_pages_that_come_in_another_order_the_one_chosen_last_is_shown():
+    opened = handlers.Opened()
+    assert opened.first("a", parts_of(3), 3) == "page 3"
+    assert opened.first("a", parts_of(2), 2) is None
+    assert opened.rest("a") == "heat 3"
+    assert opened.first("a", parts_of(1), 1) is None  # also when that one is there as a whole
+    assert opened.first("b", parts_of(1), 1) == "page 1"
+    assert opened.first("a", parts_of(4), 4) == "page 4"
+
+
 def test_no_heatmap_is_shown_on_a_page_that_was_closed_meanwhile():
     opened = handlers.Opened()
     assert opened.first("a", parts_of(1)) == "page 1"
