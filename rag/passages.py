@@ -179,12 +179,26 @@ def _is_title(line: str) -> bool:
 
 
 def _fills(lines: Sequence[str], at: int) -> bool:
-    """Whether a line is about as wide as the column it stands in."""
+    """Whether a line is about as wide as the column it stands in.
+
+    Footnotes or the lines of another column may be wider: two lines before or behind it that are as
+    wide as it is are of its own.
+    """
     line = lines[at]
+    if width(line) < LEAST_LINE:
+        return False
+    share = WIDE_SHARE if WIDE_END.search(line) else COLUMN_SHARE
     around = lines[max(0, at - COLUMN_REACH) : at + COLUMN_REACH + 1]
     column = max(width(each) for each in around if CELL_END not in each or each is line)
-    share = WIDE_SHARE if WIDE_END.search(line) else COLUMN_SHARE
-    return width(line) >= max(LEAST_LINE, share * column)
+    return width(line) >= share * column or any(
+        len(pair) == 2 and all(_is_as_wide(each, line, share) for each in pair)
+        for pair in (lines[max(0, at - 2) : at], lines[at + 1 : at + 3])
+    )
+
+
+def _is_as_wide(line: str, other: str, share: float) -> bool:
+    narrow, wide = sorted((width(line), width(other)))
+    return CELL_END not in line and narrow >= share * wide
 
 
 def _first_of_cells(line: str) -> str:

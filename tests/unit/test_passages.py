@@ -119,3 +119,15 @@ def test_heads_are_told_from_rows_of_a_table():
     assert (
         not is_value("2022\t2021") and not is_value("100%\t60%") and not is_value("$9.3B – $9.5B")
     )
+
+
+def test_wider_footnotes_and_lines_of_another_column_end_no_sentence():
+    notes = ["第一部の注：研究所の設立に関する詳しい記録は町の図書館にある資料を参照。"] * 2
+    column = [
+        "その後の十年は工業が町の経済を支えたが、",
+        "同じ年に設けられた研究所では、町が四年も",
+        "医師を育てる事業を大学と共に続け、県内の",
+        "病院からも人を迎えたうえで、データ・サイ",
+        "エンスを学ぶ場とした。",
+    ]
+    assert [each.text for each in passages_of([*column, *notes])] == ["".join(column), *notes]
