@@ -21,7 +21,7 @@ from index.threads import workers
 T = TypeVar("T")
 Ints = NDArray[np.int64]
 BLOCK_VECTORS = 4096  # records compared at once: 26 CPU-ms a 1000 pages; 512: 27, 8192: 30
-TASK_VECTORS = 2 * BLOCK_VECTORS  # records that one thread reads and compares: 64 pages
+TASK_VECTORS = 4 * BLOCK_VECTORS  # records that one thread reads and compares: 128 pages
 # So little is done by the thread that asks: handing it to others costs more than it saves (200
 # pages 11.7 CPU-ms instead of 8.6 beside other programs, centroids of 20 k pages 3.9 and 2.9).
 FEW_VECTORS = 300 * 128
@@ -37,7 +37,7 @@ PROBE_SHARE, LEAST_PROBE, MOST_PROBE = 64, 32, 192
 # The better the best pages of a larger index, the more others are nearly as good: 300 gave a
 # recall@10 of 0.99, 0.98 and 0.955 at 20, 100 and 300 thousand pages, 1000 gave 0.985 at the last.
 LEAST_CANDIDATES = 200  # what 2 sqrt(pages) is at 10 k
-POOL_FACTOR = 32  # pages by their centroids, for each one that gets an exact score
+POOL_FACTOR = 16  # pages by their centroids, for each one that gets an exact score
 DECIMALS = 5  # scores that agree so far are ties: float32 sums differ by 1e-6 with their order
 
 
