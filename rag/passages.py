@@ -7,6 +7,7 @@ and end where the column does. Rows of tables, headings and lists stay as they a
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rag.rows import CELL_END, FIGURE, joined_lines, width
 
@@ -147,11 +148,11 @@ def goes_on(lines: Sequence[str], at: int) -> bool:
     line, after = lines[at], lines[at + 1]
     if CELL_END in line or TITLED.match(line) or SENTENCE_END.search(line):
         return False
-    is_next = not HEADED.match(after) and not _is_narrower(lines, at)
-    if not is_next or (CELL_END in after and not COMPLETE.search(_first_of_cells(after))):
-        return False
     is_begun = bool(GOES_ON_BEFORE.match(after))
     is_open = bool(GOES_ON_BEHIND.search(line))
+    is_next = not HEADED.match(after) and ((is_begun and is_open) or not _is_narrower(lines, at))
+    if not is_next or (CELL_END in after and not COMPLETE.search(_first_of_cells(after))):
+        return False
     if _ends_in_figure(line):
         is_text = len(line.split()) >= MANY_WORDS or width(line) >= LINE_CHARS
         is_begun = after[0].islower() or bool(MARK_INSIDE.match(after))
@@ -181,8 +182,8 @@ def _is_title(line: str) -> bool:
 def _fills(lines: Sequence[str], at: int) -> bool:
     """Whether a line is about as wide as the column it stands in.
 
-    Footnotes or the lines of another column may be wider: two lines before or behind it that are as
-    wide as it is are of its own.
+    Footnotes or the lines of another column may be wider: of the next lines before and behind it,
+    two beside each other that are as wide as it is are of its own.
     """
     line = lines[at]
     if width(line) < LEAST_LINE:
@@ -190,10 +191,9 @@ def _fills(lines: Sequence[str], at: int) -> bool:
     share = WIDE_SHARE if WIDE_END.search(line) else COLUMN_SHARE
     around = lines[max(0, at - COLUMN_REACH) : at + COLUMN_REACH + 1]
     column = max(width(each) for each in around if CELL_END not in each or each is line)
-    return width(line) >= share * column or any(
-        len(pair) == 2 and all(_is_as_wide(each, line, share) for each in pair)
-        for pair in (lines[max(0, at - 2) : at], lines[at + 1 : at + 3])
-    )
+    next_ones = [*lines[max(0, at - 2) : at], *lines[at + 1 : at + 3]]
+    are_as_wide = [_is_as_wide(each, line, share) for each in next_ones]
+    return width(line) >= share * column or any(map(all, pairwise(are_as_wide)))
 
 
 def _is_as_wide(line: str, other: str, share: float) -> bool:

@@ -131,3 +131,20 @@ def test_wider_footnotes_and_lines_of_another_column_end_no_sentence():
         "エンスを学ぶ場とした。",
     ]
     assert [each.text for each in passages_of([*column, *notes])] == ["".join(column), *notes]
+
+
+def test_a_line_goes_on_between_addresses_and_a_heading():
+    address = "https://example.org/an-address-much-longer-than-any-line/of-the-column/is-no-measure"
+    sentence = [
+        "終わりの三月に受賞者が発表され、英米の",
+        "両政府が用意した130万ポンド余りの小切手",
+        "（160万ドル）が賞金として与えられました。",
+    ]
+    rows = [address, *sentence, "三　欧州", "連合では規則を設けた。"]
+    assert "".join(sentence) in [each.text for each in passages_of(rows)]
+
+
+def test_a_word_goes_on_in_a_line_far_narrower():
+    line = "本作品は、Creative Commons Attribution 4.0 International（CC-BY 4.0）の下でライセンスさ"
+    rows = [line, "れています。次の頁より:", "以下が許可されます。"]
+    assert passages_of(rows)[0].text == f"{line}れています。"
