@@ -41,6 +41,7 @@ MOST_BELOW = 2  # rows under a heading in which its figures stand
 QUESTION_START = re.compile(r"(how|what|which|why|do|does|are|is|have|has) .*[^.:]$", re.IGNORECASE)
 LABELLED = re.compile(r"[^:：]{1,20}[:：]\s?\S")  # 納期：令和6年9月30日
 WHO = re.compile(r"\b(who|whose|whom)\b|誰|だれ|どなた|氏名|名前", re.IGNORECASE)
+WHY = re.compile(r"\bwhy\b|なぜ|どうして|理由", re.IGNORECASE)
 BACK = re.compile(
     r"(this|these|it|they|such|that|those)\b|これ|この|その|それ|同[^じ]", re.IGNORECASE
 )
@@ -143,8 +144,10 @@ class _Choice:
 
     def _first(self) -> int:
         """Return the passage that says most, a row whose column is asked for before others."""
-        every = range(len(self.texts))
+        every: Sequence[int] = range(len(self.texts))
         defining = [at for at in every if self.page.wanted.is_defined_by(self.texts[at])]
+        if WHY.search(self.page.wanted.text):
+            every = [at for at in every if self._may_say_why(at)] or every
         best = sorted(defining or every, key=self.page.scores.__getitem__, reverse=True)[
             :MOST_RIVALS
         ]
@@ -155,6 +158,13 @@ class _Choice:
                 self.texts[at].count(CELL_END),
             ),
         )
+
+    def _may_say_why(self, at: int) -> bool:
+        """Whether a passage has words of the question, and is no heading and no row of figures."""
+        passage = self.passages[at]
+        is_row = not passage.is_sentence and has_value(passage.text)
+        is_own = bool(self.page.found[at] & self.page.asked)
+        return is_own and not is_row and not is_over(passage)
 
     def _of_kind(self, first: int) -> list[int]:
         """Return what has the date or number that is asked for, where the first one has none.

@@ -579,3 +579,19 @@ def test_a_short_line_that_names_a_term_is_followed_by_what_it_means():
     rows = [*FILLER, "E31 - REQUEST NOT ACCEPTED.", "The account is in merge status.", *FILLER]
     wanted = "E31 - REQUEST NOT ACCEPTED.\nThe account is in merge status."
     assert quote("What does error E31 mean?", rows) == wanted
+
+
+def test_a_row_of_figures_does_not_say_why():
+    rows = [
+        "Sales of the shops changed as follows:",
+        "\t2022\t2023",
+        "Appliances\t6.8 %\t(6.1)%",
+        "Games\t2.5 %\t3.5 %",
+        "Appliances fell since fewer large ones were bought than in the year before.",
+        "The weather was fine in all regions where the shops are, and so were the roads. " * 3,
+    ]
+    asked = "{} did sales of appliances in the shops change?"
+    said = quote(asked.format("Why"), rows)
+    assert said.endswith("fell since fewer large ones were bought than in the year before.")
+    assert "6.8 %" not in said
+    assert "Appliances 6.8 % (6.1)%" in quote(asked.format("How much"), rows)
