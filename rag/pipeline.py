@@ -26,7 +26,7 @@ from index.records import (
     VectorSettings,
 )
 from rag.answer import (
-    QUOTED_PAGES,
+    READ_PAGES,
     AnswerStream,
     Evidence,
     PageImage,
@@ -389,7 +389,7 @@ class Pipeline:
         documents = self._require_documents(filters)
         manner = Manner.load(self.encoder.folder)
         quotes = manner.quotes and not options.generate
-        n_pages = options.pages or (QUOTED_PAGES if quotes else manner.pages)
+        n_pages = options.pages or (READ_PAGES if quotes else manner.pages)
         top_k = max(n_pages, top_k or self.settings.top_k)
         query = Query(question.in_full, id=question.id)
         (found,) = self.search([query], filters, top_k=top_k, mode=mode)

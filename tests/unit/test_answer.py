@@ -241,12 +241,17 @@ def test_a_follow_up_about_the_same_pages_reads_none_of_them_again(engine):
     assert reused >= 2 * 16  # both pages
 
 
-def _quoting(rows, question="How many visitors?", pages=FOUND) -> AnswerStream:
+def _quoting(
+    rows, question="How many visitors?", pages=FOUND, hits=HITS, n_pages=None
+) -> AnswerStream:
     def never(*_):
         pytest.fail("the model was opened or a page drawn")
 
-    evidence = Evidence(Question(question), HITS, pages)
-    return AnswerStream(evidence, never, never, AnswerOptions(), read_rows=lambda page: rows[page])
+    asked = question if isinstance(question, Question) else Question(question)
+    evidence = Evidence(asked, hits, pages)
+    return AnswerStream(
+        evidence, never, never, AnswerOptions(n_pages), read_rows=lambda page: rows[page]
+    )
 
 
 def test_a_model_that_cannot_answer_quotes_the_pages_with_such_words():
@@ -286,6 +291,28 @@ def test_a_page_that_says_more_of_the_question_has_the_key():
     assert finished(_quoting(rows, asked)).key == Key(FOUND[1], "4,500", 33)
 
 
+def test_the_pages_that_say_most_of_the_question_are_quoted_first():
+    asked = "How many visitors came to the castle in spring?"
+    pages = tuple(PageRef("a.pdf", number) for number in range(1, 6))
+    hits = tuple(
+        replace(HITS[0], document="a.pdf", page=page.page, score=0.9 - 0.01 * page.page)
+        for page in pages
+    )
+    rows = {page: ["Visitors\t12"] for page in pages}
+    rows[pages[3]] = ["Visitors of the castle in spring\t4,500"]
+    order = [4, 1, 2]  # best of all, then as they were found
+    assert [page.page for page in _quoting(rows, asked, pages, hits).pages] == [1, 2, 3, 4, 5]
+    answer = finished(_quoting(rows, asked, pages, hits))
+    assert [page.page for page in answer.pages] == order
+    assert answer.key == Key(pages[3], "4,500", len("Visitors of the castle in spring "))
+    every = finished(_quoting(rows, asked, pages, hits, n_pages=5))
+    assert [page.page for page in every.pages] == [4, 1, 2, 3, 5], "as many as were asked for"
+    around = tuple(replace(page, found=page.page != 3) for page in pages)
+    rows = {page: rows[pages[page.page - 1]] for page in around}
+    near = finished(_quoting(rows, asked, around, hits))
+    assert [page.page for page in near.pages] == [4, 1, 2, 3], "neighbours were asked for"
+
+
 def test_the_key_is_bold_in_a_terminal_and_plain_in_a_pipe(monkeypatch, capsys):
     rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: [], FOUND[2]: []}
     _show(_quoting(rows))
@@ -315,7 +342,8 @@ def test_pages_of_the_conversation_are_quoted_only_where_they_speak_of_it():
     kept, best = PageRef("old.pdf", 9), FOUND[0]
     silent = finished(_quoting({kept: ["Nothing"], best: ["Visitors 4,500"]}, pages=(kept, best)))
     assert (silent.pages, silent.text) == ((best,), "Visitors 4,500")
-    both = finished(_quoting({kept: ["Visitors 12"], best: []}, pages=(kept, best)))
+    asked = Question("How many visitors?", kept=(kept,))
+    both = finished(_quoting({kept: ["Visitors 12"], best: []}, asked, (kept, best)))
     assert both.quotations == ((kept, "Visitors 12"), (best, ""))
 
 
@@ -332,8 +360,8 @@ def test_a_stopped_quotation_reads_no_further_page():
 
 
 def test_pages_far_behind_the_best_are_not_quoted():
-    hits = tuple(replace(HITS[0], score=score) for score in (0.9, 0.7, 0.6, 0.9))
-    assert worth_quoting(hits) == hits[:2]
+    hits = tuple(replace(HITS[0], score=score) for score in (0.9, 0.7, 0.6, 0.8, 0.9, 0.9))
+    assert worth_quoting(hits) == (*hits[:2], *hits[3:5])
     assert worth_quoting(()) == ()
     below = tuple(replace(HITS[0], score=score) for score in (-0.5, -0.6))
     assert worth_quoting(below)[:1] == below[:1]
