@@ -406,7 +406,7 @@ def test_clients_that_go_away_free_the_model(api, served):
         list(pool.map(ask_and_leave, range(6)))
     answer = api.post("/api/ask", json={"question": "kettle", "stream": False, "max_new_tokens": 2})
     assert answer.status_code == 200
-    for _ in range(50):
+    for _ in range(300):
         if not waiting(api):
             break
         time.sleep(0.2)

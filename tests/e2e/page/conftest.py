@@ -1,6 +1,7 @@
 """One server and one headless Chromium for all tests of the page."""
 
 import gc
+import json
 import os
 import shutil
 import socket
@@ -16,7 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "samples"
@@ -25,6 +33,8 @@ FLAGS = [
     "--disable-component-update", "--disable-default-apps", "--no-first-run",
 ]  # fmt: skip
 PATIENCE_MS = 60_000  # a busy machine is slow; nothing here asserts a time
+expect.set_options(timeout=PATIENCE_MS)
+READ_MS = 700  # page.js takes no earlier click for a yes
 ENGLISH, JAPANESE = "en-GB", "ja-JP"
 SALES = "What were the total sales in 2023?"
 FIREWORKS = "花火大会はいつ開かれましたか。"
@@ -63,6 +73,9 @@ def writing(indexed, served, tmp_path) -> Iterator[str]:
     """Where a second server over the same index writes on and on, as the shipped model does not."""
     model = shutil.copytree(ROOT / "models" / "embedded", tmp_path / "model")
     (model / "answer.json").write_text('{"pages": 1, "system": null, "max_new_tokens": 6000}')
+    # no end, and no loop that would be taken for one
+    anything = {"do_sample": True, "temperature": 9.0, "top_k": 200, "eos_token_id": []}
+    (model / "generation_config.json").write_text(json.dumps(anything))
     with serving(served / "index", tmp_path / "server.log", "--model", str(model)) as address:
         yield address
 
@@ -84,11 +97,11 @@ def serving(index: Path, log: Path, *options: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE_MS / 1000)
 
 
 def _wait_until_up(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(240):
+    for _ in range(480):
         assert server.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(address, timeout=5).close()
@@ -143,8 +156,26 @@ class Visit:
         self.open_options()
         self.find(f"#options input[type=radio][value={mode}]").check()
         self.find("#question textarea, #question input").first.fill(question)
-        self.find("#ask:not([disabled])").click()
-        self.find("#answer .yomu-asked", has_text=question).wait_for()
+        with self.asking(question):
+            self.find("#ask:not([disabled])").click()
+
+    @contextmanager
+    def asking(self, question: str) -> Iterator[None]:
+        """Wait, after what asks, until nothing of the question before is on the page."""
+        self.page.evaluate(
+            "for (const each of document.querySelectorAll("
+            "'#answer .yomu-asked, #evidence .yomu-card')) each.dataset.old = ''"
+        )
+        yield
+        self.find("#answer .yomu-asked:not([data-old])", has_text=question).wait_for()
+        self.page.wait_for_function("!document.querySelector('[data-old]')")
+
+    def remove(self, row: Locator) -> None:
+        """Click a document away, which asks once more; nothing may be being read."""
+        row.locator("[data-event=delete]").click()
+        self.page.wait_for_timeout(READ_MS)
+        row.locator("[data-event=delete].is-asking").click()
+        row.wait_for(state="detached")
 
     def answered(self, question: str, mode: str = "text") -> Locator:
         """Ask, unless that is on the page already, and wait for the answer and its page."""

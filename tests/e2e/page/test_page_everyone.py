@@ -108,8 +108,4 @@ def test_a_long_name_makes_no_card_wider(visit, indexed, tmp_path):
     widths = {round(each.bounding_box()["width"]) for each in cards.all()}
     assert cards.count() > 1 and len(widths) == 1
     here.tab(1)
-    remove = here.find("#documents tr", has_text=name).locator("[data-event=delete]")
-    remove.click()
-    here.page.wait_for_timeout(700)
-    remove.click()
-    here.find("#documents tr", has_text=name).wait_for(state="detached")
+    here.remove(here.find("#documents tr", has_text=name))

@@ -3,10 +3,9 @@
 import pymupdf
 
 from tests.e2e.conftest import SAMPLES
-from tests.e2e.page.conftest import SALES
+from tests.e2e.page.conftest import READ_MS, SALES
 from tests.odd_files import encrypted_pdf, text_pdf
 
-READ_MS = 700  # page.js takes no earlier click for a yes
 EVIL = "<img src=x onerror=window.hit=1>.pdf"
 
 
@@ -27,7 +26,7 @@ def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(engli
     here.tab(1)
     here.find("#upload input[type=file]").set_input_files(tmp_path / EVIL)
     here.wait_for("#said .yomu-note")
-    here.page.reload()
+    here.reload()
     here.tab(1)
     here.wait_for("#job .yomu-job")  # running still, or just finished
     here.find("#job .yomu-job", has_text="Finished").wait_for()
@@ -50,10 +49,7 @@ def test_reloading_in_mid_run_shows_the_run_and_a_removed_document_is_gone(engli
     assert remove.get_attribute("aria-label") == f"Remove for good?: {name}"
     remove.blur()
     assert remove.get_attribute("aria-label") == label
-    remove.click()
-    here.page.wait_for_timeout(READ_MS)
-    remove.click()
-    row.wait_for(state="detached")
+    here.remove(row)
     here.tab(0)
     here.ask("quokkas wombats")
     here.wait_for("#evidence .yomu-warn")
@@ -70,10 +66,8 @@ def test_a_protected_file_is_read_once_its_password_is_typed(english, tmp_path):
     here.find("#password input").fill("secret")
     row.locator("[data-event=select]").click()
     row.filter(has_text="ready").wait_for()
-    row.locator("[data-event=delete]").click()
-    here.page.wait_for_timeout(READ_MS)
-    row.locator("[data-event=delete]").click()
-    row.wait_for(state="detached")
+    here.find("#job .yomu-job", has_text="1 updated").wait_for()
+    here.remove(row)
 
 
 def test_a_folder_outside_the_allowed_ones_is_refused(english):
