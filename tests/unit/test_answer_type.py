@@ -48,6 +48,7 @@ def test_a_question_says_what_type_of_answer_it_wants(question, kind):
             [("code", "GPT-3"), ("code", "Flight 610"), ("code", "401(k)")],
         ),
         ("AIを使う企業7社、GPT-3", [("number", "7"), ("code", "GPT-3")]),
+        ("at 8:30 a.m. for 30 guests", [("code", "8:30"), ("number", "30")]),
         ("第26条の2、※1", [("code", "第26条の2"), ("code", "※1")]),
         ("$400 million to $475 million", [("money", "$400 million to $475 million")]),
         ("fell 4.4% to 12", [("percentage", "4.4%"), ("number", "12")]),
