@@ -46,7 +46,8 @@ def key_of(
     elif wanted.kind is None:
         keys = _of_label(page, first) if wanted.wants_value else []
     else:
-        rest = (at for at in shown if at != first)
+        is_dated = wanted.kind == Kind.DATE  # as a date that stands alone may be taken for a head
+        rest = (at for at in shown if at != first and (is_dated or not page.is_head[at]))
         keys = _of_type(wanted, page, first)
         keys = keys or [key for at in rest for key in _of_type(wanted, page, at, first)]
     return keys[0] if len(keys) == 1 and keys[0].share >= LEAST_SHARE else None

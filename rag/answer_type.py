@@ -54,9 +54,10 @@ SPANS = {  # in this order: what one has found is not looked at by the next
         r"(?:\((?=\d[\d.,]*\)))?[-−△▲]?\d[\d,]*(?:\.\d+)?\)?\s?(?:[%％]|per ?cent\b|パーセント)",
         re.IGNORECASE,
     ),
-    # GPT-3, Flight 610, ※1, 第26条の2, 10-K, 3rd, 401(k), 8:30, 2. at a list
+    # GPT-3, Flight 610, Table 2, ※1, 第26条の2, 10-K, 3rd, 401(k), 8:30, 2. at a list
     Kind.CODE: re.compile(
         r"(?:[A-Za-z][A-Za-z\d_.]*[-–]?|(?<=\S )[A-Z][a-z]+ |[#§*＊※†] ?)\d[\d.-]*"
+        r"|(?:\b(?:Fig(?:ure|\.)|Table|Chart|Section|Chapter|Page|Note|Step) |[図表] ?)\d[\d.-]*"
         r"|第\d[\d.-]*(?:[^\W\d_](?:の\d+)?)?"
         r"|\d+(?:-[A-Za-z\d]+)+|\d+(?:st|nd|rd|th)\b|\d+\([a-z]\)|\b\d{1,2}[.)] "
         r"|(?<!\d)\d{1,2}[:：]\d\d(?!\d)"

@@ -49,6 +49,8 @@ def test_a_question_says_what_type_of_answer_it_wants(question, kind):
         ),
         ("AIを使う企業7社、GPT-3", [("number", "7"), ("code", "GPT-3")]),
         ("at 8:30 a.m. for 30 guests", [("code", "8:30"), ("number", "30")]),
+        ("Figure 2 – 4 of 9 packages", [("code", "Figure 2"), ("number", "4"), ("number", "9")]),
+        ("図2 全国の9社", [("code", "図2"), ("number", "9")]),
         ("第26条の2、※1", [("code", "第26条の2"), ("code", "※1")]),
         ("$400 million to $475 million", [("money", "$400 million to $475 million")]),
         ("fell 4.4% to 12", [("percentage", "4.4%"), ("number", "12")]),
@@ -106,6 +108,18 @@ def test_the_one_span_of_the_type_is_the_key(question, rows, key):
 )
 def test_in_doubt_nothing_is_the_key(question, rows):
     assert quotation(question, [*rows, *FILLER]).key is None
+
+
+def test_heads_of_columns_are_no_key():
+    rows = [
+        "\t13 Weeks Ended\t52 Weeks Ended",
+        "(In millions)\tJune 3\tJune 4\tJune 3\tJune 4",
+        "Comparable sales\t15.6%\t21.4%\t4.8%\t37.9%",
+        "Net sales\t3,226\t2,729\t2,198\t1,090",
+    ]
+    said = quotation("What were comparable sales in the 52 weeks before Monday?", [*rows, *FILLER])
+    assert "13 Weeks Ended" in said.text
+    assert said.key is None
 
 
 def test_what_is_cut_off_is_no_key():
