@@ -30,10 +30,11 @@ FEW_PAGES = 50_000
 # went from 0.91 to 1.00 with it, on much noisier ones from 0.65 to 0.95; a weight of 1 helped as
 # much there and cost more on 644 real pages (first 100: 0.947 without, 0.931 by 0.75, 0.916 by 1).
 RESIDUAL_WEIGHT = 0.75
-# Recall@10 of 20 k pages with 4096 centroids is 0.987 by the nearest 48, 64 or 128, 0.982 by 32.
-# Of a million pages with 16,384 centroids the nearest 512 with 1500 candidates gave 0.98 in 489
-# CPU-ms, the nearest 192 with 2000 candidates 0.985 in 276: more candidates are cheaper.
-PROBE_SHARE, LEAST_PROBE, MOST_PROBE = 64, 32, 192
+# Recall@10 of 20 k pages with 4096 centroids is 0.987 by the nearest 48, 64 or 128, 0.982 by 32. Of
+# 80 k the best ten are kept to 0.998 by 64 and to 0.995 by 32; by 64 to 0.993 before pages in no
+# list were given less (IMPUTED), so half as many do. Before that 256 of the 16,384 centroids of a
+# million pages found no more than 192 (0.985 by 2000 candidates): half of 256 are looked up.
+PROBE_SHARE, LEAST_PROBE, MOST_PROBE = 64, 32, 128
 # The better the best pages of a larger index, the more others are nearly as good: 300 gave a
 # recall@10 of 0.99, 0.98 and 0.955 at 20, 100 and 300 thousand pages, 1000 gave 0.985 at the last.
 LEAST_CANDIDATES = 200  # what 2 sqrt(pages) is at 10 k

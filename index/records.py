@@ -44,7 +44,7 @@ class Tuning:
     """What shapes speed and upkeep, not vectors; may differ from one opening to the next."""
 
     exact_pages: int = 3000  # up to so many pages (after the filter) every one is scored
-    n_probe: int | None = None  # centroids looked up for a query vector; None: one in 64, <= 192
+    n_probe: int | None = None  # centroids looked up for a query vector; None: one in 64, <= 128
     n_candidates: int | None = None  # pages that get an exact score; None: 2 sqrt(pages)
     train_pages: int = 4096  # from here on there is a codebook
     retrain_growth: int = 4  # a new one when the index has grown so many times
