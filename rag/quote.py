@@ -53,11 +53,13 @@ class Quotation:
 
     key    where it begins and ends; None if there is a doubt
     share  of the question's words that stand with it
+    said   share of them that the passage says which says most, with what stands over it
     """
 
     text: str = ""
     key: tuple[int, int] | None = None
     share: float = 0.0
+    said: float = 0.0
 
     @property
     def key_text(self) -> str:
@@ -85,7 +87,7 @@ def quotation(question: str, rows: Sequence[str]) -> Quotation:
     is_small = sum(map(len, texts)) <= MOST_CHARS
     said = said_at(texts, page.found, page.asked) if is_small else None
     if said is not None:
-        return _joined(page, [said], key=key_of(question, page, [said], [said]))
+        return _joined(page, [said], said, key=key_of(question, page, [said], [said]))
     if not page.weight:
         return Quotation()
     choice = _Choice(page)
@@ -98,12 +100,14 @@ def quotation(question: str, rows: Sequence[str]) -> Quotation:
             if says_little:
                 return Quotation()
             whole = but_ticks(texts)
-            return _joined(page, whole, chosen, key_of(question, page, chosen, whole))
+            key = key_of(question, page, chosen, whole)
+            return _joined(page, whole, chosen[0], chosen, key)
     asks = [at for at in beside if choice.is_question(at)]
     shown = {*choice.with_what_follows([*chosen, *asks]), *beside}
     shown |= choice.names_at([*chosen, *beside])
     named = [*chosen, *beside]
-    return _joined(page, sorted(shown), named, key_of(question, page, named, sorted(shown)))
+    key = key_of(question, page, named, sorted(shown))
+    return _joined(page, sorted(shown), chosen[0], named, key)
 
 
 class _Choice:
@@ -338,10 +342,15 @@ class _Choice:
 
 
 def _joined(
-    page: Relevance, chosen: Sequence[int], named: Sequence[int] = (), key: Key | None = None
+    page: Relevance,
+    chosen: Sequence[int],
+    first: int,
+    named: Sequence[int] = (),
+    key: Key | None = None,
 ) -> Quotation:
     """Put chosen passages under each other, sentences of one paragraph in one line.
 
+    first  the one that says most
     named  those behind which the figure is said that is asked for
     """
     shown = ""
@@ -367,7 +376,7 @@ def _joined(
             shown += " …"
         before = at
     share = key.share if key and where else 0.0
-    return Quotation(shown.replace(CELL_END, " "), where, share)
+    return Quotation(shown.replace(CELL_END, " "), where, share, page.share_said(first))
 
 
 def _shown(page: Relevance, at: int, is_named: bool) -> str:

@@ -84,6 +84,11 @@ class Relevance:
             found.append((over & self.asked) - own)
         return found
 
+    def share_said(self, at: int) -> float:
+        """Share of the question's words, 0 to 1, in a passage and in what stands over it."""
+        said = (self.found[at] | self.lent[at]) & self.asked
+        return len(said) / max(1, len(self.asked))
+
     @cached_property
     def help(self) -> list[float]:
         """How many times as much each passage counts for being of the kind that is asked for."""

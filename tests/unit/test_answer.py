@@ -307,6 +307,10 @@ def test_the_pages_that_say_most_of_the_question_are_quoted_first():
     assert answer.key == Key(pages[3], "4,500", len("Visitors of the castle in spring "))
     every = finished(_quoting(rows, asked, pages, hits, n_pages=5))
     assert [page.page for page in every.pages] == [4, 1, 2, 3, 5], "as many as were asked for"
+    told = {page: ["Visitors are welcome"] for page in pages}
+    told[pages[3]] = ["The castle had many visitors in spring, as it had"]
+    told = finished(_quoting(told, asked, pages, hits))
+    assert [page.page for page in told.pages] == order, "also where nothing is asked for by name"
     around = tuple(replace(page, found=page.page != 3) for page in pages)
     rows = {page: rows[pages[page.page - 1]] for page in around}
     near = finished(_quoting(rows, asked, around, hits))
