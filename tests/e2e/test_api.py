@@ -37,7 +37,7 @@ def events(lines):
 
 
 def wait_for_job(api):
-    for _ in range(600):
+    for _ in range(1500):
         state = api.get("/api/job").json()
         if state["finished"]:
             return state

@@ -61,7 +61,7 @@ def make(both_roles, samples_index, tmp_path):
 
 
 def wait_for_job(service):
-    for _ in range(600):
+    for _ in range(3000):
         if service.library.job().finished:
             return service.library.job()
         time.sleep(0.1)
@@ -138,7 +138,7 @@ def test_searches_do_not_wait_for_answers(make):
     assert next(second) == Queued(1)
     with ThreadPoolExecutor(1) as pool:
         try:
-            assert pool.submit(service.search, SearchRequest("kettle")).result(60).hits
+            assert pool.submit(service.search, SearchRequest("kettle")).result(300).hits
             assert service.status().waiting == 1
         finally:
             first.close()
@@ -260,7 +260,7 @@ def test_uploads_that_were_taken_are_read_after_a_restart(make, tmp_path):
     service.close()
     assert library.job().dropped == ()
     again = make()
-    again.wait(60)
+    again.wait(300)
     state = wait_for_job(again)
     assert (state.error, state.n_failed) == ("", 0)
     status = {each.name: each.status for each in again.library.documents()[0]}
@@ -271,13 +271,13 @@ def test_uploads_that_were_taken_are_read_after_a_restart(make, tmp_path):
         ["more.pdf"]
     )  # its file stays, and is not read again
     third = make()
-    third.wait(60)
+    third.wait(300)
     assert third.library.job() is None
 
 
 def test_what_is_owed_stays_where_a_resumed_job_fails(make, monkeypatch, tmp_path):
     service = make()
-    service.wait(60)
+    service.wait(300)
     library = service.library
     path = library.store_upload("own.pdf", odd.text_pdf(tmp_path / "own.pdf", ["own"]))
     Unread(library.folder).add([path])
@@ -367,7 +367,7 @@ def other_model(folder: Path) -> Path:
 
 def test_an_index_of_another_model_is_named_by_the_status(make, both_roles, tmp_path):
     service = make(model=str(other_model(Path(shutil.copytree(both_roles, tmp_path / "other")))))
-    service.wait(60)
+    service.wait(300)
     status = service.status()
     assert "was made with model" in status.index_error
     assert str(tmp_path) not in status.index_error
@@ -453,7 +453,7 @@ def test_only_allowed_folders_are_read(make, tmp_path):
 
 def test_a_model_that_is_not_there_is_told(make, tmp_path):
     service = make(model=str(tmp_path / "gone"))
-    service.wait(60)
+    service.wait(300)
     status = service.status()
     assert status.state == "failed"
     assert str(tmp_path) not in status.reason

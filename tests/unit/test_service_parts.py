@@ -219,10 +219,10 @@ def test_cited_pages_are_at_the_address_the_client_sees(said, address):
 def test_a_stream_is_never_silent_for_long(broken, monkeypatch):
     def slow(self, request, cancellation):
         yield Found((), (), abstained=False, seconds=0.1)
-        time.sleep(1.0)
+        time.sleep(1.5)
         yield Piece("done")
 
-    monkeypatch.setattr("ui.streaming.SILENCE_S", 0.2)
+    monkeypatch.setattr("ui.streaming.SILENCE_S", 0.05)
     monkeypatch.setattr(Broken, "ask", slow)
     asked = {"messages": [{"role": "user", "content": "x"}], "stream": True}
     for path, body in (("/api/ask", {"question": "x"}), ("/v1/chat/completions", asked)):
@@ -248,7 +248,7 @@ def test_questions_of_the_page_take_no_threads_of_the_pool(monkeypatch):
             assert await anext(shown) == 1
 
     asyncio.run(listen())
-    for _ in range(500):
+    for _ in range(6000):
         if "ended" in names:
             break
         time.sleep(0.01)

@@ -104,13 +104,15 @@ def _wait_until_up(address: str, server: subprocess.Popen, log: Path) -> None:
     for _ in range(480):
         assert server.poll() is None, log.read_text()
         try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
+            with urllib.request.urlopen(f"{address}api/status", timeout=5) as told:
+                if json.load(told)["state"] != "loading":  # it has the model as well
+                    return
         except urllib.error.HTTPError as error:
             assert error.code == 401  # up, and asks who this is
             return
         except OSError:
-            time.sleep(0.5)
+            pass
+        time.sleep(0.5)
     raise AssertionError(log.read_text())
 
 
