@@ -22,6 +22,7 @@ from rag.terms import terms
 from rag.words import LONGEST_QUESTION, QUOTED_NOTE
 from ui import markup, markup_ask, visit
 from ui.errors import OUR_FAULT, ExpectedError, public
+from ui.heat import Floats
 from ui.heatmap import answer_words, bytes_uri, data_uri, overlay, quoted_words
 from ui.japanese import in_japanese
 from ui.markup_ask import Card, Layer, Sheet, Step, Turn
@@ -467,7 +468,7 @@ def _with_heat(service: Service, chosen: Selection, sheet: Sheet, language: str)
             sheet, problem=word(language, "heat_missing", reason=reason(error, language))
         )
     total = Layer(word(language, "heat_total"), data_uri(overlay(heat.total)))
-    scores = {}  # a word that is asked twice is shown where it stands first
+    scores: dict[str, tuple[str, Floats]] = {}  # a word that is asked twice counts once
     for name, found in zip(heat.words, heat.scores, strict=True):
         if terms(name):  # "the" and の match anywhere
             scores.setdefault(name.casefold(), (name, found))
