@@ -9,8 +9,9 @@ import gradio as gr
 
 from rag.records import Cancellation
 from ui import handlers, visit
-from ui.handlers import Form, Opened, Selection
+from ui.handlers import Form, Selection
 from ui.look import I18N, language, panel, user_of, visitor
+from ui.opened import Opened
 from ui.service import Service
 from ui.streaming import in_own_thread
 

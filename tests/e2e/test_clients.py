@@ -18,6 +18,7 @@ from gradio.events import api
 from tests.unit.small_service import SmallService
 from ui import handlers, mcp, page_ask
 from ui.look import visitor
+from ui.opened import Opened
 from ui.requests import Queued
 from ui.security import Gate, GateOptions, Login, hash_password
 
@@ -111,7 +112,7 @@ def test_who_asks_while_an_answer_is_written_gets_the_next_one(monkeypatch):
     """Enter is not dropped: it stops the answer of this visit, and of no other."""
     monkeypatch.setattr(handlers, "BETWEEN_S", 0)  # every word is sent
     service = SmallService(answer=" ".join(["word"] * 500))
-    begin, ask, _ = page_ask._asking(service, handlers.Opened())
+    begin, ask, _ = page_ask._asking(service, Opened())
     mine, other = (
         SimpleNamespace(session_hash=visit, headers={}, request=None) for visit in ("mine", "other")
     )
