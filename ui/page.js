@@ -218,7 +218,8 @@ function settle() {
   trigger("select", { document: document_, page, query: query.join("\n"), number: numbered() });
 }
 
-// The answer is there: the page that is open, if it was read from, now gets its words framed.
+// The answer is there: its first page is opened, or the one that somebody chose before, if it was
+// read from, gets its words framed.
 function frame() {
   const done = element.querySelector("[data-finished]");
   const name = done ? read(done, "finished") : "";
@@ -226,9 +227,13 @@ function frame() {
   element.dataset.finished = name;
   const open = document.querySelector("#evidence .yomu-card[aria-current]");
   if (!name || !open) return;
-  for (const each of element.querySelectorAll(".yomu-cite"))
-    if (read(each, "document") === read(open, "document") && read(each, "page") === read(open, "page"))
-      return send(each);
+  const cited = [...element.querySelectorAll(".yomu-cite")];
+  const isOpen = (each) => ["document", "page"].every((part) => read(each, part) === read(open, part));
+  const isChosen = open !== document.querySelector("#evidence .yomu-card"); // that opens by itself
+  const next = isChosen ? cited.find(isOpen) : cited[0];
+  if (!next) return;
+  mark(read(next, "document"), read(next, "page"));
+  send(next);
 }
 
 watch("value", () => requestAnimationFrame(settle));

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.page.conftest import FIREWORKS, PATIENCE_MS, SALES, open_page, serving
+from tests.odd_files import text_pdf
 from ui.security import add_user
 
 
@@ -104,6 +105,33 @@ def test_of_pages_chosen_in_quick_succession_the_last_one_is_shown(english):
     here.find("#answer .yomu-cite").first.click()
     here.wait_for("#viewer .yomu-place >> text=page 1 of 2")
     here.wait_for("#viewer .yomu-heat")
+
+
+def test_the_page_that_is_quoted_first_is_opened_unless_another_was_chosen(
+    visit, indexed, tmp_path
+):
+    here = visit()
+    here.tab(1)
+    found = (  # first, for it has the words more often, though no line has all of them
+        "The budget of the wombat house.\n\nIn spring the wombat sleeps.\n\n"
+        "A budget is made in autumn.\n\nThe wombat eats grass until spring.\n\n"
+        "Every wombat has a name."
+    )
+    filler = 4 * "The house has a garden.\nGuests come by boat in May.\nThe road was mended.\n"
+    said = f"{filler}\nThe wombat budget of spring was 512 euros.\n\n{filler}"
+    path = text_pdf(tmp_path / "wombats.pdf", [found, said])
+    here.find("#upload input[type=file]").set_input_files(path)
+    here.find("#documents tr", has_text=path.name).wait_for()
+    here.find("#job .yomu-job", has_text="Finished").wait_for()
+    here.ask("What was the wombat budget of spring?")
+    here.wait_for_answer()
+    assert here.find("#evidence .yomu-card").first.get_attribute("data-page") == "1"
+    assert here.find("#answer .yomu-cite").first.get_attribute("data-page") == "2"
+    here.wait_for("#viewer .yomu-place >> text=page 2 of 2")
+    here.wait_for("#viewer .yomu-box")
+    assert here.find("#evidence .yomu-card[aria-current]").get_attribute("data-page") == "2"
+    here.tab(1)
+    here.remove(here.find("#documents tr", has_text=path.name))
 
 
 def test_the_pdf_opens_at_its_page_in_the_browsers_own_viewer(english):
