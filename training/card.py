@@ -31,7 +31,7 @@ trained on; none of the text is stored here.
 ## Measured on held-out drawn pages
 {held}
 
-Real documents: see the results at the end of `training/README.md`, which decide what it is fit for.
+Real documents: see the results in `training/README.md`, which decide what it is fit for.
 
 ## Limits
 Small and briefly trained. It finds pages by words that are printed on them clearly and upright.
