@@ -25,7 +25,6 @@ import pymupdf
 
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25
-from index.fusion import DEFAULT
 from rag.pipeline import Pipeline, Query
 from rag.settings import Settings
 
@@ -144,10 +143,16 @@ def _best(index: Path, model: str | None, questions: Sequence[str]) -> list[floa
     return [max((hit.score for hit in result.hits), default=0.0) for result in found]
 
 
-def _show_abstention(groups: dict[str, list[list[float]]]) -> None:
+def _threshold(index: Path, model: str | None) -> float:
+    """Return the threshold of the model, from which on a hybrid score is an answer."""
+    with Pipeline(Settings.resolve(index=index, model=model)) as pipeline:
+        return pipeline.encoder.fusion.threshold
+
+
+def _show_abstention(groups: dict[str, list[list[float]]], shipped: float) -> None:
     for group, (kept, left) in groups.items():
         print(f"\n{group}: threshold, answered, turned away without the right document")
-        for percent in range(10, 60, 5):
+        for percent in sorted({*range(10, 60, 5), round(100 * shipped)}):
             answered = sum(100 * score >= percent for score in kept) / len(kept)
             away = sum(100 * score < percent for score in left) / len(left)
             print(f"{percent / 100:9.2f} {answered:9.0%} {away:9.0%}")
@@ -191,12 +196,11 @@ def main() -> None:
             for key, values in found.items()
         ]
     if options.abstain:
-        _show_abstention(abstention(options.index, options.model, items))
+        shipped = _threshold(options.index, options.model)
+        _show_abstention(abstention(options.index, options.model, items), shipped)
         unrelated = _best(options.index, options.model, UNRELATED)
-        away = sum(score < DEFAULT.threshold for score in unrelated)
-        print(
-            f"\nabout other things: {away} of {len(unrelated)} turned away at {DEFAULT.threshold}"
-        )
+        away = sum(score < shipped for score in unrelated)
+        print(f"\nabout other things: {away} of {len(unrelated)} turned away at {shipped}")
     if options.per_query:
         options.per_query.write_text("\n".join(lines) + "\n")
     sys.stdout.write(json.dumps(summary) + "\n")
