@@ -107,9 +107,7 @@ def test_of_pages_chosen_in_quick_succession_the_last_one_is_shown(english):
     here.wait_for("#viewer .yomu-heat")
 
 
-def test_the_page_that_is_quoted_first_is_opened_unless_another_was_chosen(
-    visit, indexed, tmp_path
-):
+def test_the_page_that_is_quoted_first_is_opened(visit, indexed, tmp_path):
     here = visit()
     here.tab(1)
     found = (  # first, for it has the words more often, though no line has all of them
@@ -132,6 +130,22 @@ def test_the_page_that_is_quoted_first_is_opened_unless_another_was_chosen(
     assert here.find("#evidence .yomu-card[aria-current]").get_attribute("data-page") == "2"
     here.tab(1)
     here.remove(here.find("#documents tr", has_text=path.name))
+
+
+def test_a_page_that_was_chosen_stays_open_when_the_answer_is_there(chromium, writing):
+    here = open_page(chromium, writing)
+    here.ask(SALES)
+    here.wait_for("#answer .yomu-text[aria-busy=true]")
+    here.wait_for("#viewer .yomu-heat")  # of the first page, which the answer is read from
+    here.find("#evidence .yomu-card").nth(1).click()
+    here.wait_for("#viewer .yomu-place >> text=page 2 of 2")
+    here.wait_for("#viewer .yomu-heat")
+    here.find("#stop:not([disabled])").click()
+    here.wait_for_answer()
+    here.page.wait_for_timeout(1500)  # nothing comes after it
+    assert here.find("#answer .yomu-cite").first.get_attribute("data-page") == "1"
+    assert "page 2 of 2" in here.find("#viewer .yomu-place").inner_text()
+    assert here.close() == []
 
 
 def test_the_pdf_opens_at_its_page_in_the_browsers_own_viewer(english):
