@@ -338,9 +338,9 @@ class AnswerStream(Iterator[str]):
         def worth(page: PageRef) -> float:
             if page in kept or not found[page].text:
                 return math.inf
-            share = scores.get(page.key, QUOTED_SHARE * most) / most  # neighbours are no hits
+            score = scores.get(page.key, QUOTED_SHARE * most) / most  # neighbours are no hits
             said = found[page]
-            return share + SAID_WEIGHT * said.said + KEY_WEIGHT * said.share
+            return score + SAID_WEIGHT * said.share + KEY_WEIGHT * said.key_share
 
         pages = sorted(found, key=worth, reverse=True)
         if self._options.pages is not None:
@@ -401,8 +401,8 @@ def _key_of(found: Mapping[PageRef, "Quotation"]) -> Key | None:
     keys = [(page, said) for page, said in found.items() if said.key]
     if not keys:
         return None
-    page, best = max(keys, key=lambda pair: pair[1].share)
-    near = {said.key_text for _, said in keys if said.share > best.share - KEY_LEAD}
+    page, best = max(keys, key=lambda pair: pair[1].key_share)
+    near = {said.key_text for _, said in keys if said.key_share > best.key_share - KEY_LEAD}
     return Key(page, best.key_text, best.key[0]) if best.key and len(near) == 1 else None
 
 

@@ -51,15 +51,15 @@ BACK = re.compile(
 class Quotation:
     """Words of a page, and what in them is asked for.
 
-    key    where it begins and ends; None if there is a doubt
-    share  of the question's words that stand with it
-    said   share of them that the passage says which says most, with what stands over it
+    key        where it begins and ends; None if there is a doubt
+    key_share  of the question's words that stand with it
+    share      of them in the passage that says most, with what stands over it
     """
 
     text: str = ""
     key: tuple[int, int] | None = None
+    key_share: float = 0.0
     share: float = 0.0
-    said: float = 0.0
 
     @property
     def key_text(self) -> str:
@@ -375,8 +375,8 @@ def _joined(
         if passage.is_cut and not shown.endswith(" …"):
             shown += " …"
         before = at
-    share = key.share if key and where else 0.0
-    return Quotation(shown.replace(CELL_END, " "), where, share, page.share_said(first))
+    key_share = key.share if key and where else 0.0
+    return Quotation(shown.replace(CELL_END, " "), where, key_share, page.share_said(first))
 
 
 def _shown(page: Relevance, at: int, is_named: bool) -> str:
