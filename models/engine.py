@@ -16,7 +16,7 @@ from models.images import FACTOR_PX
 from models.images import MIN_PIXELS as DEFAULT_MIN_PIXELS
 from models.retriever import Retriever, RetrieverOptions, RetrieverWeights
 from models.sampling import Sampling
-from models.session import Device, open_session
+from models.session import Device, n_cores, open_session
 from models.text import END, END_OF_TEXT, Tokenizer
 from models.vision import VisionTower
 
@@ -93,7 +93,9 @@ class Engine:
                 self._skip_blank,
                 self.info.band_rows,
                 self.info.overview_tokens,
+                self.info.shifted_views,
             ),
+            self._options.n_threads or n_cores(),
         )
 
     @cached_property

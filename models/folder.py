@@ -21,6 +21,7 @@ _KINDS = {
     "skip_blank_blocks": bool,
     "band_rows": int,
     "overview_tokens": int,
+    "shifted_views": bool,
     "sha256": dict,
     "graphs": dict,
     "sources": dict,
@@ -57,6 +58,7 @@ class ModelInfo:
     query_template   how a question is written for the retriever (models/text.py)
     band_rows        pages are encoded in bands of about so many rows of tokens; 0: as a whole
     overview_tokens  most visual tokens of a smaller view of each page, encoded beside it; 0: none
+    shifted_views    bands are encoded once more, cut into tokens half a token further
     sources          role -> folder name and revision of the checkpoints it was built from
     sha256           file name -> checksum of every other file, but MODEL_CARD.md
     """
@@ -74,6 +76,7 @@ class ModelInfo:
     sources: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     band_rows: int = 0
     overview_tokens: int = 0
+    shifted_views: bool = False
 
     def as_json(self) -> Json:
         """Return what model.json holds."""
@@ -88,7 +91,8 @@ class ModelInfo:
                 f"{folder}: no model folder (no model.json); build one with "
                 f"`yomu models build CHECKPOINT {folder}`"
             )
-        content = {"band_rows": 0, "overview_tokens": 0, **read_json(path)}  # which came later
+        later = {"band_rows": 0, "overview_tokens": 0, "shifted_views": False}  # than the others
+        content = {**later, **read_json(path)}
         if content.get("format") != FORMAT_VERSION:
             raise ModelFilesError(
                 f"{path}: format {content.get('format')!r}, this version reads {FORMAT_VERSION}; "
@@ -125,6 +129,7 @@ class ModelInfo:
         files = {*graphs, *(f"{name}.data" for name in graphs), self.graphs.embeddings, *_SHAPING}
         lines = "".join(f"{name} {self.sha256[name]}\n" for name in sorted(files & {*self.sha256}))
         lines += f"views {self.band_rows} {self.overview_tokens}\n"
+        lines += "shifted views\n" if self.shifted_views else ""
         lines += f"skips blank blocks {self.skip_blank_blocks}\n"
         return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -14,7 +14,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -173,6 +173,28 @@ def blank_blocks(patches: Bytes, tolerance: int = 0) -> Mask:
     over = (1, 3, 4)
     spread = blocks.max(axis=over) - blocks.min(axis=over)  # (B, C)
     return np.asarray((spread <= tolerance).all(axis=1))
+
+
+def shifted(visual: VisualInput) -> VisualInput:
+    """Cut an image into merge blocks half a block further down and to the right: the same patches.
+
+    Its outer ring of patches falls away, so it has a row and a column of blocks less; it must have
+    two of each. Raises ImageError if it has not.
+    """
+    n_rows, n_columns = (int(n) // MERGE for n in visual.grid_thw[1:])
+    if min(n_rows, n_columns) < 2:
+        raise ImageError(f"an image of {n_rows} × {n_columns} visual tokens cannot be shifted")
+    blocks = visual.pixel_values.reshape(n_rows, n_columns, MERGE, MERGE, -1)
+    patches = blocks.swapaxes(1, 2).reshape(MERGE * n_rows, MERGE * n_columns, -1)[1:-1, 1:-1]
+    blocks = patches.reshape(n_rows - 1, MERGE, n_columns - 1, MERGE, -1).swapaxes(1, 2)
+    colours = blocks.reshape((n_rows - 1) * (n_columns - 1), MERGE**2, 3, -1)
+    over = (1, 3)
+    return replace(
+        visual,
+        pixel_values=colours.reshape(-1, PATCH_DIM),
+        grid_thw=visual.grid_thw - np.array([0, MERGE, MERGE]),
+        blank=(colours.max(axis=over) == colours.min(axis=over)).all(axis=1),
+    )
 
 
 def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:

@@ -5,11 +5,13 @@ decoder with LoRA turns each into hidden states, a projection into vectors of un
 
 A small model may ask for several views of a page, as InternVL does (tiles and a thumbnail,
 arXiv:2404.16821): bands of a few rows, because attention over a whole large page costs most and
-blurs, and an overview in few tokens, because a small tower reads type of few sizes. MaxSim then
-takes the best match of all views.
+blurs, each band once more with its cells half a cell further, because a small model reads a word
+that is cut at the edges of cells less well, and an overview in few tokens, because a small tower
+reads type of few sizes. MaxSim then takes the best match of all views.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,13 +26,14 @@ from safetensors.numpy import load_file
 from models.config import PROJECTION_BIAS, PROJECTION_WEIGHT
 from models.decoder import Decoder
 from models.errors import ModelFilesError
-from models.images import FACTOR_PX, VisualInput, preprocess
+from models.images import FACTOR_PX, VisualInput, preprocess, shifted
 from models.session import Cancellation, ensure_finite
 from models.text import Tokenizer
 from models.vision import Patches, VisionFeatures, VisionTower
 
 FloatArray = NDArray[np.float32]
 PageImage = Image.Image | VisualInput | VisionFeatures
+View = tuple[VisualInput, NDArray[np.int64]]  # with the cell of the page of each of its tokens
 
 # Questions are short: together they read the weights once. Sorted by length, little is padding.
 QUERIES_PER_RUN = 16
@@ -68,7 +71,8 @@ class PageViews:
     vectors   (n, dim) float32, rows of unit length: the first view's with its prompt, then the
               visual tokens of the others
     cells     (n,) int32: row · columns + column of a vector's cell on the page, -1 for the prompt.
-              Cells of the overview are counted on behind those of the page
+              A shifted cell has the number of one of the four that it lies across; cells of the
+              overview are counted on behind those of the page
     grid      (rows, columns) of the page in visual tokens
     overview  (rows, columns) of its overview; (0, 0): it has none
     """
@@ -119,6 +123,7 @@ class RetrieverOptions:
     """What shapes the vectors, from model.json and preprocessor_config.json.
 
     band_rows        about so many rows of tokens are one view; 0: the page is one
+    shifted_views    each of these views is encoded once more, its cells half a cell further
     overview_tokens  most visual tokens of the overview; 0: there is none
     """
 
@@ -128,10 +133,15 @@ class RetrieverOptions:
     skip_blank_blocks: bool
     band_rows: int = 0
     overview_tokens: int = 0
+    shifted_views: bool = False
 
 
 class Retriever:
-    """Encodes pages and questions; the same input gives the same vectors in any batch."""
+    """Encodes pages and questions; the same input gives the same vectors in any batch.
+
+    Views of a page are encoded side by side, as many at a time as there are threads: graphs that
+    are small enough for several views of a page gain nothing from a second thread each.
+    """
 
     def __init__(
         self,
@@ -140,11 +150,13 @@ class Retriever:
         tokenizer: Tokenizer,
         weights: RetrieverWeights,
         options: RetrieverOptions,
+        n_threads: int = 1,
     ) -> None:
         self._vision = vision
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._weights = weights
+        self._n_threads = n_threads
         self.options = options
 
     @property
@@ -191,30 +203,60 @@ class Retriever:
 
         Raises ImageError, ModelNumbersError, Cancelled.
         """
-        options = self.options
-        page = preprocess(image, options.min_pixels, options.max_pixels)
-        n_rows, n_columns = (int(n) // 2 for n in page.grid_thw[1:])
-        bands = [(_band(page, *each), each[0] * n_columns) for each in self._bands(page, n_rows)]
-        views, overview = bands, (0, 0)
-        is_blank = options.skip_blank_blocks and page.blank.all()
-        least = 2 * options.overview_tokens
-        if least and page.n_tokens >= least and not is_blank:
-            most = options.overview_tokens * FACTOR_PX**2
-            small = preprocess(image, min(options.min_pixels, most), most)
-            views = [*bands, (small, page.n_tokens)]
-            overview = int(small.grid_thw[1]) // 2, int(small.grid_thw[2]) // 2
+        page = preprocess(image, self.options.min_pixels, self.options.max_pixels)
+        overview = self._overview(image, page)
+        views = [*self._views(page)]
+        if overview is not None:
+            views.append((overview, page.n_tokens + np.arange(overview.n_tokens)))
         vectors: list[FloatArray] = []
         cells: list[NDArray[np.int64]] = []
-        for view, offset in views:
-            found = self.encode_page(view, cancellation=cancellation)
+        for (_, places), found in zip(views, self._encode_all(views, cancellation), strict=True):
             at = np.full(len(found.vectors), -1)
-            kept = offset + np.flatnonzero(found.kept)
+            kept = places[found.kept]
             at[found.first_visual : found.first_visual + len(kept)] = kept
             chosen = at >= 0 if vectors else np.full(len(at), True)  # the prompt once
             vectors.append(found.vectors[chosen])
             cells.append(at[chosen])
         placed = np.concatenate(cells).astype(np.int32)
-        return PageViews(np.concatenate(vectors), placed, (n_rows, n_columns), overview)
+        small = (0, 0) if overview is None else _size(overview)
+        return PageViews(np.concatenate(vectors), placed, _size(page), small)
+
+    def _encode_all(
+        self, views: Sequence[View], cancellation: Cancellation | None
+    ) -> list[PageVectors]:
+        if len(views) == 1:
+            return [self.encode_page(views[0][0], cancellation=cancellation)]
+        with ThreadPoolExecutor(self._n_threads) as pool:
+            return list(
+                pool.map(lambda view: self.encode_page(view[0], cancellation=cancellation), views)
+            )
+
+    def _views(self, page: VisualInput) -> Iterator[View]:
+        """Yield the bands of a page, then the same ones shifted by half a cell."""
+        n_rows, n_columns = _size(page)
+        numbers = np.arange(n_rows * n_columns).reshape(n_rows, n_columns)
+        bands = self._bands(page, n_rows)
+        for first, end in bands:
+            yield _band(page, first, end), numbers[first:end].ravel()
+        if not self.options.shifted_views or n_columns < 2:
+            return
+        across = _first_inked(page, numbers)
+        for first, end in bands:
+            if end - first < 2:
+                continue
+            view = shifted(_band(page, first, end))
+            if not (self.options.skip_blank_blocks and view.blank.all()):
+                yield view, across[first : end - 1].ravel()
+
+    def _overview(self, image: Image.Image, page: VisualInput) -> VisualInput | None:
+        """Return the smaller view of a page that is large enough for one, unless it is blank."""
+        least = 2 * self.options.overview_tokens
+        if not least or page.n_tokens < least:
+            return None
+        if self.options.skip_blank_blocks and page.blank.all():
+            return None
+        most = self.options.overview_tokens * FACTOR_PX**2
+        return preprocess(image, min(self.options.min_pixels, most), most)
 
     def _bands(self, page: VisualInput, n_rows: int) -> list[tuple[int, int]]:
         """Return the bands that are encoded: those with ink where blank blocks are skipped."""
@@ -262,6 +304,24 @@ def band_edges(n_rows: int, band_rows: int) -> list[tuple[int, int]]:
     count = max(1, round(n_own / max(1, band_rows - SHARED_ROWS)))
     edges = [round(n * n_own / count) for n in range(count + 1)]
     return [(first, end + SHARED_ROWS) for first, end in pairwise(edges)]
+
+
+def _size(image: VisualInput) -> tuple[int, int]:
+    """Return the rows and columns of an image in visual tokens."""
+    return int(image.grid_thw[1]) // 2, int(image.grid_thw[2]) // 2
+
+
+def _first_inked(page: VisualInput, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for every shifted cell (rows - 1, columns - 1) one of the four it lies across.
+
+    numbers  (rows, columns) of the cells; the first that is not blank is taken
+    """
+    blank = page.blank.reshape(numbers.shape)
+    before, behind = slice(None, -1), slice(1, None)
+    corners = [(rows, columns) for rows in (before, behind) for columns in (before, behind)]
+    inked = [~blank[corner] for corner in corners]
+    of_each: NDArray[np.int64] = np.select(inked, [numbers[c] for c in corners], numbers[:-1, :-1])
+    return of_each
 
 
 def _band(page: VisualInput, first: int, end: int) -> VisualInput:

@@ -128,7 +128,7 @@ def open_session(path: Path, device: Device, n_threads: int = 0) -> ort.Inferenc
     if not path.exists():
         raise ModelFilesError(f"{path}: not there; build the model folder again")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = n_threads or _n_cores()
+    options.intra_op_num_threads = n_threads or n_cores()
     options.log_severity_level = _ERROR
     # Threads that wait by spinning take the cores from whatever else runs (rendering, another
     # session): without it a page of the embedded model costs 0.78 instead of 1.05 CPU seconds.
@@ -155,7 +155,8 @@ def open_session(path: Path, device: Device, n_threads: int = 0) -> ort.Inferenc
     raise ModelFilesError(f"{path}: onnxruntime cannot open it{fault}")
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

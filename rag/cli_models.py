@@ -105,6 +105,13 @@ def build_command(
             help="Also encode each page as a smaller view of at most this many tokens; 0: no.",
         ),
     ] = 0,
+    shifted_views: Annotated[
+        bool,
+        typer.Option(
+            help="Encode each band once more, cut into tokens half a token further: finds what is "
+            "cut at their edges, for twice the time."
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn checkpoints (safetensors) into a model folder (ONNX), quantizing on the way.
@@ -139,6 +146,7 @@ def build_command(
         skip_blank_blocks=skip_blank_blocks,
         band_rows=band_rows,
         overview_tokens=overview_tokens,
+        shifted_views=shifted_views,
         name=out.absolute().name,
     )
     sources = Sources.find(source, base, projection, generator)
@@ -258,6 +266,7 @@ def _show_info(folder: Path, as_json: bool) -> None:
         "decoder": f"{config.text.n_layers} layers × {config.text.hidden_size}",
         "page": f"up to {info.max_visual_tokens} visual tokens"
         + (f", in bands of about {info.band_rows} rows" if info.band_rows else "")
+        + (", twice, half a token apart" if info.shifted_views else "")
         + (f", and {info.overview_tokens} of an overview" if info.overview_tokens else "")
         + (", blank parts left out" if info.skip_blank_blocks else ""),
         "query template": info.query_template,

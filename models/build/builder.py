@@ -64,6 +64,7 @@ class BuildOptions:
     skip_blank_blocks: bool = False
     band_rows: int = 0
     overview_tokens: int = 0
+    shifted_views: bool = False
     name: str = ""
     revisions: Mapping[str, str] = field(default_factory=dict)
 
@@ -264,6 +265,7 @@ class _Plan:
             skip_blank_blocks=options.skip_blank_blocks,
             band_rows=options.band_rows,
             overview_tokens=options.overview_tokens,
+            shifted_views=options.shifted_views,
             graphs=self.graphs,
             sources=sources,
             sha256=checksums(self.folder),

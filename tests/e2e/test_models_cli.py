@@ -106,12 +106,12 @@ def clip(tmp_path) -> Path:
 def test_from_checkpoints_to_a_streamed_answer(checkpoints, tmp_path, yomu, pictures):
     """Build, verify, info, load, encode, generate, stream."""
     folder, base = tmp_path / "colqwen2", checkpoints / "base"
-    views = ("--band-rows", 2, "--overview-tokens", 3)
+    views = ("--band-rows", 2, "--overview-tokens", 3, "--shifted-views")
     command = ("models", "build", checkpoints / "adapter", folder, "--base", base, *views, "--json")
     built = process(*command)
     assert built.returncode == 0, built.stderr
     info = json.loads(built.stdout)
-    assert (info["band_rows"], info["overview_tokens"]) == (2, 3)
+    assert (info["band_rows"], info["overview_tokens"], info["shifted_views"]) == (2, 3, True)
     assert info["roles"] == ["retriever", "generator"]
     assert info["precision"] == dict.fromkeys(("vision", "decoder", "lm_head"), "int8")
     assert info["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
@@ -125,7 +125,7 @@ def test_from_checkpoints_to_a_streamed_answer(checkpoints, tmp_path, yomu, pict
     page = cases.picture(84, 112, seed=0)
     (page_vectors,) = engine.retriever.encode_pages([page])
     options = engine.retriever.options
-    assert (options.band_rows, options.overview_tokens) == (2, 3)
+    assert (options.band_rows, options.overview_tokens, options.shifted_views) == (2, 3, True)
     (query_vectors,) = engine.retriever.encode_queries(["What is the total?"])
     assert page_vectors.shape[1] == query_vectors.shape[1] == 128
     assert np.isfinite((query_vectors @ page_vectors.T).max(axis=1).sum())

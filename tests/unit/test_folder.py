@@ -114,6 +114,7 @@ def test_a_generator_of_its_own_leaves_the_index_usable(checkpoints, tmp_path):
         ({"overview_tokens": 0.5}, "overview_tokens is 0.5"),
         ({"overview_tokens": -4}, "overview_tokens is -4"),
         ({"band_rows": True}, "band_rows is True"),
+        ({"shifted_views": 1}, "shifted_views is 1"),
         ({"graphs": {"eye": "vision.onnx"}}, "graphs: .*'eye'"),
     ],
     ids=str,
@@ -126,9 +127,11 @@ def test_a_wrong_model_json_is_refused_in_one_line(folder, changes, message):
 
 
 def test_a_folder_from_before_views_has_one(folder):
-    edit(folder, overview_tokens="drop", band_rows="drop")
+    digest = ModelInfo.load(folder).digest
+    edit(folder, overview_tokens="drop", band_rows="drop", shifted_views="drop")
     info = ModelInfo.load(folder)
-    assert (info.band_rows, info.overview_tokens) == (0, 0)
+    assert (info.band_rows, info.overview_tokens, info.shifted_views) == (0, 0, False)
+    assert info.digest == digest
 
 
 def test_vectors_of_other_views_are_those_of_another_model(folder):
@@ -136,7 +139,9 @@ def test_vectors_of_other_views_are_those_of_another_model(folder):
     for bands, tokens in ((8, 0), (8, 4), (0, 4)):
         edit(folder, band_rows=bands, overview_tokens=tokens)
         digests.add(ModelInfo.load(folder).digest)
-    assert len(digests) == 4
+    edit(folder, shifted_views=True)
+    digests.add(ModelInfo.load(folder).digest)
+    assert len(digests) == 5
 
 
 def test_vectors_without_blank_blocks_are_those_of_another_model(folder):

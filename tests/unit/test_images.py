@@ -17,8 +17,10 @@ from models.images import (
     load_image,
     patchify,
     preprocess,
+    shifted,
     smart_resize,
 )
+from tests.parity import cases
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -119,6 +121,27 @@ def test_a_blank_page_keeps_one_block():
     assert visual.blank.all()
     assert np.flatnonzero(visual.kept).tolist() == [0]
     assert visual.blank[0]  # asking does not change the answer
+
+
+def test_a_shifted_image_is_the_image_without_its_outer_patches():
+    image = cases.picture(112, 140)
+    cropped = preprocess(image.crop((14, 14, 126, 98)))
+    found = shifted(preprocess(image))
+    assert (found.pixel_values == cropped.pixel_values).all()
+    assert found.grid_thw.tolist() == cropped.grid_thw.tolist() == [1, 6, 8]
+    assert found.blank.tolist() == cropped.blank.tolist() == [False] * 12
+
+
+def test_blocks_of_a_shifted_image_are_blank_where_nothing_lies_in_them():
+    image = Image.new("RGB", (84, 84), "white")
+    image.putpixel((20, 50), (255, 254, 255))
+    assert shifted(preprocess(image)).blank.tolist() == [True, True, False, True]
+    assert preprocess(image).blank.tolist() == [True] * 3 + [False] + [True] * 5
+
+
+def test_an_image_of_one_row_of_blocks_cannot_be_shifted():
+    with pytest.raises(ImageError, match="1 × 3 visual tokens"):
+        shifted(preprocess(Image.new("RGB", (84, 28)), min_pixels=1))
 
 
 def test_transparency_is_laid_over_white():

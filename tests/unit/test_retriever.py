@@ -13,6 +13,7 @@ from models.errors import ModelFilesError, ModelNumbersError, PromptError
 from models.images import preprocess
 from models.retriever import QUERIES_PER_RUN, Retriever, RetrieverWeights, band_edges
 from models.sampling import Sampling
+from models.session import Cancellation, Cancelled
 from tests.parity import cases, tiny
 
 PRECISIONS = ["fp32", "fp16", "int8", "int4"]
@@ -123,10 +124,10 @@ def test_a_blank_page_has_one_token(retriever):
     assert (page.kept.sum(), len(page.visual_vectors)) == (1, 1)
 
 
-def viewing(retriever, **options):
+def viewing(retriever, n_threads=1, **options):
     options = replace(retriever.options, **options)
     given = retriever._vision, retriever._decoder, retriever._tokenizer, retriever._weights
-    return Retriever(*given, options)
+    return Retriever(*given, options, n_threads)
 
 
 def test_a_page_of_one_view_is_stored_as_it_is_encoded(retriever):
@@ -204,6 +205,54 @@ def test_blank_bands_are_left_out(retriever):
     skipping = viewing(retriever, band_rows=4, overview_tokens=6, skip_blank_blocks=True)
     views = skipping.encode_views(blank)
     assert views.cells[views.cells >= 0].tolist() == [0], "a blank page has one"
+
+
+def test_shifted_views_are_the_bands_cut_half_a_cell_further(retriever):
+    image = cases.picture(196, 84)  # 7 x 3 tokens
+    views = viewing(retriever, band_rows=4, shifted_views=True).encode_views(image)
+    bands = viewing(retriever, band_rows=4).encode_views(image)
+    behind = len(bands.vectors)
+    upper, lower = (retriever.encode_page(image.crop((14, 28 * a + 14, 70, 28 * b - 14)))
+                    for a, b in ((0, 4), (3, 7)))  # fmt: skip
+    np.testing.assert_allclose(views.vectors[:behind], bands.vectors, atol=1e-5)
+    shifted = np.concatenate([upper.visual_vectors, lower.visual_vectors])
+    np.testing.assert_allclose(views.vectors[behind:], shifted, atol=1e-5)
+    first_of_four = [row * 3 + column for row in range(6) for column in range(2)]
+    assert views.cells.tolist() == [*bands.cells, *first_of_four] and views.grid == (7, 3)
+
+
+def test_a_shifted_cell_is_placed_where_ink_is(retriever):
+    image = Image.new("RGB", (84, 84), "white")
+    image.paste(cases.picture(20, 20), (60, 60))  # inside the last of 3 x 3 cells
+    skipping = viewing(retriever, shifted_views=True, skip_blank_blocks=True)
+    places = skipping.encode_views(image).cells
+    assert places[places >= 0].tolist() == [8, 8]
+    edge = Image.new("RGB", (84, 84), "white")
+    edge.paste(cases.picture(84, 10), (0, 0))  # in the ring that shifted cells do not see
+    places = skipping.encode_views(edge).cells
+    assert places[places >= 0].tolist() == [0, 3, 6]
+
+
+def test_what_is_too_small_to_shift_is_encoded_once(retriever):
+    for size in ((28, 140), (140, 28)):
+        image = cases.picture(*size)
+        views = viewing(retriever, shifted_views=True).encode_views(image)
+        assert (views.cells == retriever.encode_views(image).cells).all()
+
+
+def test_views_encoded_side_by_side_are_those_encoded_in_turn(retriever):
+    image = cases.picture(392, 140)
+    options = {"band_rows": 4, "overview_tokens": 20, "shifted_views": True}
+    in_turn, beside = (viewing(retriever, n, **options).encode_views(image) for n in (1, 3))
+    np.testing.assert_array_equal(beside.vectors, in_turn.vectors)
+    np.testing.assert_array_equal(beside.cells, in_turn.cells)
+
+
+def test_a_page_of_several_views_can_be_cancelled(retriever):
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(Cancelled):
+        viewing(retriever, 2, band_rows=4).encode_views(cases.picture(392, 140), cancellation)
 
 
 def test_features_may_stand_in_for_the_image(retriever):
