@@ -10,7 +10,8 @@ DOCUMENTS holds PDFs, manifest.json, queries.jsonl and qa.jsonl. Retrieval sees 
 beside it stand BM25 over the PDF's text layer and, with --tesseract, BM25 over OCR of the same
 pages, drawn and tidied as the product does it for OCR (--tesseract-dpi 144: of the same images).
 Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when
-the right page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS.
+the right page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS;
+`--questions` asks those of another file with the lines of qa.jsonl.
 `reading` cuts lines out of the pages and counts the characters that the model, asked to read them,
 gets wrong, beside Tesseract.
 """
@@ -70,21 +71,32 @@ class Query:
 
 def load_queries(folder: Path) -> tuple[list[Query], list[Query]]:
     """Return (searches, questions with answers) of a documents folder."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    layers = {item["doc"]: item["has_text_layer"] for item in manifest}
-    searches, questions = [], []
+    layers = _text_layers(folder)
+    searches = []
     for item in _lines(folder / "queries.jsonl"):
         pages = tuple((item["doc"], page) for page in item["pages"])
         layer = layers[item["doc"]]
         searches.append(Query(item["qid"], item["query"], item["lang"], item["kind"], pages, layer))
-    for item in _lines(folder / "qa.jsonl"):
+    return searches, load_questions(folder)
+
+
+def load_questions(folder: Path, path: Path | None = None) -> list[Query]:
+    """Return questions with answers about a documents folder: its own, or those of a file."""
+    layers = _text_layers(folder)
+    questions = []
+    for item in _lines(path or folder / "qa.jsonl"):
         pages = tuple((item["doc"], p) for p in [item["page"], *item["also_pages"]])
         wanted = (item["answer"], *item["answer_alternatives"])
         layer = layers[item["doc"]]
         questions.append(
             Query(item["qid"], item["question"], item["lang"], item["kind"], pages, layer, wanted)
         )
-    return searches, questions
+    return questions
+
+
+def _text_layers(folder: Path) -> dict[str, str]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return {item["doc"]: item["has_text_layer"] for item in manifest}
 
 
 def _lines(path: Path) -> list[dict]:
@@ -279,7 +291,7 @@ def answers(
         image = render(documents, query.relevant[0], dpi)
         return "".join(generator.generate([image], query.text, max_new_tokens=tokens))
 
-    _answer_all(documents, say)
+    _answer_all(load_questions(documents), say)
 
 
 @app.command()
@@ -303,7 +315,7 @@ def quotes(
             marks.append(is_right or any(answered(each, [key]) for each in query.answers))
         return said.text
 
-    _answer_all(documents, say, marks)
+    _answer_all(load_questions(documents), say, marks)
 
 
 @app.command()
@@ -312,20 +324,29 @@ def asked(
     index: Annotated[Path, typer.Option(help="an index of these documents")],
     model: Annotated[str | None, typer.Option(help="model folder; the index's own")] = None,
     pages: Annotated[int | None, typer.Option(help="pages to answer from; as suits it")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="questions like qa.jsonl; those of DOCUMENTS")
+    ] = None,
 ) -> None:
-    """Measure answers end to end: pages are found in an index, by text and image."""
+    """Measure answers end to end: pages are found in an index, by text and image.
+
+    And how often the first page that is quoted has the answer, and how often any of them.
+    """
     options = AnswerOptions(pages=pages)
+    on_pages: list[list[bool]] = []
     with Pipeline(Settings.resolve(index=index, model=model, mode="hybrid")) as pipeline:
 
         def say(query: Query) -> str:
             stream = pipeline.ask(Question(query.text), options)
             written = "".join(stream)
             answer = stream.result()
+            quoted = [text for _, text in answer.quotations]
+            on_pages.append([answered(text, query.answers) for text in quoted])
             if answer.abstained:
                 return ""
-            return "\n".join(text for _, text in answer.quotations) or written
+            return "\n".join(quoted) if quoted else written  # not the note that nothing is quoted
 
-        _answer_all(documents, say)
+        _answer_all(load_questions(documents, questions), say, on_pages=on_pages)
 
 
 @app.command()
@@ -399,10 +420,19 @@ def speed(
     print(json.dumps({"seconds": encoding, "products": encoding / product, "vectors": n_vectors}))
 
 
-def _answer_all(documents: Path, say: Callable[[Query], str], marks: Sequence[bool] = ()) -> None:
-    """Print what is said to each question, and the means; marks: filled by `say`, right or not."""
+def _answer_all(
+    questions: Sequence[Query],
+    say: Callable[[Query], str],
+    marks: Sequence[bool] = (),
+    on_pages: Sequence[Sequence[bool]] = (),
+) -> None:
+    """Print what is said to each question, and the means.
+
+    `say` fills the others: marks, right or not; on_pages: of each question, whether each of the
+    pages that are quoted has the answer, none where nothing is found.
+    """
     results: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for query in load_queries(documents)[1]:
+    for query in questions:
         said = say(query)
         pair = (float(answered(said, query.answers)), anls(said, query.answers))
         print(f"{query.qid} [{query.kind}] {query.answers[0]!r} ← {said!r}")
@@ -417,6 +447,12 @@ def _answer_all(documents: Path, say: Callable[[Query], str], marks: Sequence[bo
     if marks:
         found |= {"marked": len(marks), "marked_right": sum(marks)}
         print(f"marked {len(marks)}, of them right {sum(marks)}")
+    if any(on_pages):
+        first = float(np.mean([any(each[:1]) for each in on_pages]))
+        anywhere = float(np.mean([any(each) for each in on_pages]))
+        found |= {"first_page": first, "any_page": anywhere}
+        n = len(on_pages)
+        print(f"of {n} questions, on the first page quoted {first:.3f}, on any {anywhere:.3f}")
     print(json.dumps(found))
 
 

@@ -1,6 +1,10 @@
-"""The peer of retrieval reads as the product reads; pages are drawn as `ingest` draws them."""
+"""The peer of retrieval reads as the product reads, pages are drawn as `ingest` draws them, and
+answers are counted in what is quoted."""
 
 import inspect
+import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 from benchmarks import quality, retrieval
 from rag.ocr import OCR_DPI, OCR_MAX_PIXELS
@@ -52,3 +56,50 @@ def test_bm25_over_the_text_layer_is_measured_as_the_product_is(tmp_path):
     assert found["salt"] == (1, 1, 1)
     assert found["boat"][:2] == (0, 1) and 0 < found["boat"][2] < 1
     assert found["none"] == (0, 0, 0)
+
+
+def test_pages_that_are_quoted_are_counted_by_the_first_and_by_any(tmp_path, monkeypatch, capsys):
+    quoted = {
+        "first": ["1,420 in total", "of 2023"],
+        "second": ["Visitors", "to 1,420 rooms"],
+        "none": ["Visitors 12"],
+        "silent": [""],  # of which is said that it has no such words
+        "not found": [],
+    }
+
+    class Stream(list):
+        """An answer of some quotations."""
+
+        def __init__(self, texts) -> None:
+            super().__init__(["no text that speaks of 1,420"])
+            self.texts = texts
+
+        def result(self) -> SimpleNamespace:
+            """Return it whole."""
+            quotations = [(None, text) for text in self.texts]
+            return SimpleNamespace(quotations=quotations, abstained=self.texts == [])
+
+    asking = SimpleNamespace(ask=lambda question, options: Stream(quoted[question.text]))
+    monkeypatch.setattr(quality, "Pipeline", lambda settings: nullcontext(asking))
+    about = {"doc": "report", "page": 1, "also_pages": [], "kind": "table", "lang": "en"}
+    asked = [
+        {"qid": text, "question": text, "answer": "1420", "answer_alternatives": [], **about}
+        for text in quoted
+    ]
+    (tmp_path / "manifest.json").write_text('[{"doc": "report", "has_text_layer": "yes"}]')
+    (tmp_path / "qa.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    quality.asked(tmp_path, tmp_path / "index")
+    *_, line, last = capsys.readouterr().out.splitlines()
+    assert line == "of 5 questions, on the first page quoted 0.200, on any 0.400"
+    found = json.loads(last)
+    assert (found["all"][0], found["first_page"], found["any_page"]) == (0.4, 0.2, 0.4)
+
+    others = tmp_path / "others.jsonl"
+    others.write_text(json.dumps(asked[0]))
+    quality.asked(tmp_path, tmp_path / "index", questions=others)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["first_page"] == 1
+
+    quoted["first"] = ()  # a model that writes quotes nothing
+    quality.asked(tmp_path, tmp_path / "index", questions=others)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["all"][0] == 1 and "first_page" not in found
