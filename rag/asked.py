@@ -20,10 +20,12 @@ HOW_MANY = re.compile(
 )
 DEFINED = re.compile(
     r"^\W*(?:(?P<ja>.{1,30}?)(?:とは|って)(?:何|なに|どういう|どのような|どんな|\W*$)"
+    r"|what\s+(?:is|are)\s+an?\s+(?P<kind>[^?]{1,30}?)\s+(?:in|on|at|for)\s"
     r"|(?:what|who)\s+(?:is|are|was|were)\s+(?:an?\s+|the\s+)?(?P<en>[^?]{1,30}?)\W*$"
     r"|what\s+does\s+(?P<short>.{1,30}?)\s+(?:stand|mean)\b|what\s+is\s+(?P<for>.{1,30}?)\s+short\s+for)",
     re.IGNORECASE,
 )
+NAME_START = r"(?<![^\W\u3041-\u309f])"  # これをハルシネーションと呼ぶ
 NUMBER = re.compile(r"\d[\d,.]*")
 
 
@@ -46,7 +48,12 @@ class Asked:
         begins = (
             rf"^(?:\W|\d|an?\s|the\s)*{told}(?:\s?(?:is|are|was|means|stands|refers)\b|は、|[:\t])"
         )
-        return re.compile(rf"{begins}|(?<!\w){told}とは|(?<!\w){name}\s?\(|\({name}[)、,]", re.I)
+        names = (
+            rf"{told}と(?:は|呼[ばびぶん]|称[さしすせ]|いう[。)]|いい(?:ます|、))"
+            rf"|\b(?:called|known as|referred to as|defined as)\s+(?:an?\s|the\s)?{name}(?!\w)"
+            rf"|\bwe\s(?:\w+\s)?call\s[^.;]{{0,60}}?{name}(?!\w)"
+        )
+        return re.compile(rf"{begins}|{NAME_START}(?:{names}|{name}\s?\()|\({name}[)、,]", re.I)
 
     def is_name(self, text: str) -> bool:
         """Whether a passage is what is to be explained, and nothing else."""

@@ -43,7 +43,7 @@ LABELLED = re.compile(r"[^:：]{1,20}[:：]\s?\S")  # 納期：令和6年9月30�
 WHO = re.compile(r"\b(who|whose|whom)\b|誰|だれ|どなた|氏名|名前", re.IGNORECASE)
 WHY = re.compile(r"\bwhy\b|なぜ|どうして|理由", re.IGNORECASE)
 BACK = re.compile(
-    r"(this|these|it|they|such|that|those)\b|これ|この|その|それ|同[^じ]", re.IGNORECASE
+    r"(we call )?(this|these|it|they|such|that|those)\b|これ|この|その|それ|同[^じ]", re.IGNORECASE
 )
 
 

@@ -445,6 +445,35 @@ def test_what_is_to_be_explained_is_quoted_where_it_is_explained(question, wante
     assert quote(question, rows) == wanted
 
 
+@pytest.mark.parametrize(
+    ("question", "rows"),
+    [
+        (
+            "What is a berth?",
+            ["The berth of a ship is paid for by the day.", "Where it lies we call a berth."],
+        ),
+        (
+            "What is a berth in Port Wool?",
+            ["The berth in Port Wool is new.", "A place on a quay is called a berth."],
+        ),
+        ("What is demurrage?", ["Pay demurrage here.", "The fee for it is known as demurrage."]),
+        (
+            "係留場とは何ですか。",
+            ["係留場は係留場の窓口で。", "泊める所を係留場(岸)と呼ぶ。"],
+        ),
+        ("岸壁とは？", ["岸壁の料金は岸壁ごと。", "船の着く壁（以下「岸壁」という。）を使う。"]),
+    ],
+)
+def test_what_is_given_its_name_is_quoted_and_not_what_only_has_it(question, rows):
+    said = quote(question, [*rows, *FILLER])
+    assert rows[1] in said and (said == rows[1] or "Port Wool" in question)
+
+
+def test_we_call_this_is_quoted_with_what_this_is():
+    rows = ["A ship lies at a place on the quay, and pays.", "We call such a place a berth."]
+    assert quote("What is a berth?", [*rows, *FILLER]) == "\n".join(rows)
+
+
 def test_what_is_of_other_years_is_not_preferred():
     rows = [
         "2021年2月\t日本",
