@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rag.answer_type import AnswerType, Kind, spans_of
 from rag.relevance import Relevance
 from rag.rows import CELL_END
+from rag.terms import terms
 
 LEAST_SHARE = 0.25  # of the question's words in or over what is marked
 ALONE_SHARE = 0.99  # of the score of the first passage: another one that says as much is a doubt
@@ -65,9 +66,14 @@ def _of_column(wanted: AnswerType, page: Relevance, at: int) -> list[Key]:
 
 
 def _of_label(page: Relevance, at: int) -> list[Key]:
-    """Return what stands behind a name of which all words are asked for, in a row of two cells."""
+    """Return what stands behind a name of which all words are asked for, in a row of two cells.
+
+    Where a thing is to be explained, the name is of that.
+    """
     text = page.texts[at]
-    is_pair = text.count(CELL_END) == 1 and page.is_named(at)
+    explained = terms(page.wanted.defined)
+    is_about = not explained or bool(page.found[at] & explained)
+    is_pair = text.count(CELL_END) == 1 and page.is_named(at) and is_about
     return [_key(page, at, text.index(CELL_END) + 1, len(text))] if is_pair else []
 
 

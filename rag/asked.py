@@ -46,7 +46,8 @@ class Asked:
         name = rf"[「『“\"]?{re.escape(self.defined)}[」』”\"]?"
         told = rf"{name}\s*(?:\([^)]*\)\s*)?"
         begins = (
-            rf"^(?:\W|\d|an?\s|the\s)*{told}(?:\s?(?:is|are|was|means|stands|refers)\b|は、|[:\t])"
+            rf"^(?:\W|\d|an?\s|the\s)*{told}"
+            r"(?:\s?(?:is|are|was|means|stands|refers)\b|は、|[:\t]\W*[^\W\d])"
         )
         names = (
             rf"{told}と(?:は|呼[ばびぶん]|称[さしすせ]|いう[。)]|いい(?:ます|、))"

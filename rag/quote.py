@@ -52,7 +52,7 @@ class Quotation:
     """Words of a page, and what in them is asked for.
 
     key        where it begins and ends; None if there is a doubt
-    key_share  of the question's words that stand with it
+    key_share  of the question's words that stand with it, or where the thing asked for is explained
     share      of them in the passage that says most, with what stands over it
     """
 
@@ -375,8 +375,10 @@ def _joined(
         if passage.is_cut and not shown.endswith(" …"):
             shown += " …"
         before = at
-    key_share = key.share if key and where else 0.0
-    return Quotation(shown.replace(CELL_END, " "), where, key_share, page.share_said(first))
+    share = page.share_said(first)
+    is_explained = page.wanted.is_defined_by(page.texts[first])
+    key_share = key.share if key and where else share * is_explained
+    return Quotation(shown.replace(CELL_END, " "), where, key_share, share)
 
 
 def _shown(page: Relevance, at: int, is_named: bool) -> str:

@@ -317,6 +317,17 @@ def test_the_pages_that_say_most_of_the_question_are_quoted_first():
     assert [page.page for page in near.pages] == [4, 1, 2, 3], "neighbours were asked for"
 
 
+@pytest.mark.parametrize(
+    "other", ["The berth of the ferry", "berth\t6\t8"], ids=["a mention", "a row of figures"]
+)
+def test_the_page_that_explains_the_thing_is_quoted_first(other):
+    explained = "The place where a ship lies is called a berth."
+    rows = {FOUND[0]: [other], FOUND[1]: [explained], FOUND[2]: []}
+    near = (HITS[0], replace(HITS[1], score=0.8))
+    made = _quoting(rows, "What is a berth?", hits=near)
+    assert [text for _, text in finished(made).quotations] == [explained, other.replace("\t", " ")]
+
+
 def test_the_key_is_bold_in_a_terminal_and_plain_in_a_pipe(monkeypatch, capsys):
     rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: [], FOUND[2]: []}
     _show(_quoting(rows))
