@@ -4,7 +4,6 @@ import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -276,9 +275,9 @@ class Finder:
     ) -> NDArray[np.float64]:
         """Score pages (n,) by sharpened matches of neighbouring query vectors, in the order given.
 
-        By those of single ones where the question has one, or pooling has lost what stands where.
+        By those of single ones where the question has one.
         """
-        in_pairs = len(query) > 1 and not self._is_pooled
+        in_pairs = len(query) > 1
         rows = snapshot.group(pages.tolist())
         matches, others = (
             Matches(best, chance(snapshot.lengths(found), query.shape[1]))
@@ -289,13 +288,6 @@ class Finder:
         )
         by_page = fusion.sharpen(matches, others, sharpness)
         return by_page[np.argsort(np.argsort(pages))]
-
-    @cached_property
-    def _is_pooled(self) -> bool:
-        with self._database.view() as sql:
-            query = "SELECT value FROM settings WHERE key = 'pool_factor'"
-            (factor,) = sql.execute(query).fetchone()
-        return int(factor) > 1
 
     # -- both ------------------------------------------------------------------------------
 

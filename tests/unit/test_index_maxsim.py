@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from index.candidates import PageCodes, Postings, invert, postings_file
 from index.codebook import Codebook, suitable_centroids
@@ -148,6 +149,17 @@ def test_pooling_merges_what_is_alike_and_remembers_where_it_went():
     assert pooled.owners.tolist() == [0, 1, 0, 1]
     np.testing.assert_allclose(pooled.vectors[1], b)
     np.testing.assert_allclose(np.linalg.norm(pooled.vectors, axis=1), 1, atol=1e-6)
+
+
+def test_pooling_clusters_as_ward_does_over_the_vectors():
+    vectors = unit(np.random.default_rng(5), 300, 128)
+    labels = fcluster(linkage(vectors, method="ward"), 100, criterion="maxclust")
+    assert pairs_of(pool(vectors, 3).owners) == pairs_of(labels)
+
+
+def pairs_of(groups):
+    """Which of n members are in one group, as text."""
+    return (groups[:, None] == groups).tobytes()
 
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 10), st.integers(0, 2**32 - 1))

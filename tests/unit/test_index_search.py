@@ -354,7 +354,10 @@ def test_patch_scores_of_an_overview_cover_what_its_cells_cover(page_index):
 
 
 def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tmp_path):
-    """Full matches side by side before many faint ones, and before full ones far from another."""
+    """Full matches side by side before many faint ones, and before full ones far from another.
+
+    Where vectors are pooled too: these are given as often as the factor says.
+    """
     query, none = np.eye(DIM, dtype=np.float32)[:5], np.eye(DIM, dtype=np.float32)[7]
     a, b = query[:2]
     faint = query.sum(0) / np.sqrt(np.float32(5))
@@ -367,8 +370,9 @@ def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tm
             assert made.search(3, vectors=query, text="?", mode="visual", fusion=sharp) == ()
             for seed, (name, vectors) in enumerate(shown.items()):
                 made.begin_document(document(name, seed, n_pages=1))
-                grid = PatchGrid.full(1, len(vectors))
-                given = dataclasses.replace(page(seed, 1), vectors=np.stack(vectors), grid=grid)
+                grid = PatchGrid.full(1, factor * len(vectors))
+                pooled = np.repeat(np.stack(vectors), factor, axis=0)
+                given = dataclasses.replace(page(seed, 1), vectors=pooled, grid=grid)
                 made.add_page(name, given)
                 made.finish_document(name)
             made.commit()
@@ -378,11 +382,10 @@ def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tm
             alone = made.search(1, vectors=query[:1], text="?", mode="visual", fusion=sharp)
         assert image == plain, "an image has no words to weigh"
         assert alone[0].document in ("apart.pdf", "beside.pdf")
-        if factor == 1:
-            assert [hit.document for hit in plain] == [*shown]
-            assert [hit.document for hit in found][0] == "beside.pdf"
-            assert found[0].score > 1.5 * found[1].score
-            assert found[0].visual == plain[2].score
+        assert [hit.document for hit in plain] == [*shown]
+        assert [hit.document for hit in found][0] == "beside.pdf"
+        assert found[0].score > 1.5 * found[1].score
+        assert found[0].visual == plain[2].score
 
 
 def test_pages_that_sharpening_does_not_tell_apart_stand_as_maxsim_has_them(tmp_path):
