@@ -89,6 +89,7 @@ COUNTED = re.compile(
     r"\bhow many ([a-z-]+(?: [a-z-]+)?)|([^\W\d_\u3041-\u309f]+)[はがの](?:数は)?いくつ",
     re.IGNORECASE,
 )
+PERIOD = re.compile(r"(second|minute|hour|day|week|month|year)s?", re.IGNORECASE)
 SAME_UNITS = {"ヶ月": "か月", "カ月": "か月", "名": "人"}
 FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 RANGE = re.compile(r" ?(?:to|[–〜~～-]|から) ?")
@@ -169,9 +170,14 @@ class AnswerType:
                 and unit in _in_same_units(text[each.start : each.end] + each.unit)
             ]  # fmt: skip
             return measured or [each for each in numbers if is_row and not each.unit]
-        counted = COUNTED.search(self._question)
-        if counted and terms(next(filter(None, counted.groups()))).isdisjoint(said):
-            return []
+        if found := COUNTED.search(self._question):
+            counted = terms(next(filter(None, found.groups())))
+            if counted.isdisjoint(said):
+                return []
+            numbers = [  # 14 months are no shops
+                each for each in numbers
+                if not PERIOD.fullmatch(each.unit) or not counted.isdisjoint(terms(each.unit))
+            ]  # fmt: skip
         return [each for each in numbers if is_row or each.unit]
 
 

@@ -100,6 +100,7 @@ def test_the_one_span_of_the_type_is_the_key(question, rows, key):
             "When does the facility run out under a new law about drains?",
             ["The facility was begun on 3 May 2021 by others."],
         ),
+        ("How many shops are open in Leeds?", ["Shops open in Leeds for 14 months sold more."]),
         ("What does HTL stand for in the harbour line?", ["HTL plan", "Harbour line\t10"]),
         (
             "How many visitors had the castle?",
