@@ -27,6 +27,11 @@ WHOLE_WORD = 2.0  # times: the weight of one beside Japanese words of several pa
 ORDINARY, LONG = 200, 800  # wide; a passage of both together counts half
 REFERENCE_SHARE = 0.5
 INITIALS = re.compile(r"\b[A-Z]{3,5}\b")
+COMPARED = re.compile(  # a sentence is not of the years it only compares with
+    r"\b(?:compared (?:to|with)|versus|vs\.)\s[^;]*?(?<!\d)(?:19|20)\d\d(?!\d)"
+    r"|[^、。\s]{1,12}(?:[とに]比[べ較し]|(?<=[年度])比)",
+    re.IGNORECASE,
+)
 REFERENCE = re.compile(r"https?://|\bdoi\b", re.IGNORECASE)
 
 
@@ -125,7 +130,7 @@ class Relevance:
 
     @cached_property
     def _years(self) -> list[frozenset[int]]:
-        return [moments(text)["year"] for text in self.texts]
+        return [moments(COMPARED.sub(" ", text))["year"] for text in self.texts]
 
     def is_named(self, at: int) -> bool:
         """Whether all words of a row's name are in the question."""

@@ -486,6 +486,23 @@ def test_what_is_of_other_years_is_not_preferred():
     assert said.splitlines()[:2] == ["2022年9月 日本", rows[3]]
 
 
+@pytest.mark.parametrize(
+    ("question", "rows"),
+    [
+        (
+            "What was the toll in 2022?",
+            ["There is a toll here.", "The toll rose to 40 coins compared to 30 in spring 2021."],
+        ),
+        (
+            "2022年の入港料は？",
+            ["入港料は別に示す。", "入港料は2021年に比べて高い300円である。"],
+        ),
+    ],
+)
+def test_what_compares_with_another_year_is_not_of_that_year(question, rows):
+    assert quote(question, [*rows, *FILLER]).startswith(rows[1])
+
+
 def test_headings_that_are_alike_are_both_quoted_with_their_figures():
     rows = ["Adjusted Operational Earnings", "$10.40 – $10.60", "Adjusted Earnings", "$10.45"]
     said = quote("What are the adjusted earnings?", [*rows, *FILLER])
