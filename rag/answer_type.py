@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from rag.asked import WHEN
-from rag.moments import moments
+from rag.moments import DATE, moments
 from rag.terms import terms
 
 
@@ -27,23 +27,10 @@ class Kind(StrEnum):
     NUMBER = "number"
 
 
-MONTH = (
-    r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
-    r"|Sep(?:t(?:ember)?)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
-)
 SCALE = "(?:兆|億|千万|百万|万|千)"
 AMOUNT = rf"\d[\d,]*(?:\.\d+)?(?: ?{SCALE}(?:\d[\d,]*{SCALE}?)*)?"
 SPANS = {  # in this order: what one has found is not looked at by the next
-    Kind.DATE: re.compile(
-        rf"{MONTH} \d{{1,2}}(?:st|nd|rd|th)?(?:,? (?:19|20)\d\d)?(?![\d,]*\d)"
-        rf"|\b\d{{1,2}} {MONTH}(?: (?:19|20)\d\d)?|{MONTH},? (?:19|20)\d\d"
-        r"|(?:(?:令和|平成|昭和|大正|西暦) ?(?:\d{1,2}|元)年度?|(?<!\d)(?:19|20)\d\d ?年度?)"
-        r"(?:\([^)]{2,9}\))?(?:(?:1[0-2]|[1-9])月(?!間))?(?:\d{1,2}日)?"
-        r"|(?<!\d)(?:1[0-2]|[1-9])月(?!間)(?:\d{1,2}日)?"
-        r"|(?<![\d.,/-])(?:19|20)\d\d[-/.](?:1[0-2]|0?[1-9])(?:[-/.]\d{1,2})?(?![\d/-])"
-        r"|(?<![\w$€£¥.,-])(?:(?:fiscal|FY) ?)?(?:19|20)\d\d(?:[/–-]\d\d)?(?![\w.,%-]*\d)(?!\w)",
-        re.IGNORECASE,
-    ),
+    Kind.DATE: DATE,
     Kind.MONEY: re.compile(
         r"(?:US ?)?[$€£¥]\s?\d[\d,]*(?:\.\d+)?(?: (?:thousand|million|billion|trillion)\b)?"
         rf"|{AMOUNT} ?(?:円|米?ドル|ユーロ|ポンド|元)"

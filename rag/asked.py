@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import cached_property
 
-from rag.moments import moments
+from rag.moments import DATE, moments
 
 KIND_HELP = 1.3  # times; of a passage that has what is asked for
 FIGURES_HELP = 1.2  # most questions to a report ask for a number
@@ -72,14 +72,15 @@ class Asked:
         return bool(WHEN.search(self.text) or HOW_MANY.search(self.text))
 
     def is_of_kind(self, text: str) -> bool:
-        """Whether a passage has a date, where one is asked for, or else a number.
+        """Whether a passage has a date, where one is asked for, or else another number.
 
         What the question itself says of them is no answer.
         """
         folded = unicodedata.normalize("NFKC", text)
         if WHEN.search(self.text):
             return any(moments(folded)[kind] for kind in ("year", "month"))
-        return bool(set(NUMBER.findall(folded)) - set(NUMBER.findall(self.text)))
+        numbers = set(NUMBER.findall(DATE.sub(" ", folded)))
+        return bool(numbers - set(NUMBER.findall(self.text)))
 
     def help(self, text: str) -> float:
         """Return how many times as much a passage counts for being what is asked for."""

@@ -19,6 +19,21 @@ NAMED_QUARTER = re.compile(
     r"\b(?:(first|1st)|(second|2nd)|(third|3rd)|(fourth|4th))[\s-]+quarter", re.IGNORECASE
 )
 
+MONTH_NAME = (
+    r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
+    r"|Sep(?:t(?:ember)?)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+)
+DATE = re.compile(
+    rf"{MONTH_NAME} \d{{1,2}}(?:st|nd|rd|th)?(?:,? (?:19|20)\d\d)?(?![\d,]*\d)"
+    rf"|\b\d{{1,2}} {MONTH_NAME}(?: (?:19|20)\d\d)?|{MONTH_NAME},? (?:19|20)\d\d"
+    r"|(?:(?:令和|平成|昭和|大正|西暦) ?(?:\d{1,2}|元)年度?|(?<!\d)(?:19|20)\d\d ?年度?)"
+    r"(?:\([^)]{2,9}\))?(?:(?:1[0-2]|[1-9])月(?!間))?(?:\d{1,2}日)?"
+    r"|(?<!\d)(?:1[0-2]|[1-9])月(?!間)(?:\d{1,2}日)?"
+    r"|(?<![\d.,/-])(?:19|20)\d\d[-/.](?:1[0-2]|0?[1-9])(?:[-/.]\d{1,2})?(?![\d/-])"
+    r"|(?<![\w$€£¥.,-])(?:(?:fiscal|FY) ?)?(?:19|20)\d\d(?:[/–-]\d\d)?(?![\w.,%-]*\d)(?!\w)",
+    re.IGNORECASE,
+)
+
 Moments = dict[str, frozenset[int]]
 PLACES = {
     "year": (ERA_YEAR, YEAR, SHORT_YEAR),

@@ -490,6 +490,20 @@ def test_what_is_of_other_years_is_not_preferred():
     ("question", "rows"),
     [
         (
+            "How many ships came to the harbour?",
+            ["On May 3, 2021, ships came to the harbour.", "To the harbour came 40 such ships."],
+        ),
+        ("船はいくつ入港しましたか。", ["船は令和3年に入港した。", "入港した船は40である。"]),
+    ],
+)
+def test_a_date_is_no_number_that_is_asked_for(question, rows):
+    assert quote(question, [*rows, *FILLER]).startswith(rows[1])
+
+
+@pytest.mark.parametrize(
+    ("question", "rows"),
+    [
+        (
             "What was the toll in 2022?",
             ["There is a toll here.", "The toll rose to 40 coins compared to 30 in spring 2021."],
         ),
