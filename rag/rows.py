@@ -100,10 +100,13 @@ def join_rows(lines: Sequence[PlacedLine]) -> list[str]:
     lines = [line for line in lines if line not in in_tab]
     lines = _with_whole_labels(_with_their_labels(lines))
     heights = _Heights(lines)
+    running = _running(lines)
     rows: list[list[PlacedLine]] = []
     near = _Near(lines)
     for cells in _in_order(lines):
         level = near.rows(cells[0])
+        if running.issuperset(cells):  # short ones of two columns are no cells
+            level = (row for row in level if not running.issuperset(row))
         row = next((r for r in level if all(_is_beside(c, r, heights) for c in cells)), None)
         if row is None:
             rows.append(cells)
@@ -219,6 +222,18 @@ def _margin_tab(lines: Sequence[PlacedLine]) -> list[PlacedLine]:
             for other in outside
         )
     ]
+
+
+def _running(lines: Sequence[PlacedLine]) -> set[PlacedLine]:
+    """Return the lines of running text: one of two under each other is too wide for a cell."""
+    found: set[PlacedLine] = set()
+    for upper, lower in pairwise(lines):
+        is_at_edge = abs(upper.left - lower.left) < upper.bottom - upper.top
+        is_wide = not (upper.is_narrow and lower.is_narrow)
+        is_text = not (upper.is_value or lower.is_value)
+        if is_at_edge and is_wide and is_text and _is_next(lower, upper):
+            found |= {upper, lower}
+    return found
 
 
 class _Near:

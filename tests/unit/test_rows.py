@@ -109,3 +109,30 @@ def test_the_name_of_a_row_may_be_longer_than_a_line_of_text_in_a_column():
         for left, text in zip((0, 400, 460), row, strict=True)
     ]
     assert join_rows(lines) == ["\t".join(row) for row in rows]
+
+
+def test_short_lines_of_two_columns_of_text_are_no_cells_of_a_row():
+    left = [
+        "The office has asked for more words",
+        "from all who sail.",
+        "It has them now, as it says here.",
+    ]
+    right = [
+        "A ship that lies at the quay by night",
+        "pays for the day.",
+        "One that lies there by day does not.",
+    ]
+    columns = [
+        _line(x, 12 * n, text)
+        for x, texts in ((0, left), (500, right))
+        for n, text in enumerate(texts)
+    ]
+    assert join_rows(columns) == [*left, *right]
+    names = ["Sales of the shops and of the warehouse", "Fees", "Rent"]
+    figures = ["1,300", "410", "12"]
+    table = [
+        _line(x, 12 * n, text)
+        for x, texts in ((0, names), (500, figures))
+        for n, text in enumerate(texts)
+    ]
+    assert {"Fees\t410", "Rent\t12"} <= set(join_rows(table))
