@@ -20,6 +20,11 @@ from models.session import Device, n_cores, open_session
 from models.text import END, END_OF_TEXT, Tokenizer
 from models.vision import VisionTower
 
+# A small model encodes the bands of a page side by side, each on a core: on two cores the embedded
+# one takes 0.7 s for five views, where one view after the other on both takes as long as on one,
+# 1.1 s. It is opened once more for answers, which are of one long prompt; larger models are shared.
+SMALL_HIDDEN_SIZE = 512
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -49,8 +54,8 @@ class Engine:
         # cached_property has no lock of its own since Python 3.12: two threads that ask for a
         # role at once would each open the decoder, gigabytes twice.
         self._lock = threading.RLock()
-        self._towers: dict[str, VisionTower] = {}
-        self._decoders: dict[str, Decoder] = {}
+        self._towers: dict[tuple[str, int], VisionTower] = {}
+        self._decoders: dict[tuple[str, int], Decoder] = {}
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -80,10 +85,13 @@ class Engine:
         graphs = self.info.graphs
         file = self.folder / "retriever.safetensors"
         weights = RetrieverWeights.load(file, self.config.text.hidden_size)
-        decoder = self._decoder(graphs.decoder, graphs.embeddings)
+        n_threads, n_views = self._options.n_threads, 1
+        if self.info.band_rows and self.config.text.hidden_size <= SMALL_HIDDEN_SIZE:
+            n_threads, n_views = 1, n_threads or n_cores()
+        decoder = self._decoder(graphs.decoder, graphs.embeddings, n_threads)
         decoder.check_lora(weights.lora, file)
         return Retriever(
-            self._tower(graphs.vision),
+            self._tower(graphs.vision, n_threads),
             decoder,
             self.tokenizer,
             weights,
@@ -95,7 +103,7 @@ class Engine:
                 self.info.overview_tokens,
                 self.info.shifted_views,
             ),
-            self._options.n_threads or n_cores(),
+            n_views,
         )
 
     @cached_property
@@ -103,11 +111,13 @@ class Engine:
         self._require("generator")
         graphs = self.info.graphs
         file = self.folder / "generation_config.json"
+        n_threads = self._options.n_threads
         return Generator(
-            self._tower(graphs.generator_vision or graphs.vision),
+            self._tower(graphs.generator_vision or graphs.vision, n_threads),
             self._decoder(
                 graphs.generator_decoder or graphs.decoder,
                 graphs.generator_embeddings or graphs.embeddings,
+                n_threads,
             ),
             self.tokenizer,
             GeneratorOptions(
@@ -122,23 +132,25 @@ class Engine:
                 f"build a folder that has one, see `yomu models build --help`"
             )
 
-    def _tower(self, name: str) -> VisionTower:
-        if name not in self._towers:
+    def _tower(self, name: str, n_threads: int) -> VisionTower:
+        key = name, n_threads
+        if key not in self._towers:
             path = self.folder / name
-            session = self._open(path)
-            self._towers[name] = VisionTower(session, path, self.config.vision)
-        return self._towers[name]
+            session = self._open(path, n_threads)
+            self._towers[key] = VisionTower(session, path, self.config.vision)
+        return self._towers[key]
 
-    def _decoder(self, name: str, embeddings: str) -> Decoder:
-        if name not in self._decoders:
+    def _decoder(self, name: str, embeddings: str, n_threads: int) -> Decoder:
+        key = name, n_threads
+        if key not in self._decoders:
             path, text = self.folder / name, self.config.text
             table = open_embeddings(self.folder / embeddings, text)
-            session = self._open(path)
-            self._decoders[name] = Decoder(session, path, table, text, self.config.tokens)
-        return self._decoders[name]
+            session = self._open(path, n_threads)
+            self._decoders[key] = Decoder(session, path, table, text, self.config.tokens)
+        return self._decoders[key]
 
-    def _open(self, path: Path) -> ort.InferenceSession:
-        session = open_session(path, self.device, self._options.n_threads)
+    def _open(self, path: Path, n_threads: int) -> ort.InferenceSession:
+        session = open_session(path, self.device, n_threads)
         if session.get_providers()[0] != self.device.providers[0]:
             self.device = replace(self.device, used="cpu")
         return session

@@ -139,8 +139,7 @@ class RetrieverOptions:
 class Retriever:
     """Encodes pages and questions; the same input gives the same vectors in any batch.
 
-    Views of a page are encoded side by side, as many at a time as there are threads: graphs that
-    are small enough for several views of a page gain nothing from a second thread each.
+    n_views  how many views of a page are encoded at a time
     """
 
     def __init__(
@@ -150,13 +149,13 @@ class Retriever:
         tokenizer: Tokenizer,
         weights: RetrieverWeights,
         options: RetrieverOptions,
-        n_threads: int = 1,
+        n_views: int = 1,
     ) -> None:
         self._vision = vision
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._weights = weights
-        self._n_threads = n_threads
+        self._n_views = n_views
         self.options = options
 
     @property
@@ -226,7 +225,7 @@ class Retriever:
     ) -> list[PageVectors]:
         if len(views) == 1:
             return [self.encode_page(views[0][0], cancellation=cancellation)]
-        with ThreadPoolExecutor(self._n_threads) as pool:
+        with ThreadPoolExecutor(self._n_views) as pool:
             return list(
                 pool.map(lambda view: self.encode_page(view[0], cancellation=cancellation), views)
             )

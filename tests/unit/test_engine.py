@@ -34,6 +34,23 @@ def test_both_roles_share_tower_and_decoder(engine):
     assert engine.shares_vision
 
 
+def test_a_small_model_of_bands_encodes_them_side_by_side_on_a_core_each(copied, monkeypatch):
+    content = json.loads((copied / "model.json").read_text())
+    (copied / "model.json").write_text(json.dumps(content | {"band_rows": 2}))
+    threads = []
+    real = models.engine.open_session
+    monkeypatch.setattr(
+        models.engine, "open_session", lambda *given: threads.append(given[2]) or real(*given)
+    )
+    engine = models.load(copied, "cpu", EngineOptions(n_threads=3))
+    assert engine.retriever._n_views == 3 and threads == [1, 1]
+    assert engine.generator._decoder is not engine.retriever._decoder and threads == [1, 1, 3, 3]
+    monkeypatch.setattr(models.engine, "SMALL_HIDDEN_SIZE", 0)
+    large = models.load(copied, "cpu", EngineOptions(n_threads=3))
+    assert large.retriever._n_views == 1 and threads[4:] == [3, 3]
+    assert large.generator._decoder is large.retriever._decoder
+
+
 def test_threads_that_ask_at_once_open_the_graphs_once(engine, monkeypatch):
     """From Python 3.12 on cached_property alone lets each of them open the decoder."""
     opened = []

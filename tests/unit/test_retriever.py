@@ -124,10 +124,10 @@ def test_a_blank_page_has_one_token(retriever):
     assert (page.kept.sum(), len(page.visual_vectors)) == (1, 1)
 
 
-def viewing(retriever, n_threads=1, **options):
+def viewing(retriever, n_views=1, **options):
     options = replace(retriever.options, **options)
     given = retriever._vision, retriever._decoder, retriever._tokenizer, retriever._weights
-    return Retriever(*given, options, n_threads)
+    return Retriever(*given, options, n_views)
 
 
 def test_a_page_of_one_view_is_stored_as_it_is_encoded(retriever):
