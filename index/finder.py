@@ -17,7 +17,7 @@ from index.errors import FilterError, IndexCorrupt, ShapeMismatch
 from index.fusion import Fusion, Matches, Signals
 from index.maxsim import chance
 from index.opening import has_present_words
-from index.ranking import DECIMALS, Ranked, Ranker, rank
+from index.ranking import DECIMALS, Comparison, Ranked, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
 from index.text_layer import (
@@ -66,7 +66,7 @@ class Finder:
 
     def __init__(self, folder: Path, database: Database, codec: StoreCodec, tuning: Tuning) -> None:
         self._folder, self._database, self._codec = folder, database, codec
-        self._ranker = Ranker(codec, tuning)
+        self._tuning = tuning
         self._snapshot: Snapshot | None = None
         self._n_reopened = database.n_reopened
         self._lock = threading.RLock()
@@ -262,28 +262,32 @@ class Finder:
         exact: bool,
     ) -> tuple[Ranked, Ranked]:
         """Rank the best k pages by their images alone; beside them, pages by plain MaxSim."""
+        compared = self._compare(snapshot, query, sharpness)
         if sharpness == 1:
-            seen = self._ranker.rank(snapshot, query, k, allowed, exact=exact)
+            seen = compared.rank(k, allowed, exact=exact)
             return seen, seen
-        seen = self._ranker.rank(snapshot, query, max(k, VISUAL_POOL), allowed, exact=exact)
-        scores = self._sharpened(snapshot, query, seen.pages, sharpness)
+        seen = compared.rank(max(k, VISUAL_POOL), allowed, exact=exact)
+        scores = self._sharpened(snapshot, compared, seen.pages, sharpness)
         order = np.argsort(-np.round(scores, DECIMALS), kind="stable")  # ties as MaxSim has them
         return Ranked(seen.pages[order], scores[order]).top(k), seen
 
+    def _compare(self, snapshot: Snapshot, query: Floats, sharpness: float) -> Comparison:
+        in_pairs = sharpness != 1
+        return Comparison(snapshot, query, self._codec, self._tuning, in_pairs=in_pairs)
+
     def _sharpened(
-        self, snapshot: Snapshot, query: Floats, pages: Ints, sharpness: float
+        self, snapshot: Snapshot, compared: Comparison, pages: Ints, sharpness: float
     ) -> NDArray[np.float64]:
         """Score pages (n,) by sharpened matches of neighbouring query vectors, in the order given.
 
         By those of single ones where the question has one.
         """
-        in_pairs = len(query) > 1
         rows = snapshot.group(pages.tolist())
         matches, others = (
-            Matches(best, chance(snapshot.lengths(found), query.shape[1]))
+            Matches(best, chance(snapshot.lengths(found), self._codec.dim))
             for found, best in (
-                self._ranker.matches(query, rows, in_pairs=in_pairs),
-                self._ranker.sample(snapshot, query, BACKGROUND_PAGES, in_pairs=in_pairs),
+                compared.matches(rows, in_pairs=True),
+                compared.sample(BACKGROUND_PAGES, in_pairs=True),
             )
         )
         by_page = fusion.sharpen(matches, others, sharpness)
@@ -303,12 +307,13 @@ class Finder:
         exact: bool,
     ) -> tuple[PageHit, ...]:
         """Fuse the best pages of both rankings; each page is scored by both."""
-        seen = self._ranker.rank(snapshot, query, max(k, VISUAL_POOL), allowed, exact=exact)
+        compared = self._compare(snapshot, query, weights.sharpness)
+        seen = compared.rank(max(k, VISUAL_POOL), allowed, exact=exact)
         read = self._by_text(text, max(k, TEXT_POOL), filters)
         extra = np.setdiff1d(read.ranked.pages[: max(k, VISUAL_POOL)], seen.pages)
-        more = self._ranker.score(query, snapshot.group(extra.tolist()))
+        more = compared.score(snapshot.group(extra.tolist()))
         visual = _join(seen, more)
-        _, others = self._ranker.sample(snapshot, query, BACKGROUND_PAGES)
+        _, others = compared.sample(BACKGROUND_PAGES)
         bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
         own = np.array([bm25.get(page, 0.0) for page in visual.pages.tolist()])
         own /= self._scale(read)
@@ -316,7 +321,7 @@ class Finder:
         if incomplete.any():
             images = visual.scores
             if weights.sharpness != 1:
-                images = self._sharpened(snapshot, query, visual.pages, weights.sharpness)
+                images = self._sharpened(snapshot, compared, visual.pages, weights.sharpness)
             own = fusion.stand_in(own, images, incomplete)
         middle, spread = fusion.background(others.mean(0, dtype=np.float64))
         signals = Signals((visual.scores / len(query) - middle) / spread, own)

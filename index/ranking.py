@@ -39,6 +39,7 @@ PROBE_SHARE, LEAST_PROBE, MOST_PROBE = 64, 32, 128
 # recall@10 of 0.99, 0.98 and 0.955 at 20, 100 and 300 thousand pages, 1000 gave 0.985 at the last.
 LEAST_CANDIDATES = 200  # what 2 sqrt(pages) is at 10 k
 POOL_FACTOR = 16  # pages by their centroids, for each one that gets an exact score
+MOST_REMEMBERED = 20_000  # pages that are all compared; of more only the scores are kept
 DECIMALS = 5  # scores that agree so far are ties: float32 sums differ by 1e-6 with their order
 
 
@@ -61,31 +62,24 @@ def rank(pages: Ints, scores: NDArray[np.float64]) -> Ranked:
     return Ranked(pages[order], scores[order])
 
 
-def score_rows(
-    segment: Segment, rows: Ints, query: Floats, codec: StoreCodec
-) -> NDArray[np.float64]:
-    """MaxSim of some pages of a segment: (n,); rows ascending."""
-    scores: NDArray[np.float64] = match_rows(segment, rows, query, codec).sum(0, dtype=np.float64)
-    return scores
-
-
 def match_rows(
     segment: Segment, rows: Ints, query: Floats, codec: StoreCodec, *, in_pairs: bool = False
 ) -> Floats:
     """Best similarity (Q, n) of every query vector in some pages of a segment; rows ascending.
 
-    in_pairs  of every two neighbouring query vectors instead, (Q - 1, n); see pair_up()
+    in_pairs  behind them those of every two neighbouring query vectors, (2Q - 1, n); see pair_up()
     """
-    best = np.empty((len(query) - in_pairs, len(rows)), np.float32)
+    n_query = len(query)
+    best = np.empty((2 * n_query - 1 if in_pairs else n_query, len(rows)), np.float32)
     lengths = segment.lengths(rows)
     records, starts = segment.records(rows)
     for block in _split(lengths, BLOCK_VECTORS):
         first, last = starts[block.start], starts[block.stop - 1] + lengths[block.stop - 1]
         similarities = codec.similarities(query, records[first:last])  # (Q, N)
         own = starts[block] - first
+        best[:n_query, block] = best_ragged(similarities, own)
         if in_pairs:
-            similarities = pair_up(similarities, own)
-        best[:, block] = best_ragged(similarities, own)
+            best[n_query:, block] = best_ragged(pair_up(similarities, own), own)
     return best
 
 
@@ -108,72 +102,94 @@ def by_document(hits: tuple[PageHit, ...]) -> tuple[DocumentHit, ...]:
     return tuple(sorted(found, key=lambda document: -document.score))
 
 
-class Ranker:
-    """Rank the pages of a snapshot against query vectors."""
+class Comparison:
+    """The vectors (Q, D) of one question, compared with the pages of a snapshot.
 
-    def __init__(self, codec: StoreCodec, tuning: Tuning) -> None:
+    Reading and comparing a page is what a search spends its time on. It is done once, whatever is
+    asked of the page then.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        query: Floats,
+        codec: StoreCodec,
+        tuning: Tuning,
+        *,
+        in_pairs: bool = False,
+    ) -> None:
+        """Compare neighbouring query vectors as well (`in_pairs`), if there are any."""
+        self._snapshot, self._query = snapshot, query
         self._codec, self._tuning = codec, tuning
+        self._in_pairs = in_pairs and len(query) > 1
+        self._pages = np.zeros(0, np.int64)  # compared so far, ascending
+        n_best = 2 * len(query) - 1 if self._in_pairs else len(query)
+        self._best = np.zeros((n_best, 0), np.float32)
 
-    def rank(
-        self, snapshot: Snapshot, query: Floats, k: int, allowed: Ints | None, *, exact: bool
-    ) -> Ranked:
+    def rank(self, k: int, allowed: Ints | None, *, exact: bool) -> Ranked:
         """Rank the best k pages among those allowed (contents; None: all that are shown)."""
-        rows = [(segment, snapshot.rows(segment, allowed)) for segment in snapshot.segments]
-        rows = [(segment, shown) for segment, shown in rows if len(shown)]
-        n_pages = sum(len(shown) for _, shown in rows)
+        shown = [(each, self._snapshot.rows(each, allowed)) for each in self._snapshot.segments]
+        rows = [(segment, own) for segment, own in shown if len(own)]
+        n_pages = sum(len(own) for _, own in rows)
         if not exact and n_pages > self._tuning.exact_pages:
-            rows = self._candidates(snapshot, query, rows, max(k, self._n_candidates(n_pages)))
-        return self.score(query, rows).top(k)
+            rows = self._candidates(rows, max(k, self._n_candidates(n_pages)))
+        elif n_pages > MOST_REMEMBERED:
+            found = [(pages, _maxsim(best)) for pages, best in self._compare(rows)]
+            pages, scores = map(np.concatenate, zip(*found, strict=True))
+            return rank(pages, scores).top(k)
+        return self.score(rows).top(k)
 
-    def score(self, query: Floats, rows: list[tuple[Segment, Ints]]) -> Ranked:
+    def score(self, rows: list[tuple[Segment, Ints]]) -> Ranked:
         """Exact scores of these pages."""
-        parts = _tasks(rows)
-        pages = [segment.pages[part] for segment, part in parts]
-        scores = _over(
-            parts, lambda s, own: score_rows(s, own, query, self._codec), is_little=_are_few(parts)
-        )
-        return rank(
-            np.concatenate([*pages, np.zeros(0, np.int64)]), np.concatenate([*scores, np.zeros(0)])
-        )
+        pages, best = self.matches(rows)
+        return rank(pages, _maxsim(best))
 
     def matches(
-        self, query: Floats, rows: list[tuple[Segment, Ints]], *, in_pairs: bool = False
+        self, rows: list[tuple[Segment, Ints]], *, in_pairs: bool = False
     ) -> tuple[Ints, Floats]:
         """Return these pages (n,), ascending, and each query vector's best match there (Q, n).
 
-        in_pairs  the matches of neighbouring query vectors, (Q - 1, n), as match_rows() has them
+        in_pairs  those of neighbouring query vectors, (Q - 1, n), if there are any
         """
-        parts = _tasks(rows)
-        pages = np.concatenate([np.zeros(0, np.int64), *(s.pages[part] for s, part in parts)])
-        found = _over(
-            parts,
-            lambda s, own: match_rows(s, own, query, self._codec, in_pairs=in_pairs),
-            is_little=_are_few(parts),
-        )
-        none = np.zeros((len(query) - in_pairs, 0), np.float32)
-        best = np.concatenate([none, *found], axis=1)
+        new = [(s, own[~np.isin(s.pages[own], self._pages)]) for s, own in rows]
+        found = [*self._compare([(segment, own) for segment, own in new if len(own)])]
+        pages = np.concatenate([self._pages, *(pages for pages, _ in found)])
         order = np.argsort(pages)
-        return pages[order], best[:, order]
+        self._pages = pages[order]
+        self._best = np.concatenate([self._best, *(best for _, best in found)], axis=1)[:, order]
+        wanted = np.concatenate([np.zeros(0, np.int64), *(s.pages[own] for s, own in rows)])
+        wanted.sort()
+        first, n_query = np.searchsorted(self._pages, wanted), len(self._query)
+        kind = slice(n_query, None) if in_pairs and self._in_pairs else slice(n_query)
+        return wanted, self._best[kind, first]
 
-    def sample(
-        self, snapshot: Snapshot, query: Floats, n_pages: int, *, in_pairs: bool = False
-    ) -> tuple[Ints, Floats]:
+    def sample(self, n_pages: int, *, in_pairs: bool = False) -> tuple[Ints, Floats]:
         """Return pages (n,) from all over the index, the same for all queries, and their matches.
 
         As matches() does.
         """
-        shown = [(segment, snapshot.rows(segment, None)) for segment in snapshot.segments]
+        shown = [(each, self._snapshot.rows(each, None)) for each in self._snapshot.segments]
         step = max(1, sum(len(rows) for _, rows in shown) // n_pages)
         rows = [(s, own[::step]) for s, own in shown if len(own)]
-        return self.matches(query, rows, in_pairs=in_pairs)
+        return self.matches(rows, in_pairs=in_pairs)
+
+    def _compare(self, rows: list[tuple[Segment, Ints]]) -> Iterable[tuple[Ints, Floats]]:
+        """Yield pages and their matches, some of the rows at a time."""
+        parts = _tasks(rows)
+        found = _over(
+            parts,
+            lambda s, own: match_rows(s, own, self._query, self._codec, in_pairs=self._in_pairs),
+            is_little=_are_few(parts),
+        )
+        return zip((segment.pages[own] for segment, own in parts), found, strict=True)
 
     def _candidates(
-        self, snapshot: Snapshot, query: Floats, rows: list[tuple[Segment, Ints]], n_best: int
+        self, rows: list[tuple[Segment, Ints]], n_best: int
     ) -> list[tuple[Segment, Ints]]:
         """Choose the n_best pages by their centroids, and every page that has none yet."""
         probes = {
-            version: codebook.probe(query, self._n_probe(codebook.n_centroids))
-            for version, codebook in snapshot.codebooks.items()
+            version: codebook.probe(self._query, self._n_probe(codebook.n_centroids))
+            for version, codebook in self._snapshot.codebooks.items()
         }
         known = [(segment, part) for segment, part in rows if segment.info.codebook in probes]
         unknown = [(segment, part) for segment, part in rows if segment.info.codebook not in probes]
@@ -184,7 +200,7 @@ class Ranker:
         scores = np.concatenate(list(found))
         pool = _largest(scores, POOL_FACTOR * n_best)
         known, scores = _kept(known, pool), scores[pool]
-        total = query.sum(axis=0)
+        total = self._query.sum(axis=0)
         scores += np.concatenate([self._residual_scores(each, total) for each in known])
         return unknown + _kept(known, _largest(scores, n_best))
 
@@ -203,6 +219,12 @@ class Ranker:
         products: Floats = self._codec.similarities(total[None], segment.residuals[rows])[0]
         products *= RESIDUAL_WEIGHT
         return products
+
+
+def _maxsim(best: Floats) -> NDArray[np.float64]:
+    """Sum the best matches (Q, n) of a question: (n,)."""
+    scores: NDArray[np.float64] = best.sum(axis=0, dtype=np.float64)
+    return scores
 
 
 def _tasks(rows: list[tuple[Segment, Ints]]) -> list[tuple[Segment, Ints]]:

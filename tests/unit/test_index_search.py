@@ -388,6 +388,29 @@ def test_images_alone_are_ranked_by_sharpened_matches_where_the_model_says_so(tm
         assert found[0].visual == plain[2].score
 
 
+@pytest.mark.parametrize("mode", ["visual", "hybrid"])
+def test_a_search_compares_each_page_once(page_index, monkeypatch, mode):
+    """Ranking, what is ordinary, neighbouring words: all of it from one reading of a page."""
+    compared, real = [], Int8.similarities
+    monkeypatch.setattr(
+        Int8, "similarities", lambda *given: compared.append(len(given[2])) or real(*given)
+    )
+    sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
+    given = {"vectors": page(1, 1).vectors, "text": "common", "fusion": sharp}
+    hits = page_index.search(99, mode=mode, **given)
+    assert len(hits) == 9 and sum(compared) == page_index.stats().vectors
+
+
+def test_scores_of_very_many_pages_are_the_same_without_their_matches(page_index, monkeypatch):
+    query = page(1, 1).vectors
+    wanted = page_index.search(99, vectors=query, mode="visual")
+    monkeypatch.setattr("index.ranking.MOST_REMEMBERED", 3)
+    assert page_index.search(99, vectors=query, mode="visual") == wanted
+    sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
+    hits = page_index.search(2, vectors=query, text="?", mode="visual", fusion=sharp)
+    assert hits[0].page_id == wanted[0].page_id
+
+
 def test_pages_that_sharpening_does_not_tell_apart_stand_as_maxsim_has_them(tmp_path):
     a, b, c, d = np.eye(DIM, dtype=np.float32)[:4]
     sharp = dataclasses.replace(DEFAULT, sharpness=2.0)
