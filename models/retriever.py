@@ -10,7 +10,7 @@ that is cut at the edges of cells less well, and an overview in few tokens, beca
 reads type of few sizes. MaxSim then takes the best match of all views.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -203,59 +203,49 @@ class Retriever:
         Raises ImageError, ModelNumbersError, Cancelled.
         """
         page = preprocess(image, self.options.min_pixels, self.options.max_pixels)
-        overview = self._overview(image, page)
-        views = [*self._views(page)]
-        if overview is not None:
-            views.append((overview, page.n_tokens + np.arange(overview.n_tokens)))
         vectors: list[FloatArray] = []
         cells: list[NDArray[np.int64]] = []
-        for (_, places), found in zip(views, self._encode_all(views, cancellation), strict=True):
+        overview = (0, 0)
+        for found, places in self._encode_all(self._views(image, page), cancellation):
             at = np.full(len(found.vectors), -1)
             kept = places[found.kept]
             at[found.first_visual : found.first_visual + len(kept)] = kept
             chosen = at >= 0 if vectors else np.full(len(at), True)  # the prompt once
             vectors.append(found.vectors[chosen])
             cells.append(at[chosen])
+            overview = found.grid if places[0] >= page.n_tokens else overview
         placed = np.concatenate(cells).astype(np.int32)
-        small = (0, 0) if overview is None else _size(overview)
-        return PageViews(np.concatenate(vectors), placed, _size(page), small)
+        return PageViews(np.concatenate(vectors), placed, _size(page), overview)
 
     def _encode_all(
-        self, views: Sequence[View], cancellation: Cancellation | None
-    ) -> list[PageVectors]:
-        if len(views) == 1:
-            return [self.encode_page(views[0][0], cancellation=cancellation)]
-        with ThreadPoolExecutor(self._n_views) as pool:
-            return list(
-                pool.map(lambda view: self.encode_page(view[0], cancellation=cancellation), views)
-            )
+        self, views: Iterable[View], cancellation: Cancellation | None
+    ) -> list[tuple[PageVectors, NDArray[np.int64]]]:
+        if self._n_views == 1:
+            return [(self.encode_page(view, None, cancellation), at) for view, at in views]
+        with ThreadPoolExecutor(self._n_views) as pool:  # the first run while others are cut
+            runs = [
+                (pool.submit(self.encode_page, view, None, cancellation), at) for view, at in views
+            ]
+            return [(run.result(), at) for run, at in runs]
 
-    def _views(self, page: VisualInput) -> Iterator[View]:
-        """Yield the bands of a page, then the same ones shifted by half a cell."""
-        n_rows, n_columns = _size(page)
-        numbers = np.arange(n_rows * n_columns).reshape(n_rows, n_columns)
-        bands = self._bands(page, n_rows)
+    def _views(self, image: Image.Image, page: VisualInput) -> Iterator[View]:
+        """Yield the bands of a page, the same ones shifted by half a cell, and the overview."""
+        numbers = np.arange(page.n_tokens).reshape(_size(page))
+        bands = self._bands(page, len(numbers))
         for first, end in bands:
             yield _band(page, first, end), numbers[first:end].ravel()
-        if not self.options.shifted_views or n_columns < 2:
-            return
-        across = _first_inked(page, numbers)
-        for first, end in bands:
-            if end - first < 2:
-                continue
-            view = shifted(_band(page, first, end))
-            if not (self.options.skip_blank_blocks and view.blank.all()):
-                yield view, across[first : end - 1].ravel()
-
-    def _overview(self, image: Image.Image, page: VisualInput) -> VisualInput | None:
-        """Return the smaller view of a page that is large enough for one, unless it is blank."""
+        skips_blank = self.options.skip_blank_blocks
+        if self.options.shifted_views and numbers.shape[1] > 1:
+            inked = _first_inked(page, numbers)
+            for first, end in bands:
+                view = shifted(_band(page, first, end)) if end - first > 1 else None
+                if view is not None and not (skips_blank and view.blank.all()):
+                    yield view, inked[first : end - 1].ravel()
         least = 2 * self.options.overview_tokens
-        if not least or page.n_tokens < least:
-            return None
-        if self.options.skip_blank_blocks and page.blank.all():
-            return None
-        most = self.options.overview_tokens * FACTOR_PX**2
-        return preprocess(image, min(self.options.min_pixels, most), most)
+        if least and page.n_tokens >= least and not (skips_blank and page.blank.all()):
+            most = self.options.overview_tokens * FACTOR_PX**2
+            small = preprocess(image, min(self.options.min_pixels, most), most)
+            yield small, page.n_tokens + np.arange(small.n_tokens)
 
     def _bands(self, page: VisualInput, n_rows: int) -> list[tuple[int, int]]:
         """Return the bands that are encoded: those with ink where blank blocks are skipped."""
