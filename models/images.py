@@ -162,7 +162,7 @@ def normalise(patches: Bytes) -> Floats:
     return out.reshape(-1, PATCH_DIM)
 
 
-def blank_blocks(patches: Bytes, tolerance: int = 0) -> Mask:
+def blank_blocks(patches: Bytes | Floats, tolerance: int = 0) -> Mask:
     """(B,) bool: merge blocks whose pixels all have one colour, from patches (N, C, T, 196).
 
     Judged after resizing, on the very bytes the model would see. `tolerance` is the spread
@@ -187,13 +187,12 @@ def shifted(visual: VisualInput) -> VisualInput:
     blocks = visual.pixel_values.reshape(n_rows, n_columns, MERGE, MERGE, -1)
     patches = blocks.swapaxes(1, 2).reshape(MERGE * n_rows, MERGE * n_columns, -1)[1:-1, 1:-1]
     blocks = patches.reshape(n_rows - 1, MERGE, n_columns - 1, MERGE, -1).swapaxes(1, 2)
-    colours = blocks.reshape((n_rows - 1) * (n_columns - 1), MERGE**2, 3, -1)
-    over = (1, 3)
+    pixels = blocks.reshape(-1, PATCH_DIM)
     return replace(
         visual,
-        pixel_values=colours.reshape(-1, PATCH_DIM),
+        pixel_values=pixels,
         grid_thw=visual.grid_thw - np.array([0, MERGE, MERGE]),
-        blank=(colours.max(axis=over) == colours.min(axis=over)).all(axis=1),
+        blank=blank_blocks(pixels.reshape(-1, 3, TEMPORAL_PATCH, PATCH_PX**2)),
     )
 
 

@@ -191,9 +191,8 @@ class Retriever:
         embedded = self._decoder.embed(ids, image.features)
         positions, _ = self._decoder.positions(ids, [image])
         states = self._decoder.hidden([embedded], [positions], self._weights.lora, cancellation)
-        rows, columns = (int(n) // 2 for n in image.grid_thw[1:])
         first = int(np.argmax(ids == self._tokenizer.id_of("<|image_pad|>")))
-        return PageVectors(self._project(states[0]), (rows, columns), image.kept, first, image)
+        return PageVectors(self._project(states[0]), _size(image), image.kept, first, image)
 
     def encode_views(
         self, image: Image.Image, cancellation: Cancellation | None = None
@@ -295,7 +294,7 @@ def band_edges(n_rows: int, band_rows: int) -> list[tuple[int, int]]:
     return [(first, end + SHARED_ROWS) for first, end in pairwise(edges)]
 
 
-def _size(image: VisualInput) -> tuple[int, int]:
+def _size(image: VisualInput | VisionFeatures) -> tuple[int, int]:
     """Return the rows and columns of an image in visual tokens."""
     return int(image.grid_thw[1]) // 2, int(image.grid_thw[2]) // 2
 
