@@ -13,8 +13,10 @@ altogether: how often "not found" is said.
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,13 +83,16 @@ def load(folder: Path) -> list[Item]:
     return items
 
 
-def measure(pipeline: Pipeline, items: list[Item]) -> dict[str, tuple[float, ...]]:
-    """Return item id -> (recall@1, recall@5, nDCG@5)."""
-    found = {}
-    results = pipeline.search([Query(item.query) for item in items])
-    for item, result in zip(items, results, strict=True):
+def measure(pipeline: Pipeline, items: list[Item]) -> tuple[dict[str, tuple[float, ...]], float]:
+    """Return item id -> (recall@1, recall@5, nDCG@5), and the median seconds of a search."""
+    found, seconds = {}, []
+    pipeline.search([Query(items[0].query)])  # opens the index and the model
+    for item in items:
+        began = time.perf_counter()
+        (result,) = pipeline.search([Query(item.query)])
+        seconds.append(time.perf_counter() - began)
         found[item.id] = _measures([(hit.document, hit.page) for hit in result.hits], item)
-    return found
+    return found, statistics.median(seconds)
 
 
 def measure_bm25(folder: Path, items: list[Item]) -> dict[str, tuple[float, ...]]:
@@ -187,9 +192,10 @@ def main() -> None:
     for mode in options.modes:
         settings = Settings.resolve(index=options.index, model=options.model, mode=mode)
         with Pipeline(settings) as pipeline:
-            found = measure(pipeline, items)
+            found, seconds = measure(pipeline, items)
         groups = by_group(items, found)
         _show(mode, groups, reference)
+        print(f"median time of a search: {seconds:.3f} s")
         summary[mode] = {name: [n, *map(_short, means)] for name, (n, means) in groups.items()}
         lines += [
             json.dumps({"mode": mode, "id": key} | dict(zip(MEASURES, values, strict=True)))
