@@ -437,7 +437,7 @@ def test_a_run_starts_from_the_decoder_of_a_built_folder(tools: Tools, config, t
 def test_a_decoder_grows_without_saying_anything_else(tools: Tools, config, tmp_path):
     torch.manual_seed(0)
     built = _built(_random(Yomu(config)), tools, tmp_path, "int8")
-    grown = replace(config.text, num_hidden_layers=4, intermediate_size=160)
+    grown = replace(config.text, num_hidden_layers=4, intermediate_size=160, num_key_value_heads=2)
     small, large = Yomu(config), Yomu(replace(config, text=grown))
     ids = torch.tensor([tools.tokenizer.encode("Three bridges cross the river.").ids])
     places = torch.arange(ids.shape[1]).expand(3, 1, -1)
@@ -479,6 +479,8 @@ def test_a_run_starts_from_a_kept_vision_tower(tools: Tools, config, work, tmp_p
         assert torch.equal(
             fresh.characters.weight[here].half(), seen.characters.weight[there].half()
         )
+    unknown = start.FIRST_CLASS + other.index("\u2603")  # is not seen where others are
+    assert fresh.characters.bias[unknown] <= fresh.characters.bias.min()
     with pytest.raises(ValueError, match="slots"):
         small = losses.Lessons(Yomu(SIZES["small"]), classes)
         start.load(small, tmp_path / "sight.safetensors", characters)
