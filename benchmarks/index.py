@@ -2,8 +2,8 @@ r"""The index on clustered synthetic pages: recall, CPU time, latency, disk, mem
 
     python -m benchmarks.index --sizes 1000,20000,100000 --work DIR
     python -m benchmarks.index --codecs                     what each codec and pooling keeps
-    uv run --with qdrant-edge-py --with qdrant-client --with lancedb \
-        python -m benchmarks.index --peers 1000,5000
+    uv run --with qdrant-edge-py --with qdrant-client --with lancedb --with fast-plaid \
+        --with xtr-warp-rs python -m benchmarks.index --peers 1000,5000
 
 Pages are made in blocks from a seed and never held at once; one index grows from size to size and
 is measured at each in a fresh process. The truth is exact fp32 MaxSim over every page. Ends with

@@ -158,11 +158,54 @@ def qdrant_local_exact(blocks: Blocks, queries: list[Floats], work: Path) -> Res
     return found, round(built, 1), wall, cpu, size_of(work / "qdrant-local") / number
 
 
+def fast_plaid(blocks: Blocks, queries: list[Floats], work: Path) -> Result:
+    """PLAID (arXiv:2205.09707) in Rust, 4 bits a component, as it comes; built for GPUs."""
+    import torch
+    from fast_plaid.search import FastPlaid
+
+    pages = [torch.from_numpy(page) for block in blocks for page in block]
+    index = FastPlaid(index=str(work / "fast-plaid"), device="cpu")
+    began = time.perf_counter()
+    index.create(documents_embeddings=pages)
+    built = time.perf_counter() - began
+
+    def search(query: Floats) -> list[int]:
+        asked = torch.from_numpy(query)[None]
+        (hits,) = index.search(queries_embeddings=asked, top_k=10, show_progress=False)
+        return [page for page, _ in hits]
+
+    found, wall, cpu = timed(search, queries)
+    return found, round(built, 1), wall, cpu, size_of(work / "fast-plaid") / len(pages)
+
+
+def xtr_warp(blocks: Blocks, queries: list[Floats], work: Path) -> Result:
+    """WARP (arXiv:2501.17788) in Rust, 4 bits a component, as it comes; meant for XTR's vectors."""
+    import torch
+    from xtr_warp import XTRWarp
+
+    pages = [torch.from_numpy(page) for block in blocks for page in block]
+    index = XTRWarp(index=str(work / "xtr-warp"), device="cpu")
+    began = time.perf_counter()
+    index.create(pages, device="cpu", show_progress=False)
+    built = time.perf_counter() - began
+    index.load(device="cpu")
+
+    def search(query: Floats) -> list[int]:
+        (hits,) = index.search(torch.from_numpy(query)[None], top_k=10, show_progress=False)
+        return [page for page, _ in hits]
+
+    found, wall, cpu = timed(search, queries)
+    index.free()
+    return found, round(built, 1), wall, cpu, size_of(work / "xtr-warp") / len(pages)
+
+
 ENGINES: dict[str, Callable[[Blocks, list[Floats], Path], Result]] = {
     "numpy, exact fp32": numpy_exact,
     "qdrant-edge, exact fp16": qdrant_edge_exact,
     "qdrant-client in local mode, exact fp32": qdrant_local_exact,
     "lancedb, exact fp32": lancedb_exact,
+    "fast-plaid, 4 bits": fast_plaid,
+    "xtr-warp-rs, 4 bits": xtr_warp,
 }
 
 
