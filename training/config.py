@@ -70,9 +70,6 @@ SIZES = {
     "small": ModelConfig(),
     # 11 M parameters: the same with a decoder that is twice as deep and half as wide again
     "deep": ModelConfig(text=TextConfig(num_hidden_layers=8, intermediate_size=768)),
-    # 8 M parameters: the same with a key and a value for every head, and wider MLPs. What stands to
-    # the left of a cell passes through values: two of 64 channels are few for the letters there
-    "wide": ModelConfig(text=TextConfig(num_key_value_heads=4, intermediate_size=768)),
     # 20 M parameters, about 20 MB at int8: for a GPU
     "base": ModelConfig(
         VisionConfig(depth=6, embed_dim=320, num_heads=8),

@@ -80,12 +80,12 @@ def load_decoder(yomu: Yomu, folder: Path) -> None:
     """Set decoder, token embeddings and projection to those of a built model folder.
 
     Its matrices come back from int8, a scale a column; embeddings are fp16. Letters start at
-    nothing, since the rows hold them already. A decoder with more layers, wider MLPs or more keys
-    and values says the same at first: what is new adds nothing yet (Net2Net, arXiv:1511.05641).
-    Raises ValueError if names or other sizes differ.
+    nothing, since the rows hold them already. A decoder with more layers or wider MLPs says the
+    same at first: what is new adds nothing yet (Net2Net, arXiv:1511.05641). Raises ValueError if
+    names or other sizes differ.
     """
     own = dict(yomu.named_parameters())
-    values = _layers(folder, own, yomu.config.text)
+    values = _layers(folder, own, yomu.config.text.num_hidden_layers)
     values |= {f"custom_text_proj.{n}": t for n, t in _projection(folder).items()}
     rows = torch.from_numpy(np.load(folder / "embeddings.npy").astype(np.float32))
     table = yomu.model.embed_tokens
@@ -99,8 +99,8 @@ def load_decoder(yomu: Yomu, folder: Path) -> None:
         own[name].copy_(value)
 
 
-def _layers(folder: Path, own: dict[str, Tensor], config: TextConfig) -> dict[str, Tensor]:
-    """Return a folder's decoder grown to the shapes of `own`, whose sizes are in `config`."""
+def _layers(folder: Path, own: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return a folder's decoder grown to the shapes of `own`, which has `count` layers."""
     graph = onnx.load(str(folder / "decoder.onnx")).graph
     saved = {tensor.name: tensor for tensor in graph.initializer}
 
@@ -112,8 +112,8 @@ def _layers(folder: Path, own: dict[str, Tensor], config: TextConfig) -> dict[st
         return torch.from_numpy(whole.T * scale[:, None])
 
     known = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-    if known > config.num_hidden_layers:
-        raise ValueError(f"{folder}: {known} layers, not {config.num_hidden_layers}")
+    if known > count:
+        raise ValueError(f"{folder}: {known} layers, not {count}")
     values = {}
     for name, like in own.items():
         if not name.startswith(("model.layers.", "model.norm.")):
@@ -123,23 +123,15 @@ def _layers(folder: Path, own: dict[str, Tensor], config: TextConfig) -> dict[st
             values[name] = torch.zeros_like(like) if name.endswith(ADDING) else like
             continue
         try:
-            values[name] = _widened(name, decoded(name), like, config.head_dim)
+            values[name] = _widened(name, decoded(name), like)
         except KeyError as error:
             raise ValueError(f"{folder}: decoder.onnx has no {error}, or not at int8") from None
     return values
 
 
-def _widened(name: str, value: Tensor, like: Tensor, head_dim: int) -> Tensor:
-    """Return a matrix as large as `like`: new units of MLPs unread, keys and values for more heads.
-
-    Heads that shared a key and a value get a copy each (Ainslie et al., arXiv:2305.13245, undone).
-    """
-    if any(a > b for a, b in zip(value.shape, like.shape, strict=True)):
-        return value
-    if ".k_proj." in name or ".v_proj." in name:
-        copies = len(like) // len(value)
-        return value.unflatten(0, (-1, head_dim)).repeat_interleave(copies, 0).flatten(0, 1)
-    if ".mlp." not in name:
+def _widened(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """Return a matrix of an MLP with as many inner units as `like` has, the new ones unread."""
+    if ".mlp." not in name or any(a > b for a, b in zip(value.shape, like.shape, strict=True)):
         return value
     wide = torch.zeros_like(like) if name.endswith(ADDING) else like.clone()
     wide[: value.shape[0], : value.shape[1]] = value

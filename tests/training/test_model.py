@@ -479,7 +479,7 @@ def test_a_run_starts_from_a_kept_vision_tower(tools: Tools, config, work, tmp_p
         assert torch.equal(
             fresh.characters.weight[here].half(), seen.characters.weight[there].half()
         )
-    unknown = start.FIRST_CLASS + other.index("\u2603")  # is not seen where others are
+    unknown = start.FIRST_CLASS + other.index("\u2603")  # is not seen in place of others
     assert fresh.characters.bias[unknown] <= fresh.characters.bias.min()
     with pytest.raises(ValueError, match="slots"):
         small = losses.Lessons(Yomu(SIZES["small"]), classes)
