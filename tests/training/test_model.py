@@ -437,7 +437,7 @@ def test_a_run_starts_from_the_decoder_of_a_built_folder(tools: Tools, config, t
 def test_a_decoder_grows_without_saying_anything_else(tools: Tools, config, tmp_path):
     torch.manual_seed(0)
     built = _built(_random(Yomu(config)), tools, tmp_path, "int8")
-    grown = replace(config.text, num_hidden_layers=4, intermediate_size=160, num_key_value_heads=2)
+    grown = replace(config.text, num_hidden_layers=4, intermediate_size=160)
     small, large = Yomu(config), Yomu(replace(config, text=grown))
     ids = torch.tensor([tools.tokenizer.encode("Three bridges cross the river.").ids])
     places = torch.arange(ids.shape[1]).expand(3, 1, -1)
