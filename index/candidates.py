@@ -93,15 +93,6 @@ class Postings:
         self.n_centroids = int(ivf.nlist)
         self._views: dict[int, Ints] = {}  # making one takes 3 us, a search needs some thousand
 
-    def prefetch(self, numbers: Ints) -> None:
-        """Have FAISS read lists that were not looked at yet, many at a time.
-
-        On a disk one list at a time would be waited for: they lie scattered over the file.
-        """
-        new = [number for number in np.unique(numbers).tolist() if number not in self._views]
-        if new:
-            self._lists.prefetch_lists(faiss.swig_ptr(np.array(new, np.int64)), len(new))
-
     def rows(self, number: int) -> Ints:
         """Rows of the pages that have this centroid; a view into the mapped file."""
         if number not in self._views:

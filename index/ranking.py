@@ -195,9 +195,6 @@ class Comparison:
         unknown = [(segment, part) for segment, part in rows if segment.info.codebook not in probes]
         if not known:
             return unknown
-        for segment, _ in known:  # of all segments before the first is waited for
-            if segment.postings is not None and segment.info.codebook is not None:
-                segment.postings.prefetch(probes[segment.info.codebook].lists)
         is_small = sum(segment.info.n_pages for segment, _ in known) <= FEW_PAGES
         found = _over(known, lambda s, own: _centroid_scores(s, own, probes), is_little=is_small)
         scores = np.concatenate(list(found))

@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -197,30 +196,11 @@ def test_postings_and_codes_give_the_same_centroid_scores(n_pages, n_probe, seed
         path = Path(folder) / "postings.faiss"
         path.write_bytes(postings_file(codes, 12))
         postings = Postings(path)
-        postings.prefetch(probe.lists)
         by_postings = probe.score_by_postings(postings, n_pages)
         again = invert(postings, n_pages)
     np.testing.assert_array_equal(again.ids, codes.ids)
     np.testing.assert_array_equal(again.offsets, codes.offsets)
     np.testing.assert_allclose(by_postings, wanted, atol=1e-5)
-
-
-def test_lists_are_fetched_ahead_once(tmp_path, monkeypatch):
-    codes = PageCodes.of([np.array([0, 2], np.uint16), np.array([2, 5], np.uint16)])
-    path = tmp_path / "postings.faiss"
-    path.write_bytes(postings_file(codes, 8))
-    postings = Postings(path)
-    asked = []
-
-    def note(pointer, count):
-        asked.append(faiss.rev_swig_ptr(pointer, count).tolist())
-
-    monkeypatch.setattr(postings._lists, "prefetch_lists", note, raising=False)
-    postings.prefetch(np.array([[5, 0], [0, 1]]))
-    assert [postings.rows(number).tolist() for number in (0, 1, 5)] == [[0], [], [1]]
-    postings.prefetch(np.array([[5, 2]]))
-    postings.prefetch(np.array([[1, 5]]))
-    assert asked == [[0, 1, 5], [2]]
 
 
 def test_a_codebook_reads_back_as_it_was_written():
