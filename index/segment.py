@@ -24,7 +24,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -340,8 +340,9 @@ class Segment:
             )
         )
         if WILLNEED is not None:
-            for place, start, end in reads:
-                os.posix_fadvise(self._vectors, place, end - start, WILLNEED)
+            with suppress(OSError):  # it is advice: a system that cannot take it reads all the same
+                for place, start, end in reads:
+                    os.posix_fadvise(self._vectors, place, end - start, WILLNEED)
         view = memoryview(buffer.reshape(-1).data)
         with reading(self.path / "vectors.bin"):
             n_read = sum(

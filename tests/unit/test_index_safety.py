@@ -841,6 +841,17 @@ def refuse_reads(monkeypatch, code, path):
     monkeypatch.setattr(verify, "sha256_of", digest)
 
 
+@pytest.mark.parametrize("system", ["takes no advice", "has no advice"])
+def test_pages_are_read_where_the_system_cannot_be_told_ahead(built, monkeypatch, system):
+    wanted = answers_of(built)
+    if system == "takes no advice":
+        advice = Mock(side_effect=OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)))
+        monkeypatch.setattr(os, "posix_fadvise", advice, raising=False)
+    else:
+        monkeypatch.setattr(segment, "WILLNEED", None)
+    assert answers_of(built) == wanted
+
+
 def test_a_sector_that_cannot_be_read_costs_its_page_only(tmp_path, monkeypatch):
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as page_index:
         put(page_index, "a.pdf", seed=1)
