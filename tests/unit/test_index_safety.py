@@ -1097,8 +1097,9 @@ def just_before(monkeypatch, module, name, change, matches=""):
 
 
 @pytest.fixture
-def busy(tmp_path):
-    """A writer of an index of six segments, and a reader of it."""
+def busy(tmp_path, monkeypatch):
+    """A writer of an index of six segments, and a reader of it, which it does not wait for long."""
+    monkeypatch.setattr(database, "TIMEOUT_S", 1)
     with PageIndex.open(tmp_path, SETTINGS, writable=True) as writer:
         for seed in range(6):
             put(writer, f"{seed}.pdf", seed=seed)
