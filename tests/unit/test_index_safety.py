@@ -844,12 +844,11 @@ def refuse_reads(monkeypatch, code, path):
 @pytest.mark.parametrize("system", ["takes no advice", "has no advice"])
 def test_pages_are_read_where_the_system_cannot_be_told_ahead(built, monkeypatch, system):
     wanted = answers_of(built)
-    if system == "takes no advice":
-        advice = Mock(side_effect=OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)))
-        monkeypatch.setattr(os, "posix_fadvise", advice, raising=False)
-    else:
-        monkeypatch.setattr(segment, "WILLNEED", None)
+    advice = Mock(side_effect=OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)))
+    monkeypatch.setattr(os, "posix_fadvise", advice, raising=False)
+    monkeypatch.setattr(segment, "WILLNEED", 3 if system == "takes no advice" else None)
     assert answers_of(built) == wanted
+    assert advice.called == (system == "takes no advice")
 
 
 def test_a_sector_that_cannot_be_read_costs_its_page_only(tmp_path, monkeypatch):
