@@ -33,12 +33,27 @@ from models.vision import Patches, VisionFeatures, VisionTower
 
 FloatArray = NDArray[np.float32]
 PageImage = Image.Image | VisualInput | VisionFeatures
-View = tuple[VisualInput, NDArray[np.int64]]  # with the cell of the page of each of its tokens
 
 # Questions are short: together they read the weights once. Sorted by length, little is padding.
 QUERIES_PER_RUN = 16
 # Of neighbouring bands: a line of text that one of them cuts is whole in the other.
 SHARED_ROWS = 1
+
+
+@dataclass(frozen=True)
+class View:
+    """Part of a page as it is encoded in one pass.
+
+    cells       (n,) the cell of the page that each of its tokens stands for, see PageViews.cells
+    row         row of cells of the page that its first row is; 0 for an overview
+    is_shifted  its cells lie half a cell further down and to the right than those of the page
+    """
+
+    image: VisualInput
+    cells: NDArray[np.int64]
+    row: int = 0
+    is_shifted: bool = False
+    is_overview: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,46 +220,52 @@ class Retriever:
         vectors: list[FloatArray] = []
         cells: list[NDArray[np.int64]] = []
         overview = (0, 0)
-        for found, places in self._encode_all(self._views(image, page), cancellation):
+        for found, view in self._encode_all(self.views(image, page), cancellation):
             at = np.full(len(found.vectors), -1)
-            kept = places[found.kept]
+            kept = view.cells[found.kept]
             at[found.first_visual : found.first_visual + len(kept)] = kept
             chosen = at >= 0 if vectors else np.full(len(at), True)  # the prompt once
             vectors.append(found.vectors[chosen])
             cells.append(at[chosen])
-            overview = found.grid if places[0] >= page.n_tokens else overview
+            overview = found.grid if view.is_overview else overview
         placed = np.concatenate(cells).astype(np.int32)
         return PageViews(np.concatenate(vectors), placed, _size(page), overview)
 
     def _encode_all(
         self, views: Iterable[View], cancellation: Cancellation | None
-    ) -> list[tuple[PageVectors, NDArray[np.int64]]]:
+    ) -> list[tuple[PageVectors, View]]:
         if self._n_views == 1:
-            return [(self.encode_page(view, None, cancellation), at) for view, at in views]
+            return [(self.encode_page(view.image, None, cancellation), view) for view in views]
         with ThreadPoolExecutor(self._n_views) as pool:  # the first run while others are cut
             runs = [
-                (pool.submit(self.encode_page, view, None, cancellation), at) for view, at in views
+                (pool.submit(self.encode_page, view.image, None, cancellation), view)
+                for view in views
             ]
-            return [(run.result(), at) for run, at in runs]
+            return [(run.result(), view) for run, view in runs]
 
-    def _views(self, image: Image.Image, page: VisualInput) -> Iterator[View]:
-        """Yield the bands of a page, the same ones shifted by half a cell, and the overview."""
+    def views(self, image: Image.Image, page: VisualInput) -> Iterator[View]:
+        """Yield the bands of a page, the same ones shifted by half a cell, and the overview.
+
+        page  the image as `preprocess` makes it
+        """
         numbers = np.arange(page.n_tokens).reshape(_size(page))
         bands = self._bands(page, len(numbers))
         for first, end in bands:
-            yield _band(page, first, end), numbers[first:end].ravel()
+            yield View(_band(page, first, end), numbers[first:end].ravel(), first)
         skips_blank = self.options.skip_blank_blocks
         if self.options.shifted_views and numbers.shape[1] > 1:
             inked = _first_inked(page, numbers)
             for first, end in bands:
-                view = shifted(_band(page, first, end)) if end - first > 1 else None
-                if view is not None and not (skips_blank and view.blank.all()):
-                    yield view, inked[first : end - 1].ravel()
+                band = shifted(_band(page, first, end)) if end - first > 1 else None
+                if band is not None and not (skips_blank and band.blank.all()):
+                    cells = inked[first : end - 1].ravel()
+                    yield View(band, cells, first, is_shifted=True)
         least = 2 * self.options.overview_tokens
         if least and page.n_tokens >= least and not (skips_blank and page.blank.all()):
             most = self.options.overview_tokens * FACTOR_PX**2
             small = preprocess(image, min(self.options.min_pixels, most), most)
-            yield small, page.n_tokens + np.arange(small.n_tokens)
+            cells = page.n_tokens + np.arange(small.n_tokens)
+            yield View(small, cells, is_overview=True)
 
     def _bands(self, page: VisualInput, n_rows: int) -> list[tuple[int, int]]:
         """Return the bands that are encoded: those with ink where blank blocks are skipped."""
