@@ -1,0 +1,258 @@
+"""The reading head: what is seen of a page lies where its characters are, and is learnt to be read.
+
+Pages are drawn and seen by the shipped tower; what a test trains is thrown away.
+"""
+
+import json
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+torch = pytest.importorskip("torch", reason="training needs torch: uv sync --group training")
+
+from training import reading  # noqa: E402
+from training.corpus import Corpus  # noqa: E402
+from training.pages import Glyphs, draw  # noqa: E402
+from training.reading import Alphabet, Cells, Part, ReadingHead, SeenPage  # noqa: E402
+from training.samples import text_lines  # noqa: E402
+
+CLEAN = {"degraded": 1e-9, "english": 1.0}
+
+
+@pytest.fixture(scope="module")
+def alphabet():
+    return Alphabet.known()
+
+
+@pytest.fixture(scope="module")
+def retriever():
+    return reading.tower("embedded")
+
+
+@pytest.fixture(scope="module")
+def drawn(work):
+    return draw(Corpus(work / "text"), work / "fonts", 3, "prose", **CLEAN)
+
+
+@pytest.fixture(scope="module")
+def seen(retriever, drawn):
+    return reading.see(retriever, drawn)
+
+
+@pytest.fixture
+def few_pages(monkeypatch):
+    """Few pages, rows and classes, and a rate that rises at once: seconds show what is learnt."""
+    small = {"HELD_PAGES": 1, "LOG_STEPS": 5, "PART_ROWS": 24, "WARM": 5, "ALIKE": 1, "ANY": 20}
+    for name, value in small.items():
+        monkeypatch.setattr(reading, name, value)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shelf(work, tmp_path, seen, few_pages):
+    """A work folder of its own with pages to learn from."""
+    for name in ("text", "fonts"):
+        (tmp_path / name).symlink_to(work / name)
+    (tmp_path / "reading").mkdir()
+    seen.save(tmp_path / "reading" / "1-00000.npz")
+    seen.save(tmp_path / "reading" / "held-00000.npz")
+    return tmp_path
+
+
+def begun(alphabet):
+    """A head that reads each slot by itself, as the tower does."""
+    torch.manual_seed(0)
+    head = ReadingHead(alphabet.size)
+    head.begin()
+    head.frames.weight.data.zero_()
+    head.frames.bias.data.zero_()
+    return head
+
+
+def call(*arguments):
+    result = CliRunner().invoke(reading.app, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def log(work):
+    return [json.loads(line) for line in (work / "reading.jsonl").read_text().splitlines()]
+
+
+def test_classes_are_those_of_the_tower_and_a_space(alphabet):
+    a, z = (alphabet.of_code[ord(c)] for c in "az")
+    assert alphabet.size == len(alphabet.characters) + 3
+    assert alphabet.text([a, alphabet.space, 1, z]) == "a \ufffdz"
+
+
+def test_rows_spell_the_lines_of_the_page_in_order(drawn, seen, alphabet):
+    rows = reading.whole(seen, alphabet).rows
+    spelled = {row: alphabet.text(line) for row, line in rows.items()}
+    lines = text_lines(drawn.glyphs, np.zeros(len(drawn.glyphs.codes), np.int64))
+    wanted = [line.text for line in lines]
+    found = [spelled[row] for row in sorted(spelled)]
+    assert len(wanted) > 3
+    assert [line for line in found if line in wanted] == wanted
+
+
+def test_spaces_stand_between_words_cells_of_a_table_and_lines_side_by_side(alphabet):
+    boxes = [[0, 2, 6, 12], [7, 2, 13, 12], [16, 2, 22, 12], [60, 2, 66, 12], [67, 2, 73, 12]]
+    glyphs = Glyphs(
+        np.array([ord(c) for c in "abcde"], np.uint32),
+        np.array(boxes, np.float32),
+        np.array([0, 0, 0, 0, 1], np.int32),
+        np.array([False, False, True, False, False]),
+    )
+    none = Cells(np.empty((0, 256), np.float16), np.empty((0, 2), np.int16))
+    page = SeenPage((none, none), none, (2, 4), (1, 2), glyphs, "en")
+    assert alphabet.text(reading.spelled(page, (2, 4), alphabet)[0]) == "ab c d e"
+    assert list(reading.spelled(page, (4, 8), alphabet)) == [1]  # twice as large: 7 px is 14 px
+
+
+def test_both_grids_of_a_page_land_on_the_slots_that_characters_lie_in(seen, alphabet):
+    boxes = seen.glyphs.boxes
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    wanted = np.stack([middle[:, 1] // 14, middle[:, 0] // 7], 1)
+    for cells in seen.cells:
+        inside = middle - 14 * cells.shift
+        number = {tuple(at): n for n, at in enumerate(cells.at.tolist())}
+        own = [number.get((int(y // 28), int(x // 28)), -1) for x, y in inside]
+        slot = (inside[:, 1] // 14 % 2 * 4 + inside[:, 0] // 7 % 4).astype(int)
+        found = np.array(own) >= 0
+        assert found.mean() > 0.99
+        assert np.array_equal(cells.slots()[np.array(own)[found], slot[found]], wanted[found])
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_each_grid_alone_shows_the_characters_where_they_are(seen, alphabet, shift):
+    """Were a band laid a row too low, hardly a slot would show what lies there."""
+    head = begun(alphabet)
+    whole = reading.whole(seen, alphabet)
+    with torch.no_grad():
+        states, _ = head(Part((seen.cells[shift],), whole.shape, {}))
+        classes = head.characters(states).argmax(-1).numpy()
+    boxes = seen.glyphs.boxes
+    middle = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(int)
+    shown = classes[middle[:, 1] // 14, 2 * (middle[:, 0] // 7)]
+    assert (shown == alphabet.of_code[seen.glyphs.codes]).mean() > 0.8
+
+
+def test_a_seed_gives_one_page_and_a_file_holds_it(work, tmp_path, few_pages):
+    pages = []
+    for name in ("one", "again"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for each in ("text", "fonts"):
+            (folder / each).symlink_to(work / each)
+        call("draw", folder, "--pages", 2, "--seed", 5)
+        pages.append(sorted((folder / "reading").iterdir()))
+    assert [p.name for p in pages[0]] == [p.name for p in pages[1]]
+    assert pages[0]
+    for one, other in zip(*pages, strict=True):
+        a, b = SeenPage.load(one), SeenPage.load(other)
+        assert (a.grid, a.small, a.language) == (b.grid, b.small, b.language)
+        for mine, others in zip((*a.cells, a.overview), (*b.cells, b.overview), strict=True):
+            assert np.array_equal(mine.features, others.features)
+            assert np.array_equal(mine.at, others.at)
+        assert np.array_equal(a.glyphs.boxes, b.glyphs.boxes)
+
+
+def test_parts_hold_the_rows_they_show(seen, alphabet):
+    whole = reading.whole(seen, alphabet)
+    below = seen.cells[1].below(4)
+    assert below.at[:, 0].min() >= -1
+    full = {tuple(at) for at in seen.cells[1].slots().reshape(-1, 2).tolist() if at[0] >= 8}
+    moved = {(r + 8, c) for r, c in below.slots().reshape(-1, 2).tolist() if r >= 0}
+    assert moved == full
+    part = reading.cut(seen, alphabet, FixedRandom())
+    assert part.shape == (reading.PART_ROWS, 4 * seen.grid[1])
+    assert part.rows == {r - 4: s for r, s in whole.rows.items() if 0 <= r - 4 < part.shape[0]}
+
+
+class FixedRandom:
+    """No overview, both grids, from the third row of cells on."""
+
+    def random(self):
+        return 0.9
+
+    def randrange(self, _end):
+        return 2
+
+
+def test_reading_joins_the_frames_of_a_character_but_not_across_what_is_unseen(alphabet):
+    """Unseen slots are blank: two equal characters on either side of them are two."""
+    head = begun(alphabet)
+    features = torch.zeros(2, 256)
+    head.slots.weight.data.zero_()
+    head.slots.bias.data.fill_(1.0)
+    a = int(alphabet.of_code[ord("a")])
+    head.characters.bias.data[a] = 1e4
+    cells = Cells(features.numpy().astype(np.float16), np.array([[0, 0], [0, 2]], np.int16))
+    assert head.read(Part((cells,), (4, 12), {})) == [[a, a], [a, a], [], []]
+
+
+def test_training_lowers_the_loss_and_goes_on_from_its_checkpoint(shelf, seen, alphabet):
+    def loss(head):
+        part = reading.whole(seen, alphabet)
+        with torch.no_grad():
+            return float(reading.ctc(head, part, np.arange(alphabet.size), random.Random(1))[0])
+
+    before = ReadingHead(alphabet.size)
+    before.begin()
+    call("run", shelf, "--steps", 30, "--seed", 2)
+    after, _ = reading.averaged(shelf)
+    assert loss(after) < 0.7 * loss(before)
+    lines = log(shelf)
+    assert {line["what"] for line in lines} == {"train", "held"}
+    assert 0 <= lines[-1]["en"] < 0.5
+    call("run", shelf, "--steps", 5, "--seed", 2)
+    assert log(shelf)[-1]["step"] > lines[-1]["step"]
+    assert "drawn, en: " in call("evaluate", shelf)
+
+
+def test_a_signal_ends_the_run_with_a_checkpoint(shelf, monkeypatch):
+    train_on = reading.Trainer.train_on
+
+    def told_to_stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return train_on(*arguments)
+
+    monkeypatch.setattr(reading.Trainer, "train_on", told_to_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    call("run", shelf)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert torch.load(shelf / "reading.pt", weights_only=False)["step"] == 1
+    assert not (shelf / "reading.jsonl").exists()
+
+
+def test_an_exported_head_reads_the_same_and_is_gone_on_from(shelf, seen, alphabet, tmp_path):
+    call("run", shelf, "--steps", 2)
+    out, again = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    call("export", shelf, out)
+    first, _ = reading.averaged(shelf)
+    (shelf / "reading.pt").unlink()
+    trainer = reading.Trainer(shelf, 2e-3, 1, out)
+    part = reading.whole(seen, alphabet)
+    with torch.no_grad():
+        for one, other in zip(first(part), trainer.head(part), strict=True):
+            assert torch.allclose(one.float(), other.float(), atol=0.02)  # fp16: 11 bits
+    trainer.save()
+    call("export", shelf, again)
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_a_head_of_other_characters_is_refused(alphabet, tmp_path):
+    out = tmp_path / "other.safetensors"
+    reading.write(ReadingHead(6), Alphabet("abc"), out)
+    with pytest.raises(ValueError, match="not the 3594 characters"):
+        reading.load(ReadingHead(alphabet.size), alphabet, out)
+
+
+def test_without_pages_the_command_says_what_to_do(work, tmp_path):
+    result = CliRunner().invoke(reading.app, ["run", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "draw" in result.output
