@@ -14,6 +14,7 @@ from models.folder import ModelInfo
 from models.generator import Generator, GeneratorOptions
 from models.images import FACTOR_PX
 from models.images import MIN_PIXELS as DEFAULT_MIN_PIXELS
+from models.reading import ReadingHead
 from models.retriever import Retriever, RetrieverOptions, RetrieverWeights
 from models.sampling import Sampling
 from models.session import Device, n_cores, open_session
@@ -104,7 +105,16 @@ class Engine:
                 self.info.shifted_views,
             ),
             n_views,
+            self._reading_head(),
         )
+
+    def _reading_head(self) -> ReadingHead | None:
+        name = self.info.graphs.reading
+        if name is None:
+            return None
+        path = self.folder / name
+        session = self._open(path, self._options.n_threads)
+        return ReadingHead(session, path, self.config.vision.out_features)
 
     @cached_property
     def _generator(self) -> Generator:

@@ -40,7 +40,10 @@ EMBEDDED = Path(__file__).parent / "embedded"
 
 @dataclass(frozen=True)
 class Graphs:
-    """File names in the folder; the generator_ ones only where it differs from the retriever."""
+    """File names in the folder; the generator_ ones only where it differs from the retriever.
+
+    reading  of a model whose tower reads characters, see models/reading.py
+    """
 
     vision: str = "vision.onnx"
     decoder: str = "decoder.onnx"
@@ -48,6 +51,7 @@ class Graphs:
     generator_vision: str | None = None
     generator_decoder: str | None = None
     generator_embeddings: str | None = None
+    reading: str | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from models.config import PROJECTION_BIAS, PROJECTION_WEIGHT
 from models.decoder import Decoder
 from models.errors import ModelFilesError
 from models.images import FACTOR_PX, VisualInput, preprocess, shifted
+from models.reading import ReadingHead, ReadLine, SeenView, combine
 from models.session import Cancellation, ensure_finite
 from models.text import Tokenizer
 from models.vision import Patches, VisionFeatures, VisionTower
@@ -90,12 +91,14 @@ class PageViews:
               overview are counted on behind those of the page
     grid      (rows, columns) of the page in visual tokens
     overview  (rows, columns) of its overview; (0, 0): it has none
+    lines     what a model with a reading head reads on the page, from top to bottom
     """
 
     vectors: FloatArray
     cells: NDArray[np.int32]
     grid: tuple[int, int]
     overview: tuple[int, int] = (0, 0)
+    lines: tuple[ReadLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ class Retriever:
     """Encodes pages and questions; the same input gives the same vectors in any batch.
 
     n_views  how many views of a page are encoded at a time
+    reading  what reads characters in what the vision tower sees; None: the model has no such part
     """
 
     def __init__(
@@ -165,7 +169,9 @@ class Retriever:
         weights: RetrieverWeights,
         options: RetrieverOptions,
         n_views: int = 1,
+        reading: ReadingHead | None = None,
     ) -> None:
+        self._reading = reading
         self._vision = vision
         self._decoder = decoder
         self._tokenizer = tokenizer
@@ -210,17 +216,19 @@ class Retriever:
         return PageVectors(self._project(states[0]), _size(image), image.kept, first, image)
 
     def encode_views(
-        self, image: Image.Image, cancellation: Cancellation | None = None
+        self, image: Image.Image, cancellation: Cancellation | None = None, *, read: bool = False
     ) -> PageViews:
         """Return a page as it is stored: in one pass, or in the views that the model asks for.
 
+        read  also read its lines, if the model has a reading head
         Raises ImageError, ModelNumbersError, Cancelled.
         """
         page = preprocess(image, self.options.min_pixels, self.options.max_pixels)
         vectors: list[FloatArray] = []
         cells: list[NDArray[np.int64]] = []
         overview = (0, 0)
-        for found, view in self._encode_all(self.views(image, page), cancellation):
+        encoded = self._encode_all(self.views(image, page), cancellation)
+        for found, view in encoded:
             at = np.full(len(found.vectors), -1)
             kept = view.cells[found.kept]
             at[found.first_visual : found.first_visual + len(kept)] = kept
@@ -229,7 +237,28 @@ class Retriever:
             cells.append(at[chosen])
             overview = found.grid if view.is_overview else overview
         placed = np.concatenate(cells).astype(np.int32)
-        return PageViews(np.concatenate(vectors), placed, _size(page), overview)
+        lines = self._read(encoded, _size(page), cancellation) if read else ()
+        return PageViews(np.concatenate(vectors), placed, _size(page), overview, lines)
+
+    def _read(
+        self,
+        encoded: list[tuple[PageVectors, View]],
+        grid: tuple[int, int],
+        cancellation: Cancellation | None,
+    ) -> tuple[ReadLine, ...]:
+        """Return what the views of a page say: bands together, large type from the overview."""
+        if self._reading is None:
+            return ()
+        seen: dict[bool, list[SeenView]] = {False: [], True: []}
+        for found, view in encoded:
+            each = SeenView(found.features, view.row, view.is_shifted)
+            seen[view.is_overview].append(each)
+        lines = self._reading.read(seen[False], grid, cancellation)
+        if not seen[True]:
+            return tuple(lines)
+        small = _size(seen[True][0].seen)
+        large = self._reading.read(seen[True], small, cancellation)
+        return tuple(combine(lines, large, grid, small))
 
     def _encode_all(
         self, views: Iterable[View], cancellation: Cancellation | None

@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 from models.build.decoder_graph import decoder_graph
 from models.build.graph import Precision, Recipe, Target, to_fp16
 from models.build.inputs import Sources, retriever_weights
-from models.build.source import Checkpoint, FloatArray, row_chunks
+from models.build.reading_graph import reading_graph
+from models.build.source import Checkpoint, FloatArray, TensorFiles, row_chunks
 from models.build.vision_graph import vision_graph
 from models.config import ModelConfig
 from models.errors import ModelBuildError, ModelFilesError
@@ -35,6 +36,7 @@ COPIED_IF_THERE = (
     "processor_config.json",
     "tokenizer_config.json",
 )
+READING = "reading.onnx"
 DEFAULT_MAX_VISUAL_TOKENS = 768
 
 
@@ -100,6 +102,18 @@ def build(
             with suppress(OSError):  # another build writes there
                 folder.rmdir()
     return out
+
+
+def add_reading(folder: Path, weights: Path, precision: Precision = "int8") -> None:
+    """Give a model folder the reading head of a safetensors file, in place of any it had.
+
+    Raises ModelFilesError, ModelNumbersError.
+    """
+    info = ModelInfo.load(folder)
+    target: Target = "gpu" if info.target == "gpu" else "cpu"
+    _save(_reading(weights, precision, target), folder / READING, lambda *_: None)
+    graphs = replace(info.graphs, reading=READING)
+    replace(info, graphs=graphs, sha256=checksums(folder)).save(folder)
 
 
 def check_free(out: Path) -> None:
@@ -171,6 +185,9 @@ class _Plan:
         ):
             if checkpoint is not None:
                 _add_graphs(models, checkpoint, options, vision, decoder)
+        if sources.reading is not None:
+            graphs = replace(graphs, reading=READING)
+            models[READING] = _reading(sources.reading, options.precisions.vision, options.target)
         answers = sources.adapter is not None and base.has_lm_head
         roles = (("retriever",) if retriever else ()) + (
             ("generator",) if not retriever or answers or generator else ()
@@ -298,6 +315,16 @@ def _add_graphs(
     if decoder is not None:
         recipe, head = Recipe(each.decoder, options.target), Recipe(each.lm_head, options.target)
         models[decoder] = decoder_graph(checkpoint, recipe, head)
+
+
+def _reading(weights: Path, precision: Precision, target: Target) -> ir.Model:
+    tensors = TensorFiles([weights])
+    characters = tensors.metadata.get("characters", "")
+    if not characters:
+        raise ModelFilesError(f"{weights}: says no characters (metadata); export it again")
+    # int8 by int8 is no faster for so little, and each digit counts
+    stored: Precision = "fp32" if precision == "fp32" else "fp16"
+    return reading_graph(tensors, Recipe(stored, target), characters)
 
 
 def _share(base: Checkpoint, generator: Checkpoint | None, merged: bool) -> Graphs:

@@ -34,12 +34,14 @@ class Sources:
     adapter     PEFT adapter of a retriever on `base`, or None
     projection  file or checkpoint folder with `custom_text_proj`, if base has none
     generator   Qwen2-VL that answers, if it is not `base`
+    reading     file with a reading head for the vision tower of `base`, or None
     """
 
     base: Path
     adapter: Path | None = None
     projection: Path | None = None
     generator: Path | None = None
+    reading: Path | None = None
 
     @classmethod
     def find(
@@ -54,12 +56,13 @@ class Sources:
             raise ModelFilesError(f"{source}: no such folder")
         if (source / "base" / "config.json").exists():
             adapter = source / "adapter"
-            pulled = source / "projection.safetensors"
+            pulled, reading = source / "projection.safetensors", source / "reading.safetensors"
             return cls(
                 base or source / "base",
                 adapter if adapter.is_dir() else None,
                 projection or (pulled if pulled.exists() else None),
                 generator,
+                reading if reading.exists() else None,
             )
         if (source / "adapter_config.json").exists():
             if base is None:

@@ -1,0 +1,127 @@
+"""The reading head: what the vision tower saw of a page to its characters, as one ONNX graph.
+
+Inputs   features (n, H) float32     visual tokens of any views of a page
+         places (8n, 1) int64        where on the lattice of R·C slots each of their slots lies
+         weights (R, C) float32      1 / how many views show a slot of the lattice; 0: none does
+         seen (S, 1) int64           the slots that are shown
+Outputs  frames (F,) int64           which halves of these slots, of 2S, may name a character
+         classes (F,) int64          0 blank, 1 unknown, 2… characters, the last one a space
+         confidence (F,) float32     probability of that class
+
+A slot is 7×14 px of a page: a visual token has 2 rows of 4. Slots of several views that lie at one
+place are averaged, depthwise convolutions look at the slots around, and each half of a slot names a
+character or none, for CTC (Graves et al., ICML 2006) along the rows of the lattice. The layers are
+those of ConvNeXt (arXiv:2201.03545). Seven in ten halves name none, which `ink` knows beforehand:
+scores of 3,600 classes are most of the work.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from models.build.graph import FLOAT, GraphWriter, Recipe
+from models.build.source import TensorFiles
+
+INT64 = ir.DataType.INT64
+_EPS = 1e-5
+
+
+def reading_graph(tensors: TensorFiles, recipe: Recipe, characters: str) -> ir.Model:
+    """Return the graph with lazy weights; its metadata holds the characters."""
+    hidden = tensors.shape("slots.weight")[1]
+    width = tensors.shape("characters.weight")[1]  # of a slot, and of a half of one
+    g = GraphWriter(tensors, recipe)
+    features = ir.val("features", FLOAT, ["tokens", hidden])
+    places = ir.val("places", INT64, ["slots", 1])
+    weights = ir.val("weights", FLOAT, ["rows", "columns"])
+    seen = ir.val("seen", INT64, ["seen", 1])
+    lattice = _Lattice(g, weights, seen)
+    by_slot = g.constant(np.array([-1, width], np.int64), "by_slot")
+    last = g.constant(np.array([-1], np.int64), "last_axis")
+
+    slots = g.op("Reshape", [_gelu(g, g.linear(features, "slots", bias=True)), by_slot])
+    share = g.op("Reshape", [weights, g.constant(np.array([-1, 1], np.int64), "in_a_column")])
+    x = lattice.gather(g.op("Mul", [lattice.scatter(slots, places, width, "add"), share]))
+    h = g.linear(x, "widen", bias=True)  # (S, D)
+    block = 0
+    while f"blocks.{block}.up.weight" in tensors:
+        h = g.op("Add", [h, _block(g, lattice, h, f"blocks.{block}")])
+        block += 1
+    h = g.op("Add", [g.linear(h, "frames", bias=True), g.linear(x, "shortcut", bias=True)])
+    halves = g.op("Reshape", [h, by_slot])  # (2S, width)
+    ink = g.op("Squeeze", [g.linear(halves, "ink", bias=True), last])
+    is_inked = g.op("Greater", [ink, g.scalar(0, np.float32, "none")])
+    frames = g.op("Squeeze", [g.op("NonZero", [is_inked]), lattice.first_axis])
+    scores = g.linear(g.op("Gather", [halves, frames], axis=0), "characters", bias=True)
+    best = g.op("ReduceMax", [scores, last], keepdims=1)
+    others = g.op("ReduceSum", [g.op("Exp", [g.op("Sub", [scores, best])]), last], keepdims=0)
+    outputs = {
+        "frames": frames,
+        "classes": g.op("ArgMax", [scores], axis=-1, keepdims=0),
+        "confidence": g.op("Reciprocal", [others]),
+    }
+    for name, value in outputs.items():
+        value.dtype = FLOAT if name == "confidence" else INT64
+        value.shape = ir.Shape(["inked"])
+    model = g.model([features, places, weights, seen], outputs, "reading")
+    model.metadata_props["characters"] = characters
+    return model
+
+
+def _gelu(g: GraphWriter, x: ir.Value) -> ir.Value:
+    return g.op("Gelu", [x], approximate="none")
+
+
+class _Lattice:
+    """Writes rows of values onto the lattice and takes those of the seen slots from it."""
+
+    def __init__(self, g: GraphWriter, weights: ir.Value, seen: ir.Value) -> None:
+        self.first_axis = g.constant(np.array([0], np.int64), "first_axis")
+        self._g = g
+        self._shape = g.op("Shape", [weights])  # (R, C)
+        self._n_slots = g.op("ReduceProd", [self._shape], keepdims=1)
+        self._seen = seen
+
+    def scatter(
+        self, values: ir.Value, places: ir.Value, width: int, reduction: str = "none"
+    ) -> ir.Value:
+        """Return (R·C, width) with values (m, width) at their places, 0 elsewhere."""
+        g = self._g
+        of_slot = g.constant(np.array([width], np.int64), f"width_{width}")
+        shape = g.op("Concat", [self._n_slots, of_slot], axis=0)
+        empty = g.op("ConstantOfShape", [shape])
+        return g.op("ScatterND", [empty, places, values], reduction=reduction)
+
+    def gather(self, values: ir.Value) -> ir.Value:
+        """Return the rows (S, width) of the seen slots."""
+        return self._g.op("GatherND", [values, self._seen])
+
+    def around(self, h: ir.Value, module: str) -> ir.Value:
+        """Convolve each channel of the seen slots (S, D) with the slots around, on the lattice."""
+        g = self._g
+        n_channels, _, high, wide = g.tensors.shape(f"{module}.weight")
+        one = g.constant(np.array([1], np.int64), "one")
+        channels = g.constant(np.array([n_channels], np.int64), f"width_{n_channels}")
+        as_image = g.op("Concat", [one, self._shape, channels], axis=0)
+        image = g.op("Reshape", [self.scatter(h, self._seen, n_channels), as_image])
+        image = g.op(
+            "Conv",
+            [
+                g.op("Transpose", [image], perm=[0, 3, 1, 2]),
+                g.vector(f"{module}.weight"),
+                g.vector(f"{module}.bias"),
+            ],
+            group=n_channels,
+            kernel_shape=[high, wide],
+            pads=[high // 2, wide // 2, high // 2, wide // 2],
+        )
+        image = g.op("Transpose", [image], perm=[0, 2, 3, 1])
+        flat = g.constant(np.array([-1, n_channels], np.int64), "by_place")
+        return self.gather(g.op("Reshape", [image, flat]))
+
+
+def _block(g: GraphWriter, lattice: _Lattice, h: ir.Value, module: str) -> ir.Value:
+    """One block on h (S, D), without the residual."""
+    y = lattice.around(h, f"{module}.around")
+    norm = [y, g.vector(f"{module}.norm.weight"), g.vector(f"{module}.norm.bias")]
+    y = g.op("LayerNormalization", norm, axis=-1, epsilon=_EPS)
+    return g.linear(_gelu(g, g.linear(y, f"{module}.up", bias=True)), f"{module}.down", bias=True)
