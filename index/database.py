@@ -98,8 +98,9 @@ TO_ERASE = "words_to_erase"  # a setting that is there while words of removed pa
 TIMEOUT_S = 30  # how long a connection waits for others
 LOG_WAIT_MS = 1000
 COPY_IN_MEMORY_BYTES = 64 << 20
-READABLE = ("healthy", "thin", "ocr")  # text of other classes is kept but not searched
-COMPLETE = ("healthy", "ocr")  # text that says what the page shows; thin text does not
+READABLE = ("healthy", "thin", "ocr", "read")  # text of other classes is kept but not searched
+# Text that says what the page shows. Thin text does not, nor what a small model read, not surely.
+COMPLETE = ("healthy", "ocr")
 
 
 def columns(table: str) -> list[str]:

@@ -16,7 +16,8 @@ Codec = Literal["fp16", "int8"]
 Mode = Literal["hybrid", "visual", "text"]
 # thin: only part of what the page says (a footer under a picture, the good lines of a broken text
 # layer); searched, and to be completed by OCR
-TextClass = Literal["healthy", "thin", "missing", "garbage", "ocr"]
+# read: completed by what a small model read off the page's image, not surely; OCR replaces it
+TextClass = Literal["healthy", "thin", "missing", "garbage", "ocr", "read"]
 # new: never seen, or changed, or damaged; partial: some pages are stored; complete: every page is
 # stored; damaged: complete but for pages that failed and are to be tried again; failed: the file
 # as a whole could not be read

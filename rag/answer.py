@@ -23,6 +23,7 @@ from rag.words import (
     NOTHING_TO_QUOTE,
     OLDER,
     QUOTED_NOTE,
+    READ_OFF_IMAGE,
     UNREAD,
     in_language_of,
     not_found,
@@ -153,6 +154,17 @@ class PageImage:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class PageRows:
+    """What a page says, a row each.
+
+    is_certain  False: a small model read it off the image, and may have mistaken letters and digits
+    """
+
+    rows: Sequence[str]
+    is_certain: bool = True
+
+
 @dataclass
 class _State:
     """What is known of an answer in the making."""
@@ -181,7 +193,7 @@ class AnswerStream(Iterator[str]):
         read_page: Callable[[PageRef], PageImage],
         options: AnswerOptions,
         cancellation: "Cancellation | None" = None,
-        read_rows: Callable[[PageRef], Sequence[str]] | None = None,
+        read_rows: Callable[[PageRef], PageRows] | None = None,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -290,10 +302,12 @@ class AnswerStream(Iterator[str]):
         )
         yield from self._generated
 
-    def _quoted(self, question: Question, read_rows: Callable[[PageRef], Sequence[str]]) -> str:
+    def _quoted(self, question: Question, read_rows: Callable[[PageRef], PageRows]) -> str:
         """Quote the pages that say most of the question, and set `pages` to them.
 
         The best hit stays in any case: where it has no such words, they may be in its picture.
+        What a small model read off an image is quoted with a warning, and nothing in it is said to
+        be what is asked for.
         """
         from rag.quote import quotation
 
@@ -303,18 +317,25 @@ class AnswerStream(Iterator[str]):
         first = {(hit.document, hit.page) for hit in self.evidence.hits[:1]}
         best = next((page for page in pages if page.key in first), pages[0])
         found: dict[PageRef, Quotation] = {}
+        uncertain: list[PageRef] = []
         for page in pages:
             if self._cancellation.cancelled:
                 state.stop_reason = "cancelled"
                 break
-            said = quotation(question.in_full, read_rows(page))
+            read = read_rows(page)
+            said = quotation(question.in_full, read.rows)
             if said.text or page == best:
-                found[page] = said
+                found[page] = said if read.is_certain else replace(said, key=None)
+            if said.text and not read.is_certain:
+                uncertain.append(page)
         found = {page: found[page] for page in self._by_worth(found, best)}
         state.pages, state.key = tuple(found), _key_of(found)
         state.quotations = tuple((page, said.text) for page, said in found.items())
         if any(said.text for said in found.values()):
             state.notes.append(QUOTED_NOTE)
+        warning = in_language_of(question.text, READ_OFF_IMAGE)
+        for page in filter(uncertain.__contains__, found):
+            state.notes.append(warning.format(document=page.document, page=page.page))
         state.read_s = time.perf_counter() - started
         nothing = in_language_of(question.text, NOTHING_TO_QUOTE)
         if len(found) < 2:

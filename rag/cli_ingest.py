@@ -268,6 +268,7 @@ def report_json(report: "IngestReport", settings: Settings) -> dict[str, Any]:
         "notes": [_trouble(each, "note") for each in report.notes],
         "ocr": [{"document": name, "page": page} for name, page in report.read_by_ocr],
         "unread_pages": report.unread_pages,
+        "pages_read_by_model": report.pages_read_by_model,
         "skipped": dict(report.skipped),
         "moved": dict(report.moved),
         "gone": list(report.gone),
@@ -308,16 +309,8 @@ def _print_summary(report: "IngestReport", settings: Settings) -> None:
         per_document = Counter(name for name, _ in report.read_by_ocr)
         listed = ", ".join(f"{escape(name)} ({n})" for name, n in per_document.items())
         console.print(f"Read by OCR: {counted(len(report.read_by_ocr), 'page')} of {listed}.")
-    if report.unread_pages and settings.ocr == "auto" and not report.interrupted:
-        advice = (
-            "; give their files to `yomu ingest` to have them read"
-            if shutil.which("tesseract")
-            else "; with Tesseract installed they would be read as well"
-        )
-        console.print(
-            f"Found by their looks alone: {counted(report.unread_pages, 'page')} with a text "
-            f"layer that lacks something, or with none{advice}."
-        )
+    if settings.ocr == "auto" and not report.interrupted:
+        _print_unread(console, report)
     _print_gone(console, report)
     if report.older:
         names = escape(", ".join(report.older))
@@ -328,6 +321,31 @@ def _print_summary(report: "IngestReport", settings: Settings) -> None:
     _print_skipped(console, report.skipped)
     _print_troubles(console, "Failed, to be tried again next time", report.failures, None)
     _print_troubles(console, "Remarks", report.notes, SHOWN_NOTES)
+
+
+def _print_unread(console: Console, report: "IngestReport") -> None:
+    """Say of how many pages the words are missing, or not sure."""
+    has_tesseract = shutil.which("tesseract") is not None
+    if n_read := report.pages_read_by_model:
+        advice = (
+            "give their files to `yomu ingest` to have Tesseract read them, which is surer"
+            if has_tesseract
+            else "Tesseract, where it is installed, reads them more surely"
+        )
+        console.print(
+            f"Read off their images by the model: {counted(n_read, 'page')} without a usable text "
+            f"layer. Letters and digits may be wrong; {advice}."
+        )
+    if report.unread_pages:
+        advice = (
+            "; give their files to `yomu ingest` to have them read"
+            if has_tesseract
+            else "; with Tesseract installed they would be read as well"
+        )
+        console.print(
+            f"Found by their looks alone: {counted(report.unread_pages, 'page')} with a text "
+            f"layer that lacks something, or with none{advice}."
+        )
 
 
 def _print_skipped(console: Console, skipped: Mapping[str, int]) -> None:

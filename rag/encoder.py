@@ -6,6 +6,7 @@ new, a text search and `yomu list` never wait for it.
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ from PIL import Image
 
 from index.fusion import DEFAULT, Fusion
 from index.records import Floats, PatchGrid
+from rag.rows import PlacedLine, join_rows
 
 if TYPE_CHECKING:
     from models.engine import Engine
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
 PIXELS_PER_TOKEN = 28 * 28
 Span = tuple[int, int]  # first and last character (exclusive)
 FUSION_FILE = "fusion.json"
+
+
+@dataclass(frozen=True)
+class EncodedPage:
+    """What a model makes of a page.
+
+    vectors  (n, dim) float32
+    grid     the cell of each vector, -1 for prompt tokens
+    read     what the model itself reads on the page, a row a line; "": it cannot, or nothing
+    """
+
+    vectors: Floats
+    grid: PatchGrid
+    read: str = ""
 
 
 class Encoder(Protocol):
@@ -52,8 +68,8 @@ class Encoder(Protocol):
     def fusion(self) -> Fusion:
         """How this model's scores are fused with those of the text, and what counts as found."""
 
-    def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
-        """Return the (n, dim) vectors of a page and the cell of each."""
+    def page(self, image: Image.Image) -> EncodedPage:
+        """Encode a page, and read it if the model can."""
 
     def questions(self, questions: Sequence[str]) -> list[Floats]:
         """Return the (m, dim) vectors of each question."""
@@ -119,10 +135,15 @@ class ModelEncoder:
         path = self.engine.folder / FUSION_FILE
         return Fusion.from_json(path.read_text("utf-8")) if path.exists() else DEFAULT
 
-    def page(self, image: Image.Image) -> tuple[Floats, PatchGrid]:
-        """Return the (n, dim) vectors of a page and the cell of each, -1 for prompt tokens."""
-        encoded = self.engine.retriever.encode_views(image)
-        return encoded.vectors, PatchGrid(*encoded.grid, encoded.cells, encoded.overview)
+    def page(self, image: Image.Image) -> EncodedPage:
+        """Encode a page, and read it if the model can."""
+        encoded = self.engine.retriever.encode_views(image, read=True)
+        grid = PatchGrid(*encoded.grid, encoded.cells, encoded.overview)
+        lines = [
+            PlacedLine(each.left, each.top, each.right, each.bottom, each.text)
+            for each in encoded.lines
+        ]
+        return EncodedPage(encoded.vectors, grid, "\n".join(join_rows(lines)))
 
     def questions(self, questions: Sequence[str]) -> list[Floats]:
         """Return the (m, dim) vectors of each question. Raises PromptError if one is empty."""

@@ -93,7 +93,8 @@ class IngestReport:
     notes: list[Trouble] = field(default_factory=list)
     skipped: Mapping[str, int] = field(default_factory=dict)
     read_by_ocr: list[tuple[str, int]] = field(default_factory=list)
-    unread_pages: int = 0  # without usable text, and no OCR to read them
+    unread_pages: int = 0  # without usable text, and nothing to read them
+    pages_read_by_model: int = 0  # off their images; no OCR to read them more surely
     moved: Mapping[str, str] = field(default_factory=dict)  # names of files that have another now
     gone: tuple[str, ...] = ()  # documents whose files are no longer there, and which stay
     elsewhere: tuple[str, ...] = ()  # so are these, of folders that were not given
@@ -110,6 +111,7 @@ class IngestReport:
         self.notes += later.notes
         self.read_by_ocr += later.read_by_ocr
         self.unread_pages = later.unread_pages  # of the whole index
+        self.pages_read_by_model = later.pages_read_by_model
         self.seconds += later.seconds
         self.older += later.older
         self.kept += later.kept
@@ -345,8 +347,9 @@ class Ingest:
             self._fail_page(name, number, done.reason)
             return
         page = done.page
-        vectors, grid = self._encoder.page(page.image)
-        record = PageInput(number, vectors, grid, page.text, text_class(page), page.thumbnail)
+        encoded = self._encoder.page(page.image)
+        text, kind = text_of(page, encoded.read)
+        record = PageInput(number, encoded.vectors, encoded.grid, text, kind, page.thumbnail)
         reading.notes += [Trouble(name, number, note) for note in page.notes]
         if page.blank and not reading.has_content:
             reading.blank.append(record)  # until a page with something on it turns up
@@ -354,7 +357,7 @@ class Ingest:
         reading.has_content = True
         self._note(reading)
         if len(reading.text) < LANGUAGE_SAMPLE:
-            reading.text += page.text
+            reading.text += text
         self._add(name, [*reading.blank, record])
         reading.blank.clear()
 
@@ -521,6 +524,17 @@ def is_new(before: DocumentRecord, sha256: str) -> bool:
 def none_of(pages: PageRange, n_pages: int) -> str:
     """Say that a document has none of the pages that are to be read; "" if it has one."""
     return "" if pages.of(n_pages) else f"has {counted(n_pages, 'page')}, none of them in {pages}"
+
+
+def text_of(page: ReadPage, read: str) -> tuple[str, TextClass]:
+    """Return what the index is to keep as a page's text, and how it is to take it.
+
+    read  what the model itself reads on the page: it completes a text layer that lacks something
+    """
+    kind = text_class(page)
+    if kind == "healthy" or page.blank or not read.strip():
+        return page.text, kind
+    return "\n".join(filter(None, (page.text, read))), "read"
 
 
 def text_class(page: ReadPage) -> TextClass:

@@ -14,7 +14,7 @@ from rag.encoder import Encoder
 from rag.errors import UsageError
 from rag.ingest import INTERRUPTED, Ingest, IngestOptions, IngestReport, PageRange, Progress
 from rag.ocr import Tesseract
-from rag.ocr_pass import OcrPass, unread_pages
+from rag.ocr_pass import OcrPass, pages_read_by_model, unread_pages
 from rag.office import OfficeConverter
 from rag.plan import Before, IngestPlan, plan_ingest
 from rag.reader import Limits
@@ -77,6 +77,7 @@ class Intake:
                     reading = OcrPass(page_index, tesseract, options, office)
                     reading.run(discovery.sources, report, progress)
                 report.unread_pages = len(unread_pages(page_index))
+                report.pages_read_by_model = len(pages_read_by_model(page_index))
                 page_index.maintain()
         except IndexFull as error:
             if run is None or not run.report.pages["added"]:

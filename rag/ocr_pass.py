@@ -32,13 +32,12 @@ from rag.text_quality import language_of
 
 @dataclass(frozen=True)
 class OcrJob:
-    """A stored page to be read: its file, and what its text layer said."""
+    """A stored page to be read, and its file."""
 
     document: str
     number: int
     source: Source
     sha256: str
-    layer: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ class OcrPass:
         """Read every page in need, adding to the report; Ctrl-C keeps what was read."""
         by_name = {each.name: each for each in sources}
         jobs = []
-        for name, pages in groupby(unread_pages(self._index), key=itemgetter(0)):
+        lacking = sorted([*unread_pages(self._index), *pages_read_by_model(self._index)])
+        for name, pages in groupby(lacking, key=itemgetter(0)):
             # a page goes by one of its names; the file at hand may have another
             names = (name, *self._index.document(name).same_as)
             source = next((by_name[each] for each in names if each in by_name), None)
@@ -111,9 +111,8 @@ class OcrPass:
                 )
 
     def _job(self, name: str, number: int, source: Source) -> OcrJob:
-        page = self._index.page(name, number)
         sha256 = self._index.document(name).sha256 if source.is_office else ""
-        return OcrJob(name, number, source, sha256 or "", page.text)
+        return OcrJob(name, number, source, sha256 or "")
 
     def _read(self, reader: PageReader, job: OcrJob) -> OcrDone:
         try:
@@ -124,7 +123,7 @@ class OcrPass:
             text = "" if page.blank else self._tesseract.read(page.image)
         except DocumentError as error:
             return OcrDone(job, "", str(error))
-        return OcrDone(job, "\n".join(filter(None, (job.layer, text))))
+        return OcrDone(job, "\n".join(filter(None, (page.text, text))))
 
     def _keep(self, done: OcrDone, report: IngestReport) -> None:
         job = done.job
@@ -137,5 +136,10 @@ class OcrPass:
 
 
 def unread_pages(page_index: PageIndex) -> tuple[tuple[str, int], ...]:
-    """(document, page) of every stored page whose text layer lacks something."""
+    """(document, page) of every stored page whose text layer lacks something, read by none."""
     return page_index.pages_by_text_class("missing", "garbage", "thin")
+
+
+def pages_read_by_model(page_index: PageIndex) -> tuple[tuple[str, int], ...]:
+    """(document, page) of every stored page that the model itself read off its image."""
+    return page_index.pages_by_text_class("read")

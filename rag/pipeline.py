@@ -30,6 +30,7 @@ from rag.answer import (
     AnswerStream,
     Evidence,
     PageImage,
+    PageRows,
     Question,
     older_note,
     unread_note,
@@ -432,13 +433,16 @@ class Pipeline:
             self._rows if quotes else None,
         )
 
-    def _rows(self, page: PageRef) -> list[str]:
+    def _rows(self, page: PageRef) -> PageRows:
         """Return what a page says, a row each; none where it is gone from the index."""
         try:
             page_index = self._searchable(with_model=False)
-            return self.images.rows(page_index, page.document, page.page)
+            is_certain = page_index.page(page.document, page.page).text_class != "read"
+            return PageRows(
+                self.images.rows(page_index, page.document, page.page), is_certain=is_certain
+            )
         except DocumentUnknown:
-            return []
+            return PageRows(())
 
     def _require_documents(self, filters: Filters) -> tuple[DocumentRecord, ...]:
         """Raise UsageError where there is nothing to look at: say so, rather than "not found"."""

@@ -68,7 +68,8 @@ def build_tools(service: Service) -> gr.Blocks:
 
         `source` says how far to trust it: "healthy", a text layer that reads well; "thin", one of
         few words, where the page shows more; "garbage", one that is not what the page shows;
-        "ocr", read by OCR; "missing", no text, and only the page's image can be asked about.
+        "ocr", read by OCR; "read", read off the image by a small model, which mistakes letters and
+        digits; "missing", no text, and only the page's image can be asked about.
 
         Args:
             document: name of the document, as search_pages gives it

@@ -16,6 +16,7 @@ from rag.answer import (
     Evidence,
     Key,
     PageImage,
+    PageRows,
     Question,
     worth_quoting,
 )
@@ -249,9 +250,12 @@ def _quoting(
 
     asked = question if isinstance(question, Question) else Question(question)
     evidence = Evidence(asked, hits, pages)
-    return AnswerStream(
-        evidence, never, never, AnswerOptions(n_pages), read_rows=lambda page: rows[page]
-    )
+
+    def read(page):
+        found = rows[page]
+        return found if isinstance(found, PageRows) else PageRows(found)
+
+    return AnswerStream(evidence, never, never, AnswerOptions(n_pages), read_rows=read)
 
 
 def test_a_model_that_cannot_answer_quotes_the_pages_with_such_words():
@@ -279,6 +283,19 @@ def test_what_is_asked_for_is_known_with_its_page():
     rows = {FOUND[0]: ["Visitors 4,500"], FOUND[1]: [], FOUND[2]: []}
     assert finished(_quoting(rows)).key == Key(FOUND[0], "4,500", len("Visitors "))
     assert finished(_quoting({page: ["Nothing"] for page in FOUND})).key is None
+
+
+def test_what_a_small_model_read_is_quoted_with_a_warning_and_no_key():
+    read = PageRows(["Visitors 4,500"], is_certain=False)
+    answer = finished(_quoting({FOUND[0]: read, FOUND[1]: [], FOUND[2]: ["visitors: few"]}))
+    assert [text for _, text in answer.quotations] == ["Visitors 4,500", "visitors: few"]
+    assert answer.key is None
+    quoted, warning = answer.notes
+    assert quoted == QUOTED_NOTE
+    assert FOUND[0].document in warning and "digits may be wrong" in warning
+    silent = PageRows(["Nothing of it"], is_certain=False)
+    answer = finished(_quoting({FOUND[0]: ["Visitors 4,500"], FOUND[1]: silent, FOUND[2]: []}))
+    assert answer.notes == (QUOTED_NOTE,) and answer.key is not None
 
 
 def test_a_page_that_says_more_of_the_question_has_the_key():
