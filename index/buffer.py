@@ -29,6 +29,7 @@ class BufferedPage:
     text: str
     text_class: TextClass
     thumbnail: bytes | None
+    read: str
 
 
 @dataclass
@@ -80,6 +81,7 @@ def prepare(
         text=page.text,
         text_class=page.text_class,
         thumbnail=page.thumbnail,
+        read=page.read,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from index.database import Database, columns
+from index.database import WORD_INDEXES, Database, columns
 from index.errors import DocumentUnknown, FilterError
 from index.records import DocumentInput, DocumentRecord, Failure, Filters, Resume, Status, TextClass
 from index.text_layer import fold, is_unicode
@@ -256,7 +256,7 @@ def collect(sql: sqlite3.Connection, contents: Iterable[int]) -> list[str]:
             "SELECT DISTINCT thumbnail FROM pages WHERE content = ? AND thumbnail IS NOT NULL",
             (content,),
         ).fetchall()
-        had_pages = sql.execute("DELETE FROM pages WHERE content = ?", (content,)).rowcount
+        had_pages = delete_pages(sql, "content = ?", content)
         sql.execute("DELETE FROM failures WHERE content = ?", (content,))
         sql.execute("DELETE FROM contents WHERE id = ?", (content,))
         if had_pages:
@@ -309,21 +309,36 @@ def page_rows(database: Database, content: int, number: int | None = None) -> li
 
 
 def forget_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
-    """Take pages out of the word index; before their row changes or goes."""
-    sql.execute(
-        "INSERT INTO word_index(word_index, rowid, body) SELECT 'delete', id, body FROM words"
-        f" WHERE id IN (SELECT id FROM pages WHERE {where})",
-        values,
-    )
+    """Take pages out of the word indexes; before their row changes or goes."""
+    for index, view in WORD_INDEXES.items():
+        sql.execute(
+            f"INSERT INTO {index}({index}, rowid, body) SELECT 'delete', id, body FROM {view}"
+            f" WHERE id IN (SELECT id FROM pages WHERE {where})",
+            values,
+        )
 
 
 def learn_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
-    """Put pages into the word index; after their row was written."""
-    sql.execute(
-        "INSERT INTO word_index(rowid, body) SELECT id, body FROM words"
-        f" WHERE id IN (SELECT id FROM pages WHERE {where})",
-        values,
-    )
+    """Put pages into the word indexes; after their row was written."""
+    for index, view in WORD_INDEXES.items():
+        sql.execute(
+            f"INSERT INTO {index}(rowid, body) SELECT id, body FROM {view}"
+            f" WHERE id IN (SELECT id FROM pages WHERE {where})",
+            values,
+        )
+
+
+def rebuild_words(sql: sqlite3.Connection) -> None:
+    """Make the word indexes anew from the stored texts."""
+    for index in WORD_INDEXES:
+        sql.execute(f"INSERT INTO {index}({index}) VALUES('rebuild')")
+
+
+def delete_pages(sql: sqlite3.Connection, where: str, *values: object) -> int:
+    """Delete rows of pages, and what was read on them; returns how many pages there were."""
+    pages = f"SELECT id FROM pages WHERE {where}"
+    sql.execute(f"DELETE FROM readings WHERE page IN ({pages})", values)
+    return sql.execute(f"DELETE FROM pages WHERE {where}", values).rowcount
 
 
 # -- many documents ----------------------------------------------------------------------------

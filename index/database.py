@@ -42,6 +42,8 @@ TABLES = {
     " cols INTEGER NOT NULL, overview_rows INTEGER NOT NULL, overview_cols INTEGER NOT NULL,"
     " cells BLOB NOT NULL, thumbnail TEXT, text_class TEXT NOT NULL,"
     " text BLOB NOT NULL",
+    # what the model itself reads on the image of a page, if it can: page is its id
+    "readings": "page INTEGER PRIMARY KEY, text BLOB NOT NULL",
     "failures": "content INTEGER NOT NULL, page INTEGER NOT NULL, reason TEXT NOT NULL",
     "segments": "id TEXT PRIMARY KEY, n_pages INTEGER NOT NULL, n_vectors INTEGER NOT NULL,"
     " n_bytes INTEGER NOT NULL, codebook INTEGER, manifest_sha256 TEXT NOT NULL",
@@ -60,7 +62,11 @@ CREATE VIEW words AS SELECT p.id AS id, folded(p.text, p.text_class) || ' ' || c
  FROM pages p JOIN contents c ON c.id = p.content;
 CREATE VIRTUAL TABLE word_index USING fts5(body, content='words', content_rowid='id');
 CREATE VIRTUAL TABLE word_counts USING fts5vocab('word_index', 'row');
+CREATE VIEW looks AS SELECT page AS id, folded(text, 'read') AS body FROM readings;
+CREATE VIRTUAL TABLE reading_index USING fts5(body, content='looks', content_rowid='id');
+CREATE VIRTUAL TABLE reading_counts USING fts5vocab('reading_index', 'row');
 """
+WORD_INDEXES = {"word_index": "words", "reading_index": "looks"}  # and the views of their texts
 REBUILD = "delete the index folder and ingest again; the documents themselves are untouched"
 VERIFY = "`yomu verify --mend` reads what is damaged again"
 NO_LOCKS = (
@@ -119,14 +125,14 @@ def crc_holds(table: str) -> str:
     return f"(crc IS {crc} OR crc IS {crc.replace('row_crc', 'row_crc_before', 1)})"
 
 
-def schema() -> str:
-    """Write SQL that makes an empty database."""
-    tables = "".join(
+def schema() -> list[str]:
+    """Write SQL that makes an empty database, statement by statement."""
+    tables = [
         f"CREATE TABLE {table} ({declared},"
-        f" crc INTEGER GENERATED ALWAYS AS ({crc_expression(table)}) STORED);\n"
+        f" crc INTEGER GENERATED ALWAYS AS ({crc_expression(table)}) STORED)"
         for table, declared in TABLES.items()
-    )
-    return f"{tables}{INDEXES}"
+    ]
+    return [*tables, *filter(str.strip, INDEXES.split(";\n"))]
 
 
 def _row_crc(*values: object) -> int:
@@ -159,6 +165,12 @@ def _is_refused(error: sqlite3.OperationalError) -> bool:
 
 def _folded(data: bytes, text_class: str) -> str:
     return fold_page(unpack_text(data)) if text_class in READABLE else ""
+
+
+def merge_words(sql: sqlite3.Connection) -> None:
+    """Have FTS5 merge what it holds of words, and so forget those of deleted pages."""
+    for index in WORD_INDEXES:
+        sql.execute(f"INSERT INTO {index}({index}) VALUES('optimize')")
 
 
 class Changed(IndexLocked):
@@ -278,7 +290,7 @@ class Database:
         what the file held before.
         """
         with self._lock, self.errors():
-            self.sql.execute("INSERT INTO word_index(word_index) VALUES('optimize')")
+            merge_words(self.sql)
             if self.empty_log():
                 self.sql.execute(f"DELETE FROM settings WHERE key = '{TO_ERASE}'")
 

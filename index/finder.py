@@ -1,9 +1,10 @@
 """Answer a search from one snapshot of the vectors and one view of the database."""
 
 import math
+import sqlite3
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +17,7 @@ from index.database import COMPLETE, Changed, Database
 from index.errors import FilterError, IndexCorrupt, ShapeMismatch
 from index.fusion import Fusion, Matches, Signals
 from index.maxsim import chance
-from index.opening import has_present_words
+from index.opening import has_present_words, has_readings
 from index.ranking import DECIMALS, Comparison, Ranked, rank
 from index.records import Filters, Floats, Mode, PageHit, Tuning
 from index.snapshot import HIDDEN, Snapshot, generation_of, take
@@ -70,6 +71,7 @@ class Finder:
         self._snapshot: Snapshot | None = None
         self._n_reopened = database.n_reopened
         self._lock = threading.RLock()
+        self._has_readings = has_readings(database)
 
     def snapshot(self) -> Snapshot:
         """Return the newest committed state; opens only what is not open yet."""
@@ -142,7 +144,8 @@ class Finder:
             return self._hits(found.ranked.top(k), filters, text=found.ranked)
         if mode == "visual":
             power = 1.0 if text is None else weights.sharpness  # an image has no words to weigh
-            ranked, seen = self._by_images(snapshot, query, k, allowed, power, exact)
+            read = self._by_reading(text, max(k, TEXT_POOL), filters)
+            ranked, seen = self._by_images(snapshot, query, k, allowed, power, exact, read)
             return self._hits(ranked, filters, visual=seen)
         return self._hybrid(snapshot, query, str(text), k, filters, allowed, weights, exact)
 
@@ -169,28 +172,31 @@ class Finder:
 
     def _by_text(self, text: str, limit: int, filters: Filters) -> TextRanked:
         """Rank by BM25; nothing for a question without a word that any page has."""
-        named = names(text)
         with self._database.view() as sql:
             (n_pages,) = sql.execute("SELECT coalesce(sum(n_pages), 0) FROM segments").fetchone()
             terms = self._terms(words(text), n_pages)
             known = [word for word, count in terms.items() if count]
-            if not known:
-                nothing = rank(np.zeros(0, np.int64), np.zeros(0))
-                return TextRanked(nothing, terms, n_pages, named)
-            condition, values = catalogue.where(filters)
-            shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
-            if filters == Filters():  # few contents are hidden, many would have to be listed
-                shown, values = f"NOT IN ({HIDDEN})", []
-            rows = sql.execute(
-                "SELECT p.id, -bm25(word_index) AS score FROM word_index"
-                " JOIN pages p ON p.id = word_index.rowid WHERE word_index MATCH ?"
-                f" AND p.content {shown}"
-                " ORDER BY score DESC, p.id LIMIT ?",
-                (match_any(known, borrowed(text)), *values, limit),
-            ).fetchall()
-        pages = np.array([row[0] for row in rows], np.int64)
-        scores = np.array([row[1] for row in rows], np.float64)
-        return TextRanked(rank(pages, scores), terms, n_pages, named)
+            ranked = _by_bm25(sql, "word_index", match_any(known, borrowed(text)), limit, filters)
+        return TextRanked(ranked, terms, n_pages, names(text))
+
+    def _by_reading(self, text: str | None, limit: int, filters: Filters) -> Ranked:
+        """Rank by what the model itself read on the pages: BM25, 1 for a page with all, often."""
+        nothing = Ranked(np.zeros(0, np.int64), np.zeros(0))
+        if text is None or not self._has_readings:
+            return nothing
+        query = "SELECT coalesce(max(doc), 0) FROM reading_counts WHERE term = ?"
+        with self._database.view() as sql:
+            (n_pages,) = sql.execute("SELECT count(*) FROM readings").fetchone()
+            asked = dict.fromkeys(words(text)) if n_pages else {}
+            counts = {word: sql.execute(query, (word,)).fetchone()[0] for word in asked}
+            known = [word for word, count in counts.items() if count]
+            if n_pages >= FREQUENT_FROM_PAGES:
+                known = [word for word in known if counts[word] < FREQUENT_SHARE * n_pages]
+            ranked = _by_bm25(sql, "reading_index", match_any(known), limit, filters)
+        if not known:
+            return nothing
+        scale = fusion.ideal_bm25(n_pages, list(counts.values()))
+        return replace(ranked, scores=ranked.scores / scale)
 
     def _scale(self, read: TextRanked) -> float:
         """Return what BM25 is to be divided by; 1 is then a page with all that is asked about.
@@ -260,14 +266,23 @@ class Finder:
         allowed: Ints | None,
         sharpness: float,
         exact: bool,
+        read: Ranked,
     ) -> tuple[Ranked, Ranked]:
-        """Rank the best k pages by their images alone; beside them, pages by plain MaxSim."""
+        """Rank the best k pages by their images alone; beside them, pages by plain MaxSim.
+
+        read  pages by what the model itself reads on them
+        """
         compared = self._compare(snapshot, query, sharpness)
         if sharpness == 1:
             seen = compared.rank(k, allowed, exact=exact)
             return seen, seen
-        seen = compared.rank(max(k, VISUAL_POOL), allowed, exact=exact)
-        scores = self._sharpened(snapshot, compared, seen.pages, sharpness)
+        n_seen = max(k, VISUAL_POOL)
+        seen = compared.rank(n_seen, allowed, exact=exact)
+        extra = np.setdiff1d(read.pages[:n_seen], seen.pages)
+        seen = _join(seen, compared.score(snapshot.group(extra.tolist())))
+        scores = fusion.with_reading(
+            self._sharpened(snapshot, compared, seen.pages, sharpness), _of(read, seen.pages)
+        )
         order = np.argsort(-np.round(scores, DECIMALS), kind="stable")  # ties as MaxSim has them
         return Ranked(seen.pages[order], scores[order]).top(k), seen
 
@@ -314,14 +329,14 @@ class Finder:
         more = compared.score(snapshot.group(extra.tolist()))
         visual = _join(seen, more)
         _, others = compared.sample(BACKGROUND_PAGES)
-        bm25 = dict(zip(read.ranked.pages.tolist(), read.ranked.scores.tolist(), strict=True))
-        own = np.array([bm25.get(page, 0.0) for page in visual.pages.tolist()])
-        own /= self._scale(read)
+        own = _of(read.ranked, visual.pages) / self._scale(read)
         incomplete = self._incomplete(visual.pages)
         if incomplete.any():
             images = visual.scores
             if weights.sharpness != 1:
                 images = self._sharpened(snapshot, compared, visual.pages, weights.sharpness)
+                looked = self._by_reading(text, max(k, TEXT_POOL), filters)
+                images = fusion.with_reading(images, _of(looked, visual.pages))
             own = fusion.stand_in(own, images, incomplete)
         middle, spread = fusion.background(others.mean(0, dtype=np.float64))
         signals = Signals((visual.scores / len(query) - middle) / spread, own)
@@ -428,6 +443,27 @@ class Finder:
         return products
 
 
+def _by_bm25(
+    sql: sqlite3.Connection, index: str, expression: str, limit: int, filters: Filters
+) -> Ranked:
+    """Rank pages by an expression of FTS5 ("": nothing) over one of the word indexes."""
+    rows = []
+    if expression:
+        condition, values = catalogue.where(filters)
+        shown = f"IN (SELECT d.content FROM documents d WHERE {condition})"
+        if filters == Filters():  # few contents are hidden, many would have to be listed
+            shown, values = f"NOT IN ({HIDDEN})", []
+        rows = sql.execute(
+            f"SELECT p.id, -bm25({index}) AS score FROM {index}"
+            f" JOIN pages p ON p.id = {index}.rowid WHERE {index} MATCH ?"
+            f" AND p.content {shown}"
+            " ORDER BY score DESC, p.id LIMIT ?",
+            (expression, *values, limit),
+        ).fetchall()
+    pages = np.array([row[0] for row in rows], np.int64)
+    return rank(pages, np.array([row[1] for row in rows], np.float64))
+
+
 def _check_text(text: str | None, mode: Mode) -> None:
     if text is None:
         raise FilterError(f"mode {mode} needs the question as text")
@@ -437,6 +473,12 @@ def _check_text(text: str | None, mode: Mode) -> None:
 
 def _join(a: Ranked, b: Ranked) -> Ranked:
     return Ranked(np.concatenate([a.pages, b.pages]), np.concatenate([a.scores, b.scores]))
+
+
+def _of(ranked: Ranked, pages: Ints) -> NDArray[np.float64]:
+    """Return the scores of pages (n,), 0 of those that are not ranked."""
+    scores = dict(zip(ranked.pages.tolist(), ranked.scores.tolist(), strict=True))
+    return np.array([scores.get(page, 0.0) for page in pages.tolist()], np.float64)
 
 
 def _scores(ranked: Ranked | None) -> dict[int, float]:

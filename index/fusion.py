@@ -33,6 +33,9 @@ USUAL_SPREAD = 0.08  # mean cosine; of unrelated pages, measured on 644 of them 
 USUAL_PAGES = 30  # as many pages as that figure weighs: seven pages say little about the spread
 SHOWN = 0.5  # of the best share: a page that has more shows a word; 0.4 to 0.7 do about as well
 UNKNOWN_TEXT = 0.25  # what the best image counts for at least where no text says what it shows
+# Of what a model reads on a page, beside how the page looks. nDCG@5 of 161 images: 0.927 without,
+# by 0.3 0.940, 0.5 0.942, 0.7 0.938, 1 0.925; questions 0.769, 0.782, 0.798, 0.798, 0.786.
+READ_WEIGHT = 0.5
 UNKNOWN_NAME = 3  # how much more a name that no page has counts than another such word
 Numbers = NDArray[np.float64]
 
@@ -154,6 +157,20 @@ def sharpen(matches: Matches, others: Matches, sharpness: float) -> Numbers:
     means = (weights / weights.sum()) @ share**sharpness
     scores: Numbers = means ** (1 / sharpness)
     return scores
+
+
+def with_reading(looks: Numbers, read: Numbers) -> Numbers:
+    """Scores (n,) of pages by their images, with what the model itself reads on them.
+
+    looks  sharpen()'s scores, 0 to 1
+    read   BM25 over what was read, 1 for a page with all that is asked for, often
+    Neither knows what the other sees: a vector knows a word by its whole shape, the reading by its
+    letters. Where nothing was read, scores stay what they are.
+    """
+    if not read.any():
+        return looks
+    fused: Numbers = (looks + READ_WEIGHT * read) / (1 + READ_WEIGHT)
+    return fused
 
 
 def stand_in(text: Numbers, visual: Numbers, incomplete: NDArray[np.bool_]) -> Numbers:

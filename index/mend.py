@@ -66,7 +66,7 @@ def forget_damaged(
             )
             names |= _forget_images(sql, found.thumbnails)
             if found.words:
-                sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
+                catalogue.rebuild_words(sql)
             catalogue.bump(sql)
             for name in aside:  # before the commit: a kill after it would have them swept
                 _put_aside(folder / "segments" / name, undo)
@@ -180,7 +180,7 @@ def _fail_pages(sql: sqlite3.Connection, found: Findings) -> set[str]:
         content, number, image = sql.execute(query, (page,)).fetchone()
         if not found.words:  # otherwise they may be others than those of the row
             catalogue.forget_words(sql, "id = ?", page)
-        sql.execute("DELETE FROM pages WHERE id = ?", (page,))
+        catalogue.delete_pages(sql, "id = ?", page)
         sql.execute("DELETE FROM failures WHERE content = ? AND page = ?", (content, number))
         catalogue.insert(sql, "failures", content, number, PAGE_AGAIN)
         images.add(image)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sqlite3
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 # How a person would say the difference on the command line.
 OPTIONS = {"dpi": "--dpi", "max_visual_tokens": "--max-visual-tokens"}
 OPTIONS["pool_factor"] = "--pool-factor"
+READINGS = re.compile(r"^CREATE \w+ (TABLE )?(readings|looks|reading_\w+) ")
 
 
 def is_empty(database: Database) -> bool:
@@ -44,12 +46,28 @@ def refuse_lost_database(folder: Path, database: Database | None = None) -> None
 def create(database: Database, settings: VectorSettings) -> None:
     """Make all tables and store the settings, in one transaction."""
     with database.transaction() as sql:
-        for statement in schema().split(";\n"):
-            if statement.strip():
-                sql.execute(statement)
+        for statement in schema():
+            sql.execute(statement)
         more = {"generation": 0, "words_version": WORDS_VERSION}
         for key, value in {**asdict(settings), **more}.items():
             catalogue.insert(sql, "settings", key, json.dumps(value))
+
+
+def add_readings(database: Database) -> None:
+    """Give an index of an earlier version a place for what models read on pages."""
+    if has_readings(database):
+        return
+    with database.transaction() as sql:
+        for statement in schema():
+            if READINGS.search(statement):
+                sql.execute(statement)
+
+
+def has_readings(database: Database) -> bool:
+    """Tell whether the index has a place for what models read on pages."""
+    query = "SELECT 1 FROM sqlite_schema WHERE name = 'reading_index'"
+    with database.view() as sql:
+        return sql.execute(query).fetchone() is not None
 
 
 def has_present_words(database: Database) -> bool:
@@ -70,7 +88,7 @@ def renew_words(database: Database) -> None:
     try:
         with database.transaction() as sql:
             _fold_headings(sql)
-            sql.execute("INSERT INTO word_index(word_index) VALUES('rebuild')")
+            catalogue.rebuild_words(sql)
             sql.execute("DELETE FROM settings WHERE key = 'words_version'")
             catalogue.insert(sql, "settings", "words_version", json.dumps(WORDS_VERSION))
     except IndexCorrupt as error:

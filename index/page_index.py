@@ -156,6 +156,7 @@ class PageIndex:
             if settings is not None:
                 opening.compare(folder, stored, settings)
             if lock is not None:
+                opening.add_readings(database)
                 opening.renew_words(database)
             return cls(folder, database, stored, tuning, lock)
         except BaseException:

@@ -124,6 +124,7 @@ class PageInput:
 
     vectors    (n, dim) float32, rows of unit length, n >= 1 and different from page to page
     thumbnail  bytes of a small image of the page (WebP), or None
+    read       what the model itself reads on its image; part of what it is found by in mode visual
     """
 
     number: int  # 1-based
@@ -132,6 +133,7 @@ class PageInput:
     text: str = ""
     text_class: TextClass = "missing"
     thumbnail: bytes | None = None
+    read: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from index import catalogue
 from index.codebook import POINTS_PER_CENTROID, Codebook, suitable_centroids
 from index.codec import StoreCodec
-from index.database import TO_ERASE, Database
+from index.database import TO_ERASE, Database, merge_words
 from index.errors import IndexCorrupt
 from index.records import Floats, Tuning
 from index.segment import RESIDUALS, SEGMENT_NAME, Segment, SegmentInfo, SegmentWriter
@@ -281,7 +281,7 @@ class Upkeep:
     def shrink_database(self) -> None:
         """Merge the word index and give free pages of the file back."""
         with self._database.errors():
-            self._database.sql.execute("INSERT INTO word_index(word_index) VALUES('optimize')")
+            merge_words(self._database.sql)
             self._database.sql.execute("VACUUM")
             self._database.sql.execute(f"DELETE FROM settings WHERE key = '{TO_ERASE}'")
             self._database.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -10,7 +10,7 @@ import numpy as np
 
 from index import catalogue
 from index.codec import StoreCodec
-from index.database import TABLES, Database, crc_holds
+from index.database import TABLES, WORD_INDEXES, Database, crc_holds
 from index.errors import IndexCorrupt
 from index.opening import has_present_words
 from index.records import Damage, VerifyReport
@@ -23,6 +23,9 @@ from index.store import Thumbnails, read_checked, reading, sha256_of
 NOT_RUN = tuple(
     f"SQLITE_{name}" for name in ("READONLY", "CANTOPEN", "FULL", "IOERR", "BUSY", "LOCKED")
 )
+
+
+KEYS = {"pages": "id", "documents": "name", "contents": "id", "readings": "page"}
 
 
 @dataclass
@@ -108,15 +111,15 @@ class Verifier:
             self._found.words = True
 
     def _check_rows(self, sql: sqlite3.Connection) -> None:
-        for table in TABLES:
-            key = {"pages": "id", "documents": "name", "contents": "id"}.get(table, "NULL")
+        for table in filter(_names(sql).__contains__, TABLES):
+            key = KEYS.get(table, "NULL")
             rows = sql.execute(f"SELECT {key} FROM {table} WHERE NOT {crc_holds(table)}").fetchall()
             for (value,) in rows:
                 self._found.add("index.db", f"a row of {table} is damaged ({key} {value})")
                 self._note_row(table, value)
 
     def _note_row(self, table: str, value: object) -> None:
-        if table == "pages" and isinstance(value, int):
+        if table in ("pages", "readings") and isinstance(value, int):
             self._found.pages.add(value)
             self._found.words = True  # made from a text that is not what was written
         elif table == "contents" and isinstance(value, int):
@@ -338,10 +341,16 @@ def words_are_whole(database: Database) -> bool:
             return _passes(copy)
 
 
+def _names(sql: sqlite3.Connection) -> set[str]:
+    """Names of the tables there are: an index of an earlier version has fewer."""
+    return {name for (name,) in sql.execute("SELECT name FROM sqlite_schema")}
+
+
 def _passes(sql: sqlite3.Connection) -> bool:
     """Run the check; raises where it could not be run to its end."""
     try:
-        sql.execute("INSERT INTO word_index(word_index, rank) VALUES('integrity-check', 1)")
+        for index in filter(_names(sql).__contains__, WORD_INDEXES):
+            sql.execute(f"INSERT INTO {index}({index}, rank) VALUES('integrity-check', 1)")
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorname", "").startswith(NOT_RUN):
             raise

@@ -206,6 +206,8 @@ class Writer:
                 *(page.grid.rows, page.grid.cols, *page.grid.overview, page.cells, image),
                 *(page.text_class, pack_text(page.text)),
             )
+            if page.read:
+                catalogue.insert(sql, "readings", number, pack_text(page.read))
             sql.execute(
                 "DELETE FROM failures WHERE content = ? AND page = ?", (page.content, page.number)
             )

@@ -349,7 +349,9 @@ class Ingest:
         page = done.page
         encoded = self._encoder.page(page.image)
         text, kind = text_of(page, encoded.read)
-        record = PageInput(number, encoded.vectors, encoded.grid, text, kind, page.thumbnail)
+        record = PageInput(
+            number, encoded.vectors, encoded.grid, text, kind, page.thumbnail, encoded.read
+        )
         reading.notes += [Trouble(name, number, note) for note in page.notes]
         if page.blank and not reading.has_content:
             reading.blank.append(record)  # until a page with something on it turns up

@@ -21,8 +21,8 @@ NOT_FOUND: Words = {
 READ_OFF_IMAGE: Words = {
     "en": "{document}, p. {page} has no usable text layer: a small model read these words off its "
     "image, and letters and digits may be wrong; compare them with the page",
-    "ja": "{document} {page}ページには使える文字情報がないため、小さなモデルが画像から読み取りました。"
-    "文字や数字が誤っていることがあります。ページと見比べてください",
+    "ja": "{document} {page}ページには使える文字情報がないため、小さなモデルが画像から読み取った"
+    "文面です。文字や数字が誤っていることがあります。ページと見比べてください",
 }
 UNREAD: Words = {
     "en": "{unread} of {all} documents are not read to the end, so the answer may be there; "
