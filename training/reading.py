@@ -4,6 +4,7 @@
     python -m training.reading run WORK --minutes 60                goes on from WORK/reading.pt
     python -m training.reading evaluate WORK [DOCUMENTS]            character error rates
     python -m training.reading export WORK OUT.safetensors          averaged weights, fp16
+    python -m training.reading ship OUT.safetensors MODEL           … as a part of a model folder
 
 The tower stands still, so pages are drawn and seen once, by the shipped model in the views that it
 makes of a page, and kept in WORK/reading; several `draw` with other seeds may run beside `run`.
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import onnx
 import torch
 import typer
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.text_scores import edit_distance
+from models.build.builder import READING, add_reading
 from training.corpus import Corpus
 from training.evaluate import HELD_SEED, real_pages
 from training.pages import draw
@@ -59,6 +62,7 @@ SHARES = {"slots": 0.5, "characters": 0.15, "shortcut": 0.15, "ink": 5.0}
 INKED_WEIGHT, INK_WEIGHT = 10.0, 0.05  # of an inked frame beside a blank one; of that loss
 MISSED = 0.002  # share of the inked frames that an exported `ink` may take for blank
 EMA = 0.995  # of the weights: about the last 200 steps
+FP16 = ".fp16"  # of the names of matrices in a graph, which lie there transposed
 LOG_STEPS, HELD_STEPS, SAVED_S = 50, 400, 180
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -419,15 +423,32 @@ def _signals() -> Iterator[list[int]]:
 
 
 def load(head: ReadingHead, alphabet: Alphabet, file: Path) -> None:
-    """Set the weights of a file that `export` wrote; without `ink` all frames are inked.
+    """Set the weights of a file that `export` wrote, or of a model folder.
 
-    Raises ValueError if it tells other characters apart.
+    Without `ink` all frames are inked. Raises ValueError if it tells other characters apart.
     """
-    if Alphabet.known(file).characters != alphabet.characters:
+    if file.is_dir():
+        saved, characters = shipped(file)
+    else:
+        saved, characters = load_file(file), Alphabet.known(file).characters
+    if characters != alphabet.characters:
         raise ValueError(f"{file}: not the {len(alphabet.characters)} characters of {SIGHT.name}")
     all_inked = {"ink.weight": torch.zeros(1, SLOT), "ink.bias": torch.ones(1)}
-    saved = {name: value.float() for name, value in load_file(file).items()}
-    head.load_state_dict(all_inked | saved)
+    head.load_state_dict(all_inked | {name: value.float() for name, value in saved.items()})
+
+
+def shipped(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the weights of a model folder's head, and its characters."""
+    graph = onnx.load(folder / READING)
+    named = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer}
+    weights = {
+        name.removesuffix(FP16): torch.from_numpy(
+            (value.T if name.endswith(FP16) else value).copy()
+        )
+        for name, value in named.items()
+        if name.removesuffix(FP16).endswith((".weight", ".bias"))
+    }
+    return weights, {each.key: each.value for each in graph.metadata_props}["characters"]
 
 
 def averaged(work: Path) -> tuple[ReadingHead, Alphabet]:
@@ -491,7 +512,10 @@ def run(
     threads: Threads = 1,
     seed: Annotated[int, typer.Option(help="of what is shown, and of weights")] = 1,
     start: Annotated[
-        Path | None, typer.Option(help="file of `export` to begin with, without a checkpoint")
+        Path | None,
+        typer.Option(
+            help="file of `export`, or a model folder, to begin with; not beside WORK/reading.pt"
+        ),
     ] = None,
     model: Model = "embedded",
 ) -> None:
@@ -575,6 +599,16 @@ def export(
     head.ink.bias.data -= bound
     write(head, alphabet, out)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {share:.1%} of the frames are read")
+
+
+@app.command()
+def ship(
+    weights: Annotated[Path, typer.Argument(help="file of `export`")],
+    folder: Annotated[Path, typer.Argument(help="model folder whose tower the head was taught on")],
+) -> None:
+    """Make the head a part of a model folder, in place of any it had."""
+    add_reading(folder, weights)
+    print(f"{folder / READING}: written, and recorded in model.json")
 
 
 def write(head: ReadingHead, alphabet: Alphabet, out: Path) -> None:

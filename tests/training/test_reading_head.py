@@ -6,15 +6,18 @@ Pages are drawn and seen by the shipped tower; what a test trains is thrown away
 import json
 import os
 import random
+import shutil
 import signal
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs torch: uv sync --group training")
 
+from models.folder import EMBEDDED  # noqa: E402
 from training import reading, slots  # noqa: E402
 from training.corpus import Corpus  # noqa: E402
 from training.pages import Glyphs, draw  # noqa: E402
@@ -248,6 +251,44 @@ def test_an_exported_head_reads_the_same_and_is_gone_on_from(shelf, seen, alphab
     assert before.pop("ink.bias") == pytest.approx(after.pop("ink.bias"), abs=0.01)
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_head_that_is_shipped_is_gone_on_from_and_reads_as_taught(seen, alphabet, tmp_path):
+    """The graph that the product runs says what the taught head says of the same slots."""
+    folder, file = tmp_path / "model", tmp_path / "head.safetensors"
+    shutil.copytree(EMBEDDED, folder)
+    head = ReadingHead(alphabet.size).eval()
+    with torch.no_grad():
+        head.ink.bias.fill_(100)
+    reading.write(head, alphabet, file)
+    call("ship", file, folder)
+    again = ReadingHead(alphabet.size).eval()
+    reading.load(again, alphabet, folder)
+    for name, value in head.half().float().state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    page = reading.whole(seen, alphabet)
+    with torch.no_grad():
+        states, shown = again(page)
+        wanted = again.characters(states[shown]).argmax(-1).numpy()
+    graph = ort.InferenceSession(folder / "reading.onnx")
+    found = graph.run(["classes"], lattice_of(page))[0]
+    assert (found == wanted).mean() > 0.999  # sums in another order may turn a near tie
+
+
+def lattice_of(part):
+    """The inputs of the graph for a part of a page, as models.reading lays them out."""
+    rows, columns = part.shape
+    at = [(each.slots() @ (columns, 1)).ravel() for each in part.cells]
+    features = [each.features.astype(np.float32) for each in part.cells]
+    places = np.concatenate(at)
+    counts = np.bincount(places, minlength=rows * columns)
+    weights = np.where(counts > 0, 1 / np.maximum(counts, 1), 0).astype(np.float32)
+    return {
+        "features": np.concatenate(features),
+        "places": places[:, None],
+        "weights": weights.reshape(rows, columns),
+        "seen": np.flatnonzero(counts)[:, None],
+    }
 
 
 def test_a_head_without_ink_is_gone_on_from_and_reads_everything(seen, alphabet, tmp_path):
