@@ -12,8 +12,8 @@ pages, drawn and tidied as the product does it for OCR (--tesseract-dpi 144: of 
 Page vectors and OCR are kept in --cache, by model and resolution. Answers are counted when
 the right page is given, and, `asked`, when it has to be found first in an index of DOCUMENTS;
 `--questions` asks those of another file with the lines of qa.jsonl.
-`reading` cuts lines out of the pages and counts the characters that the model, asked to read them,
-gets wrong, beside Tesseract.
+`reading` cuts lines out of the pages and counts the characters that the model gets wrong, beside
+Tesseract.
 """
 
 import hashlib
@@ -25,24 +25,25 @@ import timeit
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pymupdf
 import typer
-from numpy.typing import NDArray
 from PIL import Image
 
 import models
 from benchmarks.metrics import ndcg_at, recall_at
 from benchmarks.text_scores import BM25, anls, answered, edit_distance
-from index.fusion import Matches, sharpen
-from index.maxsim import chance, pair_up
+from index.page_index import PageIndex
+from index.records import DocumentInput, PageInput, PatchGrid, VectorSettings
 from index.text_layer import CJK_FIRST
 from rag.answer import Question
 from rag.documents import open_document
+from rag.encoder import EncodedPage, ModelEncoder
 from rag.manner import AnswerOptions
 from rag.ocr import OCR_DPI, OCR_MAX_PIXELS, tidy
 from rag.page_content import RasterSize
@@ -125,21 +126,22 @@ def render(folder: Path, key: Key, dpi: int) -> Image.Image:
     return Image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
 
 
-def page_vectors(
-    folder: Path, pages: list[Key], model: Path, dpi: int, cache: Path
-) -> list[NDArray[np.float32]]:
-    """Return the multi-vector of every page, from the cache where it is known."""
-    name = hashlib.sha256((model / "model.json").read_bytes()).hexdigest()[:16]
+def encoded_pages(
+    folder: Path, pages: list[Key], encoder: ModelEncoder, dpi: int, cache: Path
+) -> Iterator[EncodedPage]:
+    """Yield what the model makes of every page, from the cache where it is known."""
+    name = hashlib.sha256((encoder.folder / "model.json").read_bytes()).hexdigest()[:16]
     place = cache / f"{name}-{dpi}"
     place.mkdir(parents=True, exist_ok=True)
-    retriever = models.load(model).retriever
-    found = []
     for document, number in pages:
-        path = place / f"{document}-{number}.npy"
+        path = place / f"{document}-{number}.npz"
         if not path.exists():
-            np.save(path, retriever.encode_pages([render(folder, (document, number), dpi)])[0])
-        found.append(np.load(path))
-    return found
+            found = encoder.page(render(folder, (document, number), dpi))
+            np.savez(path, vectors=found.vectors, read=found.read)
+        known = np.load(path)
+        vectors = known["vectors"]
+        grid = PatchGrid(1, len(vectors), np.arange(len(vectors), dtype=np.int32))
+        yield EncodedPage(vectors, grid, str(known["read"]))
 
 
 def rank_by_images(
@@ -150,23 +152,39 @@ def rank_by_images(
     dpi: int,
     cache: Path,
     sharpness: float = 1.0,
-) -> Ranks:
-    """Rank pages by MaxSim over their images (ColPali, arXiv:2407.01449), sharpened if asked."""
-    vectors = page_vectors(folder, pages, model, dpi, cache)
-    by_chance = chance(np.array([len(page) for page in vectors]), vectors[0].shape[1])
-    encoded = models.load(model).retriever.encode_queries([query.text for query in queries])
-    ranks = {}
-    for query, asked in zip(queries, encoded, strict=True):
-        similar = [asked @ page.T for page in vectors]
-        if sharpness == 1:
-            scores = np.array([each.max(1).sum() for each in similar])
-        else:  # as the product ranks: words that are asked for side by side, side by side
-            start = np.zeros(1, np.int64)
-            best = np.stack([pair_up(each, start).max(1) for each in similar], axis=1)
-            matches = Matches(best, by_chance)
-            scores = sharpen(matches, matches, sharpness)
-        ranks[query.qid] = [pages[i] for i in np.argsort(scores)[::-1]]
-    return ranks
+) -> tuple[Ranks, list[str]]:
+    """Rank pages by their images alone, as the product does, and return what was read on each.
+
+    sharpness  1: MaxSim (ColPali, arXiv:2407.01449); as in fusion.json: as shipped
+    """
+    encoder = ModelEncoder(str(model), "auto", 0, None)
+    encoded = list(encoded_pages(folder, pages, encoder, dpi, cache))
+    settings = VectorSettings(encoder.digest, str(model), dpi, encoder.max_visual_tokens)
+    with (
+        tempfile.TemporaryDirectory() as place,
+        PageIndex.open(Path(place) / "index", settings, writable=True) as page_index,
+    ):
+        for name, members in groupby(zip(pages, encoded, strict=True), key=lambda each: each[0][0]):
+            own = [(number, each) for (_, number), each in members]
+            sha256 = hashlib.sha256(name.encode()).hexdigest()
+            page_index.begin_document(DocumentInput(name, sha256, own[-1][0], "", 0, 0.0))
+            for number, each in own:
+                page = PageInput(number, each.vectors, each.grid, read=each.read)
+                page_index.add_page(name, page)
+        page_index.commit()
+        for name in dict.fromkeys(name for name, _ in pages):
+            page_index.finish_document(name)
+        page_index.commit()
+        weights = replace(encoder.fusion, sharpness=sharpness)
+        ranks = {}
+        for query, asked in zip(
+            queries, encoder.questions([query.text for query in queries]), strict=True
+        ):
+            hits = page_index.search(
+                len(pages), vectors=asked, text=query.text, mode="visual", fusion=weights
+            )
+            ranks[query.qid] = [(hit.document, hit.page) for hit in hits]
+    return ranks, [each.read for each in encoded]
 
 
 def rank_by_text(pages: list[Key], texts: list[str], queries: list[Query]) -> Ranks:
@@ -263,13 +281,13 @@ def retrieval(
     queries = searches + questions
     pages = choose_pages(documents, queries, limit)
     texts = [text_layer(documents, key) for key in pages]
-    systems = {
-        "images": rank_by_images(documents, pages, queries, model, dpi, cache, sharpness),
-        "text layer, BM25": rank_by_text(pages, texts, queries),
-    }
+    by_images, read = rank_by_images(documents, pages, queries, model, dpi, cache, sharpness)
+    systems = {"images": by_images, "text layer, BM25": rank_by_text(pages, texts, queries)}
+    if any(read):
+        systems["what the model reads, BM25"] = rank_by_text(pages, read, queries)
     if ocr:
-        read = [tesseract(documents, key, tesseract_dpi, cache) for key in pages]
-        systems["Tesseract, BM25"] = rank_by_text(pages, read, queries)
+        texts = [tesseract(documents, key, tesseract_dpi, cache) for key in pages]
+        systems["Tesseract, BM25"] = rank_by_text(pages, texts, queries)
     print("## queries")
     first = report(searches, systems, pages)
     print("\n## questions")
@@ -358,14 +376,19 @@ def reading(
 ) -> None:
     """Measure the character error rate on lines cut out of pages, beside Tesseract's.
 
-    Without spaces, full-width letters as the others; a line counts as all wrong at worst.
+    A model with a reading head reads by it; any other is asked to. Without spaces, full-width
+    letters as the others; a line counts as all wrong at worst.
     """
-    generator = models.load(model).generator
+    engine = models.load(model)
     errors: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     for truth, image in lines_of(documents, each, dpi):
         language = "ja" if CJK_FIRST.search(truth) else "en"
-        asked = "文字を読んでください。" if language == "ja" else "Read the text."
-        read = "".join(generator.generate([image], asked, max_new_tokens=2 * len(truth)))
+        if engine.info.graphs.reading:
+            lines = engine.retriever.encode_views(image, read=True).lines
+            read = "".join(line.text for line in lines)
+        else:
+            asked = "文字を読んでください。" if language == "ja" else "Read the text."
+            read = "".join(engine.generator.generate([image], asked, 2 * len(truth)))
         theirs = read_by_tesseract(image, "--psm", "7")
         wanted, *given = map(_unspaced, (truth, read, theirs))
         wrong = [min(edit_distance(wanted, text), len(wanted)) for text in given]
