@@ -315,25 +315,38 @@ def answers(
 @app.command()
 def quotes(
     documents: Annotated[Path, typer.Argument(help="folder of PDFs and questions")],
+    read: Annotated[
+        bool, typer.Option("--read", help="from what the model reads on the page's image")
+    ] = False,
+    model: Annotated[Path, typer.Option(help="model folder that reads")] = Path("models/embedded"),
+    questions: Annotated[
+        Path | None, typer.Option(help="questions like qa.jsonl; those of DOCUMENTS")
+    ] = None,
 ) -> None:
-    """Measure quotations from the right page's text layer, which need no model.
+    """Measure quotations from the right page: from its text layer, which needs no model.
 
     And how often what is asked for is marked in them, and of these how often rightly.
     """
     marks: list[bool] = []
+    encoder = ModelEncoder(str(model), "auto", 0, None)
 
-    def say(query: Query) -> str:
-        name, number = query.relevant[0]
-        opened = open_document(next(documents.rglob(f"{name}.pdf")))
+    def rows_of(name: str, number: int) -> list[str]:
+        if read:
+            image = render(documents, (name, number), DEFAULT_DPI)
+            return encoder.page(image).read.splitlines()
+        opened = open_document(documents / f"{name}.pdf")
         rows = opened.rows(number)
         opened.close()
-        said = quotation(query.text, rows)
+        return rows
+
+    def say(query: Query) -> str:
+        said = quotation(query.text, rows_of(*query.relevant[0]))
         if key := said.key_text:  # 64 of "64人" is right, too
             is_right = answered(key, query.answers)
             marks.append(is_right or any(answered(each, [key]) for each in query.answers))
         return said.text
 
-    _answer_all(load_questions(documents), say, marks)
+    _answer_all(load_questions(documents, questions), say, marks)
 
 
 @app.command()
