@@ -8,6 +8,7 @@ It is a part of the model folder (`reading.onnx`) that real models do not have: 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ class _Piece:
     confidence: Floats
     rows: tuple[int, int]
 
-    @property
+    @cached_property
     def pitch(self) -> float:
         """Ordinary way from letter to letter, in px."""
         if len(self.text) < 2:
@@ -158,12 +159,12 @@ class ReadingHead:
 
     def _letters(self, row: int, classes: Ints, confidence: Floats) -> _Piece:
         """Collapse the classes (n,) of the frames of a row: one letter for a run of one class."""
-        starts = np.flatnonzero(np.diff(classes, prepend=BLANK) != 0)
-        starts = starts[classes[starts] != BLANK]
-        ends = [int(np.argmax(classes[at:] != classes[at])) + at for at in starts]
-        ends = [end if end > at else len(classes) for at, end in zip(starts, ends, strict=True)]
-        runs = list(zip(starts.tolist(), ends, strict=True))
-        surest = [at + int(np.argmax(confidence[at:end])) for at, end in runs]
+        starts = np.flatnonzero(np.diff(classes, prepend=-1))
+        run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(classes)))
+        most = np.maximum.reduceat(confidence, starts)
+        best = np.flatnonzero(confidence == most[run])
+        surest = best[np.unique(run[best], return_index=True)[1]]
+        surest = surest[classes[surest] != BLANK]
         return _Piece(
             tuple(self._characters[classes[at]] for at in surest),
             (np.array(surest, np.float32) + np.float32(0.5)) * np.float32(SLOT_PX[1] / 2),

@@ -122,6 +122,16 @@ def test_the_graph_reads_as_written_down(reader):
     np.testing.assert_array_equal(classes, wanted[frames].argmax(1))
 
 
+def test_frames_of_one_class_side_by_side_are_one_letter(reader):
+    classes = np.array([2, 2, 0, 2, 3, 3, 3, 0])
+    sure = np.array([0.5, 0.9, 1.0, 0.6, 0.4, 0.8, 0.8, 1.0], np.float32)
+    found = reader.retriever._reading._letters(7, classes, sure)
+    assert found.text == ("a", "a", "b") and found.rows == (7, 7)
+    np.testing.assert_allclose(found.confidence, [0.9, 0.6, 0.8])
+    np.testing.assert_allclose(found.middles, 3.5 * (np.array([1, 3, 5]) + 0.5))
+    assert reader.retriever._reading._letters(0, 0 * classes, sure).text == ()
+
+
 def test_a_page_is_read_only_when_asked(reader):
     image = cases.picture(140, 112, seed=3)
     assert reader.retriever.encode_views(image).lines == ()
