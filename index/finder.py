@@ -71,7 +71,6 @@ class Finder:
         self._snapshot: Snapshot | None = None
         self._n_reopened = database.n_reopened
         self._lock = threading.RLock()
-        self._has_readings = has_readings(database)
 
     def snapshot(self) -> Snapshot:
         """Return the newest committed state; opens only what is not open yet."""
@@ -182,10 +181,12 @@ class Finder:
     def _by_reading(self, text: str | None, limit: int, filters: Filters) -> Ranked:
         """Rank by what the model itself read on the pages: BM25, 1 for a page with all, often."""
         nothing = Ranked(np.zeros(0, np.int64), np.zeros(0))
-        if text is None or not self._has_readings:
+        if text is None:
             return nothing
         query = "SELECT coalesce(max(doc), 0) FROM reading_counts WHERE term = ?"
         with self._database.view() as sql:
+            if not has_readings(sql):  # of an earlier version, and only read so far
+                return nothing
             (n_pages,) = sql.execute("SELECT count(*) FROM readings").fetchone()
             asked = dict.fromkeys(words(text)) if n_pages else {}
             counts = {word: sql.execute(query, (word,)).fetchone()[0] for word in asked}

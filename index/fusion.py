@@ -11,6 +11,9 @@ scale: the probability that the page answers the question, with one threshold fo
               A page whose text is missing, broken or a mere line under a picture says less than it
               shows: stand_in() gives it the text score of the rank at which its image stands
 
+Where images alone decide, scores are those of sharpen() and, if the model itself reads on pages,
+with_reading().
+
 Weights can be fitted for a model from measured scores by fit() and are kept as JSON.
 """
 

@@ -55,19 +55,19 @@ def create(database: Database, settings: VectorSettings) -> None:
 
 def add_readings(database: Database) -> None:
     """Give an index of an earlier version a place for what models read on pages."""
-    if has_readings(database):
-        return
+    with database.view() as sql:
+        if has_readings(sql):
+            return
     with database.transaction() as sql:
         for statement in schema():
             if READINGS.search(statement):
                 sql.execute(statement)
 
 
-def has_readings(database: Database) -> bool:
+def has_readings(sql: sqlite3.Connection) -> bool:
     """Tell whether the index has a place for what models read on pages."""
     query = "SELECT 1 FROM sqlite_schema WHERE name = 'reading_index'"
-    with database.view() as sql:
-        return sql.execute(query).fetchone() is not None
+    return sql.execute(query).fetchone() is not None
 
 
 def has_present_words(database: Database) -> bool:

@@ -383,7 +383,8 @@ class PageIndex:
         text     the question; needed by text and hybrid
         fusion   weights of both rankings, fitted for the model; fusion.answers(hit.score) tells
                  whether a hybrid hit is an answer at all. Mode visual is MaxSim where its sharpness
-                 is 1 or `text` is None, else the best pages by MaxSim in the order of sharpen()
+                 is 1 or `text` is None, else the best pages by MaxSim, and by what the model itself
+                 read on them, in the order of sharpen() and with_reading()
         exact    score every page (otherwise: every page when there are few or the filter leaves
                  few, candidates by their centroids and then exact scores when there are many)
         Returns fewer than k hits when fewer pages match (mode text: that share no word with the

@@ -195,7 +195,7 @@ class Filters:
 class PageHit:
     """One ranked page.
 
-    score is MaxSim (sum over query vectors, in [-Q, Q]) for mode visual, or sharpen()'s 0 to 1
+    score is MaxSim (sum over query vectors, in [-Q, Q]) for mode visual, or with_reading()'s 0 to 1
     where the fusion asks for it; BM25 (>= 0) for text; and for hybrid the calibrated probability
     that the page answers the question, in [0, 1].
     """
