@@ -16,6 +16,7 @@ from index.errors import IndexFull
 from index.fusion import DEFAULT
 from index.page_index import PageIndex
 from index.records import DocumentInput, Filters
+from rag.encoder import ModelEncoder
 from rag.errors import UsageError
 from rag.ingest import IngestReport, StopIngest
 from rag.intake import IngestRequest
@@ -216,6 +217,27 @@ def test_pages_stored_without_ocr_are_read_later(make, corpus, tesseract):
     report = ingest(make(ocr="eng"), corpus)
     assert report.documents["unchanged"] == 4
     assert report.read_by_ocr == [("photo.png", 1)]
+
+
+def test_what_the_model_reads_off_a_scan_stands_until_ocr_replaces_it(
+    make, corpus, tesseract, monkeypatch
+):
+    encode = ModelEncoder.page
+
+    def read(self, image):
+        return replace(encode(self, image), read="hieroglyfs on papyrvs")
+
+    monkeypatch.setattr(ModelEncoder, "page", read)
+    report = ingest(make(ocr="off"), corpus)
+    assert (report.unread_pages, report.pages_read_by_model) == (0, 1)
+    (found,) = make(mode="text").search([Query("hieroglyfs")])
+    assert [(hit.document, hit.page) for hit in found.hits] == [("photo.png", 1)]
+    report = ingest(make(ocr="eng"), corpus)
+    assert report.read_by_ocr == [("photo.png", 1)]
+    assert (report.unread_pages, report.pages_read_by_model) == (0, 0)
+    with PageIndex.open(make().settings.index) as page_index:
+        page = page_index.page("photo.png", 1)
+    assert (page.text_class, "papyrvs" in page.text, "papyrus" in page.text) == ("ocr", False, True)
 
 
 def test_a_moved_scan_is_read_under_its_new_name(make, corpus, tesseract):
