@@ -9,6 +9,7 @@ It is a part of the model folder (`reading.onnx`) that real models do not have: 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 FAR, LEAST_FAR_PX = 4.0, 24.0  # a gap of so many letters, and px, ends a line
 MOST_HEIGHT_PX = 40.0  # of type that is read on a page as it is; larger type is read on an overview
 FIRST_WIDE = 0x2E80  # from here on letters are as wide as high
+LEAST_ALONE, MOSTLY = 4, 0.6  # letters alone, and their share, of what lies across vertical lines
+SAME_COLUMN = 0.35  # of the way from line to line: letters of one line are nearer to its middle
 SAME_PLACE = 0.6  # of the pitch: letters of two rows that are nearer to one another cannot both be
 LEGIBLE = 0.5  # confidence of a line; pictures and type that is too large or small have less
 LEAST_SURE = 0.7  # of a line of an overview: type that is too small for it has 0.4 at most
@@ -54,7 +57,8 @@ class SeenView:
 class ReadLine:
     """A line as it was read, with its edges in px of the page as it was encoded.
 
-    confidence  mean probability of its characters
+    confidence   mean probability of its characters
+    is_vertical  it is written from top to bottom
     """
 
     text: str
@@ -63,6 +67,7 @@ class ReadLine:
     right: float
     bottom: float
     confidence: float
+    is_vertical: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +86,16 @@ class _Piece:
     rows: tuple[int, int]
 
     @cached_property
+    def is_across(self) -> bool:
+        """Whether it lies across lines that are written from top to bottom.
+
+        Their letters stand side by side, each of another line, so there is a space between most.
+        """
+        words = "".join(self.text).split()
+        n_alone = sum(len(word) == 1 and ord(word) >= FIRST_WIDE for word in words)
+        return n_alone >= LEAST_ALONE and n_alone > MOSTLY * len(words)
+
+    @cached_property
     def pitch(self) -> float:
         """Ordinary way from letter to letter, in px."""
         if len(self.text) < 2:
@@ -94,12 +109,22 @@ class _Piece:
             self, text=text, middles=self.middles[chosen], confidence=self.confidence[chosen]
         )
 
+    @property
+    def ink(self) -> Ints:
+        """Which letters are no spaces."""
+        return np.array([at for at, letter in enumerate(self.text) if letter != " "], np.int64)
+
+    @property
+    def at_ink(self) -> "_Piece":
+        """Only the letters that are no spaces."""
+        return self.at(self.ink)
+
     def parts(self) -> Iterator["_Piece"]:
         """Yield what stands together: there is no wide gap in it."""
-        ink = np.array([at for at, letter in enumerate(self.text) if letter != " "], np.int64)
+        ink = self.ink
         if not len(ink):
             return
-        far = max(FAR * self.at(ink).pitch, LEAST_FAR_PX)
+        far = max(FAR * self.at_ink.pitch, LEAST_FAR_PX)
         cuts = np.flatnonzero(np.diff(self.middles[ink]) > far) + 1
         for own in np.split(ink, cuts):
             yield self.at(np.arange(own[0], own[-1] + 1))
@@ -154,7 +179,11 @@ class ReadingHead:
         classes, confidence = (each.reshape(len(counts), -1) for each in (classes, confidence))
         rows = enumerate(zip(classes, confidence, strict=True))
         pieces = [part for row, found in rows for part in self._letters(row, *found).parts()]
+        across = [piece for piece in pieces if piece.is_across]
+        if len(across) >= LEAST_ALONE:
+            pieces = [piece for piece in pieces if not piece.is_across]
         lines = [piece.line() for piece in join(pieces)]
+        lines += columns(across) if len(across) >= LEAST_ALONE else []
         return [line for line in lines if line.confidence >= LEGIBLE]
 
     def _letters(self, row: int, classes: Ints, confidence: Floats) -> _Piece:
@@ -249,6 +278,51 @@ def join(pieces: Iterable[_Piece]) -> list[_Piece]:
             piece = _merged(each, piece)
         open_.append(piece)
     return sorted([*done, *open_], key=lambda each: (sum(each.rows), each.middles[0]))
+
+
+def columns(across: Sequence[_Piece]) -> list[ReadLine]:
+    """Return the lines that are written from top to bottom, from right to left.
+
+    across  the pieces that lie across them, from top to bottom
+    """
+    letters = [
+        (float(x), SLOT_PX[0] * (sum(piece.rows) + 1) / 2, letter, float(sure))
+        for piece in across
+        for letter, x, sure in zip(piece.text, piece.middles, piece.confidence, strict=True)
+        if letter != " "
+    ]
+    apart = float(np.median(np.concatenate([np.diff(piece.at_ink.middles) for piece in across])))
+    letters.sort(key=lambda each: -each[0])
+    cuts = [n for n, (a, b) in enumerate(pairwise(letters), 1) if a[0] - b[0] > SAME_COLUMN * apart]
+    found = []
+    for first, end in pairwise([0, *cuts, len(letters)]):
+        found += list(_downwards(sorted(letters[first:end], key=lambda each: each[1])))
+    return found
+
+
+def _downwards(letters: Sequence[tuple[float, float, str, float]]) -> Iterator[ReadLine]:
+    """Yield what stands together of letters (x, y, letter, confidence) under one another."""
+    once = [letters[0]]  # a letter between two rows is read in both
+    for letter in letters[1:]:
+        if letter[2] == once[-1][2] and letter[1] - once[-1][1] <= SLOT_PX[0]:
+            once[-1] = max(letter, once[-1], key=lambda each: each[3])
+        else:
+            once.append(letter)
+    ways = [below[1] - above[1] for above, below in pairwise(once)]
+    pitch = float(np.median(ways)) if ways else float(SLOT_PX[0])
+    cuts = [n for n, way in enumerate(ways, 1) if way > max(FAR * pitch, LEAST_FAR_PX)]
+    for first, end in pairwise([0, *cuts, len(once)]):
+        own = once[first:end]
+        x = float(np.median([each[0] for each in own]))
+        yield ReadLine(
+            "".join(each[2] for each in own),
+            x - pitch / 2,
+            own[0][1] - pitch / 2,
+            x + pitch / 2,
+            own[-1][1] + pitch / 2,
+            float(np.mean([each[3] for each in own])),
+            is_vertical=True,
+        )
 
 
 def _are_one(upper: _Piece, lower: _Piece) -> bool:

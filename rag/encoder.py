@@ -15,7 +15,7 @@ from PIL import Image
 
 from index.fusion import DEFAULT, Fusion
 from index.records import Floats, PatchGrid
-from rag.rows import PlacedLine, join_rows
+from rag.rows import PlacedLine, columns_of, join_rows
 
 if TYPE_CHECKING:
     from models.engine import Engine
@@ -140,10 +140,14 @@ class ModelEncoder:
         encoded = self.engine.retriever.encode_views(image, read=True)
         grid = PatchGrid(*encoded.grid, encoded.cells, encoded.overview)
         lines = [
-            PlacedLine(each.left, each.top, each.right, each.bottom, each.text)
+            PlacedLine(
+                each.left, each.top, each.right, each.bottom, each.text, each.is_vertical
+            )
             for each in encoded.lines
-        ]
-        return EncodedPage(encoded.vectors, grid, "\n".join(join_rows(lines)))
+        ]  # fmt: skip
+        level = [line for line in lines if not line.is_vertical]
+        rows = join_rows([*level, *columns_of(lines)])
+        return EncodedPage(encoded.vectors, grid, "\n".join(rows))
 
     def questions(self, questions: Sequence[str]) -> list[Floats]:
         """Return the (m, dim) vectors of each question. Raises PromptError if one is empty."""

@@ -11,7 +11,7 @@ from models.build.inputs import Sources
 from models.errors import ModelFilesError
 from models.folder import ModelInfo, verify
 from models.images import preprocess
-from models.reading import ReadLine, SeenView, _lattice, _Piece, combine, join
+from models.reading import ReadLine, SeenView, _lattice, _Piece, columns, combine, join
 from models.vision import Patches
 from tests.parity import cases, tiny
 
@@ -228,3 +228,27 @@ def test_large_type_is_taken_from_the_overview():
 def test_an_overview_that_is_no_surer_changes_nothing():
     page = [line("Annual Report", 0.9, top=5)]
     assert combine(page, [line("Annval Reporl", 0.92)], (60, 42), (30, 21)) == page
+
+
+def test_lines_from_top_to_bottom_are_read_so():
+    """Rows of slots lie across them: a letter of each, spaces between."""
+    texts = ["縦書きの文は上から下へ", "右から左へ読まれます。"]
+    rows = list(zip(*texts, strict=True))
+    across = []
+    for number, letters in enumerate(rows):
+        # four lines, so that a row has as many letters; the right one is first
+        spread = [letter for each in (*letters[::-1], *letters[::-1]) for letter in (each, " ")]
+        middles = np.float32(10 + 17 * np.arange(len(spread)))
+        sure = np.full(len(spread), 0.9, np.float32)
+        across.append(_Piece(tuple(spread), middles, sure, (2 * number, 2 * number)))
+    assert all(each.is_across for each in across)
+    found = columns(across)
+    assert [each.text for each in found] == [*texts, *texts]
+    assert all(each.is_vertical for each in found)
+    assert found[0].left > found[1].right and found[0].bottom - found[0].top > 11 * 14
+
+
+def test_words_and_figures_lie_across_nothing():
+    assert not piece("Total 1 2 3 4 5", 0).is_across
+    assert not piece("合 計", 0).is_across
+    assert not piece("組織の考え方を 導入する", 0).is_across
