@@ -179,11 +179,8 @@ class ReadingHead:
         classes, confidence = (each.reshape(len(counts), -1) for each in (classes, confidence))
         rows = enumerate(zip(classes, confidence, strict=True))
         pieces = [part for row, found in rows for part in self._letters(row, *found).parts()]
-        across = [piece for piece in pieces if piece.is_across]
-        if len(across) >= LEAST_ALONE:
-            pieces = [piece for piece in pieces if not piece.is_across]
-        lines = [piece.line() for piece in join(pieces)]
-        lines += columns(across) if len(across) >= LEAST_ALONE else []
+        level, across = _sorted_out(pieces)
+        lines = [*(piece.line() for piece in join(level)), *columns(across)]
         return [line for line in lines if line.confidence >= LEGIBLE]
 
     def _letters(self, row: int, classes: Ints, confidence: Floats) -> _Piece:
@@ -280,11 +277,26 @@ def join(pieces: Iterable[_Piece]) -> list[_Piece]:
     return sorted([*done, *open_], key=lambda each: (sum(each.rows), each.middles[0]))
 
 
+def _sorted_out(pieces: Sequence[_Piece]) -> tuple[list[_Piece], list[_Piece]]:
+    """Divide pieces into those of level lines and those that lie across vertical ones.
+
+    On a page of vertical lines all do: a few pieces have two lines' letters side by side.
+    """
+    level = [piece for piece in pieces if not piece.is_across]
+    across = [piece for piece in pieces if piece.is_across]
+    n_level, n_across = (sum(len(each.ink) for each in some) for some in (level, across))
+    if len(across) < LEAST_ALONE:
+        return list(pieces), []
+    return ([], list(pieces)) if n_across > MOSTLY * (n_level + n_across) else (level, across)
+
+
 def columns(across: Sequence[_Piece]) -> list[ReadLine]:
     """Return the lines that are written from top to bottom, from right to left.
 
     across  the pieces that lie across them, from top to bottom
     """
+    if not across:
+        return []
     letters = [
         (float(x), SLOT_PX[0] * (sum(piece.rows) + 1) / 2, letter, float(sure))
         for piece in across

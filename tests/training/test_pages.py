@@ -77,6 +77,17 @@ def test_boxes_are_right_to_the_pixel(work, corpus):
     assert -3 < np.median(off) < 1  # a box ends a side bearing after its ink
 
 
+@pytest.mark.parametrize("seed", [3, 6])
+def test_vertical_lines_go_down_and_from_right_to_left(work, corpus, seed):
+    """They stood on their head until the fifteenth run, boxes and pixels alike."""
+    page = draw(corpus, work / "fonts", seed, "vertical", degraded=1e-9)
+    middles = (page.glyphs.boxes[:, :2] + page.glyphs.boxes[:, 2:]) / 2
+    right, down = np.diff(middles, axis=0).T
+    is_next_line = np.abs(down) > page.image.shape[0] / 3
+    assert (down[~is_next_line] > 0).all() and (right[is_next_line] < 0).all()
+    assert 0 < is_next_line.sum() < len(middles) / 5
+
+
 def test_boxes_turn_with_a_skewed_page():
     image = np.full((400, 300, 3), 255, np.uint8)
     image[50:60, 200:210] = 0
