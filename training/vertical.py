@@ -15,7 +15,7 @@ def write(
     page: pymupdf.Page, area: pymupdf.Rect, corpus: Corpus, rng: random.Random, font: pymupdf.Font
 ) -> None:
     """Fill the area with vertical text."""
-    page.wrap_contents()  # the layout leaves its axes behind: what comes after it stands on its head
+    page.wrap_contents()  # the layout leaves its axes behind: text after it stands on its head
     size = rng.uniform(9, 15)
     pitch, step = size * rng.uniform(1.4, 2.0), size * rng.uniform(1.0, 1.1)
     writer = pymupdf.TextWriter(page.rect)
