@@ -52,12 +52,11 @@ def reading_graph(tensors: TensorFiles, recipe: Recipe, characters: str) -> ir.M
     is_inked = g.op("Greater", [ink, g.scalar(0, np.float32, "none")])
     frames = g.op("Squeeze", [g.op("NonZero", [is_inked]), lattice.first_axis])
     scores = g.linear(g.op("Gather", [halves, frames], axis=0), "characters", bias=True)
-    best = g.op("ReduceMax", [scores, last], keepdims=1)
-    others = g.op("ReduceSum", [g.op("Exp", [g.op("Sub", [scores, best])]), last], keepdims=0)
+    shares = g.op("Softmax", [scores], axis=-1)
     outputs = {
         "frames": frames,
         "classes": g.op("ArgMax", [scores], axis=-1, keepdims=0),
-        "confidence": g.op("Reciprocal", [others]),
+        "confidence": g.op("ReduceMax", [shares, last], keepdims=0),
     }
     for name, value in outputs.items():
         value.dtype = FLOAT if name == "confidence" else INT64
