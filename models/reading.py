@@ -31,6 +31,7 @@ FAR, LEAST_FAR_PX = 4.0, 24.0  # a gap of so many letters, and px, ends a line
 MOST_HEIGHT_PX = 40.0  # of type that is read on a page as it is; larger type is read on an overview
 FIRST_WIDE = 0x2E80  # from here on letters are as wide as high
 LEAST_ALONE, MOSTLY = 4, 0.6  # letters alone, and their share, of what lies across vertical lines
+LEAST_ACROSS = 4  # pieces that lie so: fewer are letters of something else
 SAME_COLUMN = 0.35  # of the way from line to line: letters of one line are nearer to its middle
 SAME_PLACE = 0.6  # of the pitch: letters of two rows that are nearer to one another cannot both be
 LEGIBLE = 0.5  # confidence of a line; pictures and type that is too large or small have less
@@ -285,7 +286,7 @@ def _sorted_out(pieces: Sequence[_Piece]) -> tuple[list[_Piece], list[_Piece]]:
     level = [piece for piece in pieces if not piece.is_across]
     across = [piece for piece in pieces if piece.is_across]
     n_level, n_across = (sum(len(each.ink) for each in some) for some in (level, across))
-    if len(across) < LEAST_ALONE:
+    if len(across) < LEAST_ACROSS:
         return list(pieces), []
     return ([], list(pieces)) if n_across > MOSTLY * (n_level + n_across) else (level, across)
 

@@ -68,6 +68,17 @@ def test_the_samples_are_found_and_quoted(first):
     assert not wrong
 
 
+def test_a_scan_is_quoted_without_ocr_by_what_the_model_reads(first):
+    with Pipeline(Settings(index=first[0], ocr="off")) as pipeline:
+        stream = pipeline.ask(Question("What is the amount due on the joinery invoice?"))
+        text = "".join(stream)
+        answer = stream.result()
+    assert answer.citations[0].document == "invoice-scan.pdf"
+    assert "973.00" in text
+    assert any("digits may be wrong" in note for note in answer.notes)
+    assert answer.key is None
+
+
 def test_every_command_is_understood_by_the_command_line():
     understood = set()
     for found in COMMAND.finditer(README):
