@@ -7,12 +7,12 @@ import json
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from index.database import WORD_INDEXES, Database, columns
+from index.database import TEXT_INDEX, WORD_INDEXES, Database, columns
 from index.errors import DocumentUnknown, FilterError
 from index.records import DocumentInput, DocumentRecord, Failure, Filters, Resume, Status, TextClass
 from index.text_layer import fold, is_unicode
@@ -136,9 +136,9 @@ def _renew_heading(sql: sqlite3.Connection, content: int) -> None:
     names = sorted(names_of(sql, [content]))
     heading = fold(" ".join(dict.fromkeys([*map(name_words, names), title])))
     if heading != before:
-        forget_words(sql, "content = ?", content)
+        forget_words(sql, "content = ?", content, indexes=TEXT_INDEX)
         sql.execute("UPDATE contents SET heading = ? WHERE id = ?", (heading, content))
-        learn_words(sql, "content = ?", content)
+        learn_words(sql, "content = ?", content, indexes=TEXT_INDEX)
 
 
 def source_of(document: DocumentInput) -> str:
@@ -308,9 +308,17 @@ def page_rows(database: Database, content: int, number: int | None = None) -> li
 # -- full-text rows ----------------------------------------------------------------------------
 
 
-def forget_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
-    """Take pages out of the word indexes; before their row changes or goes."""
-    for index, view in WORD_INDEXES.items():
+def forget_words(
+    sql: sqlite3.Connection,
+    where: str,
+    *values: object,
+    indexes: Mapping[str, str] = WORD_INDEXES,
+) -> None:
+    """Take pages out of the word indexes; before their row changes or goes.
+
+    indexes  those whose texts do, with the view that holds them
+    """
+    for index, view in indexes.items():
         sql.execute(
             f"INSERT INTO {index}({index}, rowid, body) SELECT 'delete', id, body FROM {view}"
             f" WHERE id IN (SELECT id FROM pages WHERE {where})",
@@ -318,9 +326,14 @@ def forget_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
         )
 
 
-def learn_words(sql: sqlite3.Connection, where: str, *values: object) -> None:
+def learn_words(
+    sql: sqlite3.Connection,
+    where: str,
+    *values: object,
+    indexes: Mapping[str, str] = WORD_INDEXES,
+) -> None:
     """Put pages into the word indexes; after their row was written."""
-    for index, view in WORD_INDEXES.items():
+    for index, view in indexes.items():
         sql.execute(
             f"INSERT INTO {index}(rowid, body) SELECT id, body FROM {view}"
             f" WHERE id IN (SELECT id FROM pages WHERE {where})",

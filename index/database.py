@@ -66,7 +66,8 @@ CREATE VIEW looks AS SELECT page AS id, folded(text, 'read') AS body FROM readin
 CREATE VIRTUAL TABLE reading_index USING fts5(body, content='looks', content_rowid='id');
 CREATE VIRTUAL TABLE reading_counts USING fts5vocab('reading_index', 'row');
 """
-WORD_INDEXES = {"word_index": "words", "reading_index": "looks"}  # and the views of their texts
+TEXT_INDEX = {"word_index": "words"}  # and the view of its texts
+WORD_INDEXES = TEXT_INDEX | {"reading_index": "looks"}
 REBUILD = "delete the index folder and ingest again; the documents themselves are untouched"
 VERIFY = "`yomu verify --mend` reads what is damaged again"
 NO_LOCKS = (

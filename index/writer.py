@@ -14,7 +14,7 @@ from index import catalogue
 from index.buffer import Buffer, prepare
 from index.codebook import Codebook
 from index.codec import StoreCodec
-from index.database import TO_ERASE, Database, pack_text
+from index.database import TEXT_INDEX, TO_ERASE, Database, pack_text
 from index.errors import DocumentUnknown, FilterError, PageIndexError
 from index.records import (
     DocumentInput,
@@ -180,14 +180,15 @@ class Writer:
         for (content, number), reason in self._buffer.failures.items():
             sql.execute("DELETE FROM failures WHERE content = ? AND page = ?", (content, number))
             catalogue.insert(sql, "failures", content, number, reason)
+        of_page = "content = ? AND number = ?"
         for (name, number), (text, text_class) in self._buffer.texts.items():
             key = (catalogue.content_of(sql, name), number)
-            catalogue.forget_words(sql, "content = ? AND number = ?", *key)
+            catalogue.forget_words(sql, of_page, *key, indexes=TEXT_INDEX)
             sql.execute(
-                "UPDATE pages SET text = ?, text_class = ? WHERE content = ? AND number = ?",
+                f"UPDATE pages SET text = ?, text_class = ? WHERE {of_page}",
                 (pack_text(text), text_class, *key),
             )
-            catalogue.learn_words(sql, "content = ? AND number = ?", *key)
+            catalogue.learn_words(sql, of_page, *key, indexes=TEXT_INDEX)
         left = [
             content
             for name, language in self._buffer.finished.items()
