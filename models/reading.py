@@ -2,7 +2,9 @@
 
 A tower that was taught which characters stand where (training/, stage `see`) has read the page
 when it has seen it. The head looks at the features of all views of a page at once, on a lattice of
-slots of 7×14 px, and names the characters of each row of slots by CTC (Graves et al., ICML 2006).
+slots of 7×14 px, and at the pixels of each slot, because small type and signs of many strokes need
+more than a tower that sees 14×14 px at once says of them. It names the characters of each row of
+slots by CTC (Graves et al., ICML 2006).
 It is a part of the model folder (`reading.onnx`) that real models do not have: they generate text.
 """
 
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from PIL import Image
 
 from models.errors import ModelFilesError
 from models.session import Cancellation, check_inputs
@@ -22,10 +25,13 @@ from models.vision import VisionFeatures
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 BLANK, UNKNOWN = 0, 1  # classes; characters follow, the last class is a space
 ROWS, COLUMNS = 2, 4  # of slots in a cell
 SLOT_PX = (14, 7)  # height, width
+FRAMES = 4  # of a slot, side by side: two narrow letters that are alike need one between them
+PIXELS_OF_SLOT = (16, 8)  # height and width, as the head itself looks at a page
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 FAR, LEAST_FAR_PX = 4.0, 24.0  # a gap of so many letters, and px, ends a line
 MOST_HEIGHT_PX = 40.0  # of type that is read on a page as it is; larger type is read on an overview
@@ -149,7 +155,7 @@ class ReadingHead:
     """Runs reading.onnx."""
 
     def __init__(self, session: ort.InferenceSession, path: Path, hidden_size: int) -> None:
-        check_inputs(session, path, {"features": (None, hidden_size)})
+        check_inputs(session, path, {"features": (None, hidden_size), "pixels": (None, None)})
         characters = session.get_modelmeta().custom_metadata_map.get("characters", "")
         if not characters:
             raise ModelFilesError(f"{path}: says no characters; build the folder again")
@@ -160,22 +166,25 @@ class ReadingHead:
         self,
         views: Sequence[SeenView],
         grid: tuple[int, int],
+        image: Image.Image,
         cancellation: Cancellation | None = None,
     ) -> list[ReadLine]:
         """Return the lines of a page, from top to bottom.
 
         views  of one page, all at one scale
         grid   (rows, columns) of the page in cells
+        image  the page, upright and opaque (upright_rgb), at any scale
         """
         counts, inputs = _lattice(views, grid)
-        classes = np.full((counts.size, 2), BLANK)
+        inputs["pixels"] = grey(image, grid)
+        classes = np.full((counts.size, FRAMES), BLANK)
         confidence = np.zeros(classes.shape, np.float32)
         options = ort.RunOptions()
         if len(inputs["features"]):
             with (cancellation or Cancellation()).watch(options):
                 frames, found, sure = self._session.run(list(OUTPUTS), inputs, options)
-            slot, half = np.divmod(frames, 2)
-            at = inputs["seen"][slot, 0], half
+            slot, frame = np.divmod(frames, FRAMES)
+            at = inputs["seen"][slot, 0], frame
             classes[at], confidence[at] = found, sure
         classes, confidence = (each.reshape(len(counts), -1) for each in (classes, confidence))
         rows = enumerate(zip(classes, confidence, strict=True))
@@ -194,10 +203,16 @@ class ReadingHead:
         surest = surest[classes[surest] != BLANK]
         return _Piece(
             tuple(self._characters[classes[at]] for at in surest),
-            (np.array(surest, np.float32) + np.float32(0.5)) * np.float32(SLOT_PX[1] / 2),
+            (np.array(surest, np.float32) + np.float32(0.5)) * np.float32(SLOT_PX[1] / FRAMES),
             confidence[surest],
             (row, row),
         )
+
+
+def grey(image: Image.Image, grid: tuple[int, int]) -> Bytes:
+    """Return a page of (rows, columns) cells as the head looks at it, (16·2·rows, 8·4·columns)."""
+    height, width = PIXELS_OF_SLOT[0] * ROWS * grid[0], PIXELS_OF_SLOT[1] * COLUMNS * grid[1]
+    return np.asarray(image.convert("L").resize((width, height), Image.Resampling.BICUBIC))
 
 
 def combine(

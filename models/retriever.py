@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 from models.config import PROJECTION_BIAS, PROJECTION_WEIGHT
 from models.decoder import Decoder
 from models.errors import ModelFilesError
-from models.images import FACTOR_PX, VisualInput, preprocess, shifted
+from models.images import FACTOR_PX, VisualInput, preprocess, shifted, upright_rgb
 from models.reading import ReadingHead, ReadLine, SeenView, combine
 from models.session import Cancellation, ensure_finite
 from models.text import Tokenizer
@@ -237,13 +237,14 @@ class Retriever:
             cells.append(at[chosen])
             overview = found.grid if view.is_overview else overview
         placed = np.concatenate(cells).astype(np.int32)
-        lines = self._read(encoded, _size(page), cancellation) if read else ()
+        lines = self._read(encoded, _size(page), image, cancellation) if read else ()
         return PageViews(np.concatenate(vectors), placed, _size(page), overview, lines)
 
     def _read(
         self,
         encoded: list[tuple[PageVectors, View]],
         grid: tuple[int, int],
+        image: Image.Image,
         cancellation: Cancellation | None,
     ) -> tuple[ReadLine, ...]:
         """Return what the views of a page say: bands together, large type from the overview."""
@@ -253,11 +254,12 @@ class Retriever:
         for found, view in encoded:
             each = SeenView(found.features, view.row, view.is_shifted)
             seen[view.is_overview].append(each)
-        lines = self._reading.read(seen[False], grid, cancellation)
+        image = upright_rgb(image).convert("L")
+        lines = self._reading.read(seen[False], grid, image, cancellation)
         if not seen[True]:
             return tuple(lines)
         small = _size(seen[True][0].seen)
-        large = self._reading.read(seen[True], small, cancellation)
+        large = self._reading.read(seen[True], small, image, cancellation)
         return tuple(combine(lines, large, grid, small))
 
     def _encode_all(

@@ -23,10 +23,17 @@ def orthogonalise(batch: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum, updates scaled to AdamW's usual size (arXiv:2502.16982)."""
+    """Muon with Nesterov momentum, updates scaled to AdamW's usual size (arXiv:2502.16982).
+
+    A convolution's kernel (N, K, h, w) counts as a matrix (N, K·h·w).
+    """
 
     def __init__(
-        self, params: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+        self,
+        params: list[Tensor] | list[dict],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
@@ -44,9 +51,10 @@ class Muon(torch.optim.Optimizer):
     def _update(self, same: list[Tensor], group: dict) -> None:
         directions = []
         for p in same:
-            moment = self.state[p].setdefault("moment", torch.zeros_like(p))
-            moment.lerp_(p.grad, 1 - group["momentum"])
-            directions.append(p.grad.lerp(moment, group["momentum"]))
+            gradient = p.grad.flatten(1)
+            moment = self.state[p].setdefault("moment", torch.zeros_like(gradient))
+            moment.lerp_(gradient, 1 - group["momentum"])
+            directions.append(gradient.lerp(moment, group["momentum"]))
         batch = torch.stack(directions)
         if batch.device.type == "cuda":
             batch = batch.bfloat16()
@@ -55,4 +63,4 @@ class Muon(torch.optim.Optimizer):
         updates = (turned.mT if tall else turned).to(same[0].dtype)
         scale = group["lr"] * 0.2 * max(batch.shape[1:]) ** 0.5
         for p, update in zip(same, updates, strict=True):
-            p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+            p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view_as(p), alpha=scale)

@@ -1,6 +1,8 @@
-"""A reading head: what the vision tower saw of a page to lines of text, by CTC.
+"""A reading head: what the vision tower saw of a page, and its pixels, to lines of text, by CTC.
 
     python -m training.reading draw WORK --pages 4000 --seed 1      pages as the tower sees them
+    python -m training.reading draw WORK --pixels --seed 2          pages of which it sees nothing
+    python -m training.reading look WORK --minutes 15               its convolutions by themselves
     python -m training.reading run WORK --minutes 60                goes on from WORK/reading.pt
     python -m training.reading evaluate WORK [DOCUMENTS]            character error rates
     python -m training.reading export WORK OUT.safetensors          averaged weights, fp16
@@ -8,11 +10,13 @@
 
 The tower stands still, so pages are drawn and seen once, by the shipped model in the views that it
 makes of a page, and kept in WORK/reading; several `draw` with other seeds may run beside `run`.
+Seeing takes most of the time, so other pages are drawn of which the pixels alone are read.
 
-All views of a page land on one lattice of slots (training/slots.py). Blocks of depthwise
-convolutions (ConvNeXt, arXiv:2201.03545) look at the slots around, every half of a slot names a
-character or none, and CTC (Graves et al., ICML 2006) makes a line of text of the halves of one row.
-Most halves name none, which `ink` learns to say beforehand: scores of all classes cost the most.
+All views of a page land on one lattice of slots (training/slots.py). Convolutions on the pixels
+add what the tower overlooks, depthwise ones (ConvNeXt, arXiv:2201.03545) look at the slots around,
+every frame, a quarter of a slot, names a character or none, and CTC (Graves et al., ICML 2006)
+makes a line of text of the frames of one row (training/head.py). Most frames name none, which `ink`
+learns to say beforehand: scores of all classes cost the most.
 Measurements go to WORK/reading.jsonl, a line each.
 """
 
@@ -25,12 +29,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import onnx
 import torch
 import typer
 from numpy.typing import NDArray
@@ -41,150 +43,36 @@ from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.text_scores import edit_distance
 from models.build.builder import READING, add_reading
+from models.reading import COLUMNS, ROWS
 from training.corpus import Corpus
 from training.evaluate import HELD_SEED, real_pages
+from training.head import ReadingHead, load, write
+from training.muon import Muon
 from training.pages import draw
-from training.samples import BLANK, SLOTS, UNKNOWN
-from training.slots import HIDDEN, SIGHT, Alphabet, Cells, SeenPage, see, spelled, tower
+from training.parts import Part, cut, whole
+from training.samples import BLANK, UNKNOWN
+from training.slots import Alphabet, SeenPage, see, tower
 
-SLOT, WIDTH = 64, 128  # features of a slot, and of a slot in the blocks
-BLOCKS, AROUND = 3, (3, 9)  # rows and columns of slots that a block looks at
-LOOK = {"degraded": 0.3, "english": 0.5, "plain": 0.2, "varied": 0.7}  # shares of drawn pages
+DRAWN = {"degraded": 0.3, "english": 0.5, "plain": 0.2, "varied": 0.7}  # shares of drawn pages
 FEWEST = 60  # characters of a page that is worth keeping
 HELD_PAGES = 12
-PARTS, PART_ROWS = 2, 48  # of pages, and half rows of each, a step
-OVERVIEWS, ALONE = 0.2, 0.15  # shares of parts: of the overview, of the cells without shifted ones
+PIXELS_ALONE = "pixels-"  # how names of pages begin that the tower did not see
+SEEN = 0.4  # share of the pages of steps that it saw, where there are both kinds
+PARTS = 2  # of pages, a step
 ALIKE, FREQUENT, ANY = 4, 60, 60  # classes beside a step's own: like each, by frequency, evenly
+MIDDLE_WEIGHT, WORST_MIDDLE = 0.3, 15.0  # of naming characters in their middles; most of one
 EMPTY_WEIGHT, WORST = 0.3, 400.0  # of rows without text; the most that a row may add to the loss
 WARM, FALLING, LEAST_RATE = 100, 0.6, 0.02  # steps; share of the time; of the rate, at the end
+MUON_RATE = 4.0  # of AdamW's: its updates have 0.2 of the rate
 # What the tower knows of slots already moves at a share of the learning rate; `ink` begins at 0.
 SHARES = {"slots": 0.5, "characters": 0.15, "shortcut": 0.15, "ink": 5.0}
 INKED_WEIGHT, INK_WEIGHT = 10.0, 0.05  # of an inked frame beside a blank one; of that loss
 MISSED = 0.002  # share of the inked frames that an exported `ink` may take for blank
+SIGHT_OF_PIXELS = "pixels.safetensors"
+NEAR, NONE_WEIGHT = 4, 0.1  # frames around a middle that may name it; of those that do not
 EMA = 0.995  # of the weights: about the last 200 steps
-FP16 = ".fp16"  # of the names of matrices in a graph, which lie there transposed
 LOG_STEPS, HELD_STEPS, SAVED_S = 50, 400, 180
 app = typer.Typer(add_completion=False, help=__doc__)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some rows of a page, to be read.
-
-    cells  what is seen of it
-    shape  (R, C) rows and columns of its lattice of slots
-    rows   the classes that a row of the lattice spells; rows without text are left out
-    """
-
-    cells: tuple[Cells, ...]
-    shape: tuple[int, int]
-    rows: dict[int, list[int]]
-
-
-def whole(page: SeenPage, alphabet: Alphabet) -> Part:
-    """Return all of a page."""
-    rows, columns = page.grid
-    return Part(page.cells, (2 * rows, 4 * columns), spelled(page, page.grid, alphabet))
-
-
-def cut(page: SeenPage, alphabet: Alphabet, rng: random.Random) -> Part:
-    """Return some rows of a page, or its overview, as a step of training reads them."""
-    if page.small[0] and rng.random() < OVERVIEWS:
-        rows, columns = page.small
-        text = spelled(page, page.small, alphabet)
-        return Part((page.overview,), (2 * rows, 4 * columns), text)
-    rows, columns = page.grid
-    height = min(PART_ROWS // 2, rows)  # in cells
-    top = rng.randrange(rows - height + 1)
-    kept = page.cells[:1] if rng.random() < ALONE else page.cells
-    text = spelled(page, page.grid, alphabet).items()
-    inside = {row - 2 * top: line for row, line in text if 0 <= row - 2 * top < 2 * height}
-    return Part(tuple(each.below(top) for each in kept), (2 * height, 4 * columns), inside)
-
-
-class Block(nn.Module):
-    """Looks at the slots around each slot; adds what it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        padding = AROUND[0] // 2, AROUND[1] // 2
-        self.around = nn.Conv2d(WIDTH, WIDTH, AROUND, padding=padding, groups=WIDTH)
-        self.norm = nn.LayerNorm(WIDTH)
-        self.up = nn.Linear(WIDTH, 2 * WIDTH)
-        self.down = nn.Linear(2 * WIDTH, WIDTH)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return x (1, R, C, WIDTH); where the mask (1, R, C, 1) is 0 nothing is added."""
-        y = self.around(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x + self.down(F.gelu(self.up(self.norm(y)))) * mask
-
-
-class ReadingHead(nn.Module):
-    """Features of cells to scores of classes; the shipped graph has the names of its parameters."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.slots = nn.Linear(HIDDEN, SLOTS * SLOT)
-        self.widen = nn.Linear(SLOT, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
-        self.frames = nn.Linear(WIDTH, 2 * SLOT)  # the halves of a slot
-        self.shortcut = nn.Linear(SLOT, 2 * SLOT)
-        self.characters = nn.Linear(SLOT, n_classes)
-        self.ink = nn.Linear(SLOT, 1)  # above 0: the frame may name a character
-        nn.init.zeros_(self.ink.weight)
-        nn.init.ones_(self.ink.bias)
-
-    @torch.no_grad()
-    def begin(self, file: Path = SIGHT) -> None:
-        """Read each slot by itself at first, both halves alike, as lesson `see` taught it."""
-        known = {name: value.float() for name, value in load_file(file).items()}
-        for part in ("weight", "bias"):
-            value = known[f"characters.{part}"]
-            getattr(self.slots, part).copy_(known[f"slots.{part}"])
-            getattr(self.characters, part)[: len(value)] = value
-            getattr(self.characters, part)[len(value)] = value[BLANK]  # a space looks like nothing
-        self.characters.bias[-1] = -2
-        eye = torch.eye(SLOT)
-        self.shortcut.weight.copy_(torch.cat([eye, eye]))
-        self.shortcut.bias.zero_()
-        self.frames.weight.mul_(0.1)
-
-    def lattice(self, cells: Sequence[Cells], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the mean (R, C, SLOT) of all cells that show a slot, and (R, C) if any does."""
-        size = torch.tensor(shape)
-        total, count = torch.zeros(shape[0] * shape[1], SLOT), torch.zeros(shape[0] * shape[1], 1)
-        for each in cells:
-            at = torch.from_numpy(each.slots()).reshape(-1, 2)
-            inside = ((at >= 0) & (at < size)).all(1)
-            places = (at[:, 0] * shape[1] + at[:, 1])[inside]
-            features = torch.from_numpy(each.features.astype(np.float32))
-            slots = F.gelu(self.slots(features)).view(-1, SLOT)[inside]
-            total = total.index_add(0, places, slots)
-            count = count.index_add(0, places, torch.ones(len(places), 1))
-        return (total / count.clamp(min=1)).view(*shape, SLOT), count.view(shape) > 0
-
-    def forward(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Return states (R, 2C, SLOT) of the frames of a part, and (R, 2C) which of them are seen.
-
-        A frame is half a slot; `characters` turns its state into scores.
-        """
-        slots, seen = self.lattice(part.cells, part.shape)
-        mask = seen[None, :, :, None].float()
-        x = self.widen(slots)[None] * mask  # (1, R, C, WIDTH)
-        for block in self.blocks:
-            x = block(x, mask)
-        states = self.frames(x[0]) + self.shortcut(slots)  # (R, C, 2·SLOT)
-        return states.view(part.shape[0], -1, SLOT), seen.repeat_interleave(2, 1)
-
-    @torch.no_grad()
-    def read(self, part: Part) -> list[list[int]]:
-        """Return the classes that every row of the lattice spells, the likeliest of each frame."""
-        found = []
-        for states, seen in zip(*self(part), strict=True):
-            best = torch.zeros(len(seen), dtype=torch.long)  # what is not seen is blank
-            best[seen] = self.characters(states[seen]).argmax(-1)
-            found.append(torch.unique_consecutive(best).tolist())
-        return [[c for c in row if c != BLANK] for row in found]
 
 
 class Rivals:
@@ -201,8 +89,7 @@ class Rivals:
 
     def choose(self, parts: Sequence[Part]) -> NDArray[np.int64]:
         """Return the classes of the parts, those alike and drawn ones, rising from blank."""
-        lines = [row for part in parts for row in part.rows.values()]
-        own = np.concatenate([np.empty(0), *lines]).astype(np.int64)
+        own = np.array([c for part in parts for row in part.rows.values() for c, _ in row], int)
         known = own[(own > UNKNOWN) & (own < self.alphabet.space)]
         np.add.at(self.counts, known - 2, 1)
         alike = self.alike[np.unique(own)].ravel()
@@ -217,7 +104,9 @@ def ctc(
 ) -> tuple[Tensor, int]:
     """Return the loss of a part, summed over its rows, and how many classes they spell.
 
-    It is that of CTC, and a little that of `ink`, which learns where it sees no blank.
+    It is that of CTC, with some of naming each character in its middle, without which a network
+    that has not learnt to see names nothing for long; and a little that of `ink`, which learns
+    where it sees no blank.
 
     classes  the ones to tell apart, rising, blank first; others are as if they did not exist
     """
@@ -237,15 +126,46 @@ def ctc(
         pos_weight=torch.tensor(INKED_WEIGHT),
         reduction="sum",
     )
-    lines = [np.searchsorted(classes, part.rows.get(row, [])) for row in rows]
-    targets = torch.from_numpy(np.concatenate(lines).astype(np.int64))
+    lines = [part.rows.get(row, []) for row in rows]
+    own = np.searchsorted(classes, [c for line in lines for c, _ in line]).astype(np.int64)
+    targets = torch.from_numpy(own)
     lengths = torch.tensor([len(line) for line in lines])
-    frames = torch.full((len(rows),), seen.shape[1])
+    of_row = np.repeat(np.arange(len(lines)), lengths.numpy())
+    middle = np.array([frame for line in lines for _, frame in line], int)
+    is_seen = (middle >= 0) & seen.numpy()[of_row, middle]
+    named = scores[of_row[is_seen], middle[is_seen], own[is_seen]].clamp(min=-WORST_MIDDLE)
+    n_frames = torch.full((len(rows),), seen.shape[1])
     loss = F.ctc_loss(
-        scores.transpose(0, 1), targets, frames, lengths, reduction="none", zero_infinity=True
+        scores.transpose(0, 1), targets, n_frames, lengths, reduction="none", zero_infinity=True
     )
     loss = torch.where(lengths > 0, loss, loss * EMPTY_WEIGHT).clamp(max=WORST)
-    return loss.sum() + INK_WEIGHT * ink, int(lengths.sum())
+    return loss.sum() - MIDDLE_WEIGHT * named.sum() + INK_WEIGHT * ink, int(lengths.sum())
+
+
+def middles(
+    head: ReadingHead, part: Part, classes: NDArray[np.int64], rng: random.Random
+) -> tuple[Tensor, float] | None:
+    """Return the loss of what pixels alone name in the middles of characters, and the share right.
+
+    Some frames that no character is near are to name none. None: the part has no text.
+    """
+    standing = [(row, at, c) for row, line in part.rows.items() for c, at in line if at >= 0]
+    if not standing:
+        return None
+    row, frame, own = np.array(standing).T
+    states = head.pixels.states(head.pixels(part.pixels))
+    is_near = np.zeros(states.shape[:2], bool)
+    for way in range(-NEAR, NEAR + 1):
+        is_near[row, np.clip(frame + way, 0, states.shape[1] - 1)] = True
+    rows = np.unique(row)
+    others = np.argwhere(~is_near[rows])
+    others = others[rng.sample(range(len(others)), min(len(others), len(own)))]
+    weight, bias = head.characters.weight[classes].detach(), head.characters.bias[classes].detach()
+    wanted = torch.from_numpy(np.searchsorted(classes, own))
+    scores = states[row, frame] @ weight.T + bias
+    blank = F.log_softmax(states[rows[others[:, 0]], others[:, 1]] @ weight.T + bias, -1)[:, 0]
+    loss = F.cross_entropy(scores, wanted) - NONE_WEIGHT * blank.sum() / len(own)
+    return loss, float((scores.argmax(-1) == wanted).float().mean())
 
 
 def _taught(part: Part, seen: list[bool], rng: random.Random) -> list[int]:
@@ -269,7 +189,8 @@ def error_rates(
         part = whole(page, alphabet)
         found = head.read(part)
         for row, classes in part.rows.items():
-            wanted, given = alphabet.text(classes), alphabet.text(found[row])
+            wanted = alphabet.text(c for c, _ in classes)
+            given = alphabet.text(found[row])
             letters = wanted.replace(" ", "")
             if len(letters) < 3:
                 continue
@@ -289,7 +210,8 @@ def ink_bound(head: ReadingHead, pages: Iterable[SeenPage]) -> tuple[float, floa
     inks, inked = [torch.empty(0)], [torch.empty(0, dtype=torch.bool)]
     for page in pages:
         rows, columns = page.grid
-        for states, seen in zip(*head(Part(page.cells, (2 * rows, 4 * columns), {})), strict=True):
+        part = Part(page.cells, page.pixels[0], (ROWS * rows, COLUMNS * columns), {})
+        for states, seen in zip(*head(part), strict=True):
             inks.append(head.ink(states[seen])[:, 0])
             inked.append(head.characters(states[seen]).argmax(-1) != BLANK)
     ink, is_inked = torch.cat(inks).numpy(), torch.cat(inked).numpy()
@@ -302,17 +224,23 @@ class Shelf:
 
     def __init__(self, folder: Path, rng: random.Random) -> None:
         self.folder, self.rng = folder, rng
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """List the pages anew. Raises BadParameter if there are none."""
-        self.files = [p for p in sorted(self.folder.glob("*.npz")) if not p.name.startswith("held")]
-        if not self.files:
+        files = [p for p in sorted(self.folder.glob("*.npz")) if not p.name.startswith("held")]
+        if not files:
             raise typer.BadParameter(f"{self.folder} holds no pages: run `draw` first")
+        self.unseen = [p for p in files if p.name.startswith(PIXELS_ALONE)]
+        self.seen = [p for p in files if not p.name.startswith(PIXELS_ALONE)]
+
+    def __len__(self) -> int:
+        return len(self.unseen) + len(self.seen)
 
     def page(self) -> SeenPage:
-        """Return one of the pages."""
-        return SeenPage.load(self.rng.choice(self.files))
+        """Return one of the pages, SEEN of the time one that the tower saw."""
+        is_seen = bool(self.seen) and (not self.unseen or self.rng.random() < SEEN)
+        return SeenPage.load(self.rng.choice(self.seen if is_seen else self.unseen))
 
 
 class Trainer:
@@ -326,26 +254,33 @@ class Trainer:
         self.rng = random.Random(seed * 1_000_003 + self.step)
         self.alphabet = Alphabet.known()
         self.head = ReadingHead(self.alphabet.size)
-        if start and not saved:
-            load(self.head, self.alphabet, start)
-        elif not saved:
-            self.head.begin()
+        if not saved:
+            self._begin(start)
         self.average = AveragedModel(self.head, multi_avg_fn=_average)
-        self.optimiser = _optimiser(self.head)
+        self.optimisers = _optimisers(self.head)
         if saved:
             self.head.load_state_dict(saved["head"])
             self.average.load_state_dict(saved["average"])
-            self.optimiser.load_state_dict(saved["optimiser"])
+            for each, state in zip(self.optimisers, saved["optimisers"], strict=True):
+                each.load_state_dict(state)
         self.rivals = Rivals(self.alphabet, self.head.characters.weight, self.rng)
         self.rivals.counts = saved["counts"] if saved else self.rivals.counts
         self.started = time.monotonic()
+
+    def _begin(self, start: Path | None) -> None:
+        if start:
+            load(self.head, self.alphabet, start)
+            return
+        self.head.begin()
+        if (self.work / SIGHT_OF_PIXELS).exists():
+            self.head.pixels.load_state_dict(load_file(self.work / SIGHT_OF_PIXELS))
 
     def save(self) -> None:
         """Write WORK/reading.pt, replacing the last one only when complete."""
         state = {
             "head": self.head.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [each.state_dict() for each in self.optimisers],
             "counts": self.rivals.counts,
             "step": self.step,
             "seconds": self.seconds + time.monotonic() - self.started,
@@ -360,21 +295,13 @@ class Trainer:
         warm  steps of this call so far: the rate rises at first
         left  share of the time that is left: the rate falls over the last of it (arXiv:2405.18392)
         """
-        scale = min(1.0, (warm + 1) / WARM, max(LEAST_RATE, left / FALLING))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * scale * group["share"]
+        _set_rate(self.optimisers, self.rate * _scale(warm, left))
         parts = [cut(page, self.alphabet, self.rng) for page in pages]
         classes = self.rivals.choose(parts)
         losses, counts = zip(*(ctc(self.head, p, classes, self.rng) for p in parts), strict=True)
         loss = torch.stack(losses).sum() / max(sum(counts), 1)
-        if not loss.requires_grad:
+        if not loss.requires_grad or not _descend(loss, self.head, self.optimisers):
             return math.nan
-        self.optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
-        if not torch.isfinite(norm):
-            return math.nan
-        self.optimiser.step()
         self.average.update_parameters(self.head)
         self.step += 1
         return loss.item()
@@ -394,13 +321,47 @@ class Trainer:
         print(json.dumps(line), flush=True)
 
 
-def _optimiser(head: ReadingHead) -> torch.optim.Optimizer:
-    """Return AdamW, in which each part has its share of the rate."""
-    parts: dict[float, list[nn.Parameter]] = defaultdict(list)
+def _optimisers(head: nn.Module) -> list[torch.optim.Optimizer]:
+    """Return Muon for all matrices without a share of the rate, and AdamW for the rest.
+
+    With AdamW alone the convolutions on pixels learn half as fast, or less.
+    """
+    matrices, rest = [], defaultdict(list)
     for name, parameter in head.named_parameters():
-        parts[SHARES.get(name.split(".")[0], 1.0)].append(parameter)
-    groups = [{"params": params, "share": share} for share, params in parts.items()]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+        part = name.split(".")[0]
+        is_matrix = parameter.dim() > 1 and ".around." not in name  # depthwise: one row a kernel
+        if is_matrix and part not in SHARES:
+            matrices.append(parameter)
+        else:
+            rest[SHARES.get(part, 1.0)].append(parameter)
+    muon = [{"params": matrices, "share": MUON_RATE}]
+    adamw = [{"params": params, "share": share} for share, params in rest.items()]
+    return [
+        Muon(muon, lr=0.0),
+        torch.optim.AdamW(adamw, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+def _scale(warm: int, left: float) -> float:
+    """Return the share of the rate after `warm` steps, when a share `left` of the time is left."""
+    return min(1.0, (warm + 1) / WARM, max(LEAST_RATE, left / FALLING))
+
+
+def _set_rate(optimisers: Iterable[torch.optim.Optimizer], rate: float) -> None:
+    for group in (group for each in optimisers for group in each.param_groups):
+        group["lr"] = rate * group["share"]
+
+
+def _descend(loss: Tensor, module: nn.Module, optimisers: list[torch.optim.Optimizer]) -> bool:
+    """Take a step down; returns if it could be taken."""
+    module.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    if not torch.isfinite(norm):
+        return False
+    for each in optimisers:
+        each.step()
+    return True
 
 
 @torch.no_grad()
@@ -422,35 +383,6 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
-def load(head: ReadingHead, alphabet: Alphabet, file: Path) -> None:
-    """Set the weights of a file that `export` wrote, or of a model folder.
-
-    Without `ink` all frames are inked. Raises ValueError if it tells other characters apart.
-    """
-    if file.is_dir():
-        saved, characters = shipped(file)
-    else:
-        saved, characters = load_file(file), Alphabet.known(file).characters
-    if characters != alphabet.characters:
-        raise ValueError(f"{file}: not the {len(alphabet.characters)} characters of {SIGHT.name}")
-    all_inked = {"ink.weight": torch.zeros(1, SLOT), "ink.bias": torch.ones(1)}
-    head.load_state_dict(all_inked | {name: value.float() for name, value in saved.items()})
-
-
-def shipped(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """Return the weights of a model folder's head, and its characters."""
-    graph = onnx.load(folder / READING)
-    named = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer}
-    weights = {
-        name.removesuffix(FP16): torch.from_numpy(
-            (value.T if name.endswith(FP16) else value).copy()
-        )
-        for name, value in named.items()
-        if name.removesuffix(FP16).endswith((".weight", ".bias"))
-    }
-    return weights, {each.key: each.value for each in graph.metadata_props}["characters"]
-
-
 def averaged(work: Path) -> tuple[ReadingHead, Alphabet]:
     """Return the averaged weights of WORK/reading.pt."""
     alphabet = Alphabet.known()
@@ -459,9 +391,12 @@ def averaged(work: Path) -> tuple[ReadingHead, Alphabet]:
     return average.module.eval(), alphabet
 
 
-def keep(work: Path, model: str, seed: int, names: Sequence[str]) -> list[Path]:
+def keep(
+    work: Path, model: str, seed: int, names: Sequence[str], *, pixels_alone: bool = False
+) -> list[Path]:
     """Draw pages, one for each name that WORK/reading lacks, and keep what is seen of them.
 
+    pixels_alone  the tower does not look at them
     Pages with next to no text are left out. Returns the files that there are then.
     """
     folder = work / "reading"
@@ -471,9 +406,9 @@ def keep(work: Path, model: str, seed: int, names: Sequence[str]) -> list[Path]:
     if missing:
         corpus, retriever = Corpus(work / "text"), tower(model)
         for n in missing:
-            page = draw(corpus, work / "fonts", seed + n, **LOOK)
+            page = draw(corpus, work / "fonts", seed + n, **DRAWN)
             if len(page.glyphs.codes) >= FEWEST:
-                see(retriever, page).save(files[n])
+                see(retriever, page, pixels_alone=pixels_alone).save(files[n])
     return [file for file in files if file.exists()]
 
 
@@ -493,12 +428,54 @@ def draw_pages(
     work: Work,
     pages: Annotated[int, typer.Option(help="how many")] = 4000,
     seed: Annotated[int, typer.Option(min=0, help="other pages than with another seed")] = 1,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="keep their pixels alone, six times as quick")
+    ] = False,
     model: Model = "embedded",
 ) -> None:
-    """Draw pages and keep what the tower sees of them in WORK/reading."""
-    names = [f"{seed}-{n:05d}" for n in range(pages)]
+    """Draw pages and keep what the tower sees of them, and their pixels, in WORK/reading."""
+    names = [f"{PIXELS_ALONE if pixels else ''}{seed}-{n:05d}" for n in range(pages)]
     first = (seed + 1) * 10_000_000_000  # far from the held-out pages' seeds, and other calls'
-    print(f"{len(keep(work, model, first, names))} pages of {pages} in {work / 'reading'}")
+    kept = keep(work, model, first, names, pixels_alone=pixels)
+    print(f"{len(kept)} pages of {pages} in {work / 'reading'}")
+
+
+@app.command("look")
+def look_at_pixels(
+    work: Work,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="stop after this long, the rate falling")
+    ] = 15.0,
+    steps: Annotated[int, typer.Option(help="stop after this many steps")] = sys.maxsize,
+    rate: Annotated[float, typer.Option(min=0, help="learning rate")] = 2e-3,
+    threads: Threads = 1,
+    seed: Annotated[int, typer.Option(help="of what is shown, and of weights")] = 1,
+) -> None:
+    """Teach the convolutions on pixels alone, for `run` to begin with: WORK/pixels.safetensors."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    alphabet, rng = Alphabet.known(), random.Random(seed)
+    head = ReadingHead(alphabet.size)
+    head.begin()
+    shelf, rivals = Shelf(work / "reading", rng), Rivals(alphabet, head.characters.weight, rng)
+    optimisers = _optimisers(head.pixels)
+    started = time.monotonic()
+    right: list[float] = []
+    with _signals() as stopping:
+        while len(right) < steps and not stopping:
+            left = 1 - (time.monotonic() - started) / (60 * minutes)
+            if left <= 0:
+                break
+            _set_rate(optimisers, rate * _scale(len(right), left))
+            part = cut(shelf.page(), alphabet, rng)
+            found = middles(head, part, rivals.choose([part]), rng)
+            if found is None or not _descend(found[0], head.pixels, optimisers):
+                continue
+            right.append(found[1])
+            if len(right) % LOG_STEPS == 0:
+                share = np.mean(right[-LOG_STEPS:])
+                print(f"step {len(right)}: {share:.1%} right", flush=True)
+    save_file(head.pixels.state_dict(), work / SIGHT_OF_PIXELS)
 
 
 @app.command()
@@ -544,12 +521,11 @@ def _loop(
         left = 1.0 if seconds == math.inf else (deadline - time.monotonic()) / seconds
         losses.append(trainer.train_on([shelf.page() for _ in range(PARTS)], done, left))
         if len(losses) == LOG_STEPS:
-            group = trainer.optimiser.param_groups[0]
-            rate = group["lr"] / group["share"]
+            rate = trainer.rate * _scale(done, left)
             means = {"loss": float(np.nanmean(losses)), "rate": rate}
-            trainer.log("train", means | {"pages": len(shelf.files)})
+            trainer.log("train", means | {"pages": len(shelf)})
             losses.clear()
-            shelf.look()
+            shelf.refresh()
         if time.monotonic() - saved > SAVED_S:
             trainer.save()
             saved = time.monotonic()
@@ -609,12 +585,6 @@ def ship(
     """Make the head a part of a model folder, in place of any it had."""
     add_reading(folder, weights)
     print(f"{folder / READING}: written, and recorded in model.json")
-
-
-def write(head: ReadingHead, alphabet: Alphabet, out: Path) -> None:
-    """Write weights as `load` reads them."""
-    tensors = {name: value.half().contiguous() for name, value in head.state_dict().items()}
-    save_file(tensors, out, metadata={"characters": alphabet.characters})
 
 
 if __name__ == "__main__":

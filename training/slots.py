@@ -1,9 +1,10 @@
-"""What the vision tower saw of pages, and what their rows spell.
+"""What the vision tower saw of pages, their pixels, and what their rows spell.
 
 All views of a page land on one lattice of slots, 7×14 px of the page each: the tower has learnt to
 name the character in each of a cell's 8 slots.
 """
 
+import io
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from safetensors import safe_open
 import models
 from models.engine import EngineOptions
 from models.images import VisualInput, preprocess
+from models.reading import COLUMNS, FRAMES, grey
 from models.retriever import Retriever
 from models.vision import Patches
 from training.config import CELL_PX
@@ -25,6 +27,8 @@ from training.samples import SLOTS, UNKNOWN, character_classes
 
 SIGHT = Path(__file__).with_name("sight.safetensors")  # what the tower's slots mean
 HIDDEN = 256  # features of a cell
+NO_PIXELS = np.empty((0, 0), np.uint8)
+FRAME_PX = 7 / FRAMES  # width
 SLOT_PX = 14  # height: two rows of slots in a cell, four columns
 
 
@@ -55,7 +59,7 @@ class Alphabet:
 class Cells:
     """What the tower saw of the inked cells of a page.
 
-    features  (n, 256) float16
+    features  (n, 256) float16; (n, 0): it did not look
     at        (n, 2) int16: row and column
     shift     1: the cells lie half a cell further down and to the right, else 0
     """
@@ -69,6 +73,15 @@ class Cells:
         corner = self.at.astype(np.int64) * (2, 4) + np.array([1, 2]) * self.shift
         return corner[:, None] + np.stack(np.divmod(np.arange(SLOTS), 4), 1)
 
+    @property
+    def are_seen(self) -> bool:
+        """Whether the tower saw them; of other cells only the pixels are known."""
+        return self.features.shape[1] > 0
+
+    def unseen(self) -> "Cells":
+        """Return the same cells as if the tower had not seen them."""
+        return replace(self, features=self.features[:, :0])
+
     def below(self, row: int) -> "Cells":
         """Return the cells as they lie on a page that begins at a row of cells of this one."""
         at = self.at - np.array([row, 0], np.int16)
@@ -78,12 +91,13 @@ class Cells:
 
 @dataclass(frozen=True)
 class SeenPage:
-    """A page as the tower saw it, with its characters.
+    """A page as the tower saw it, with its pixels and its characters.
 
     cells     of its bands, and of the same bands shifted
     overview  cells of a smaller picture of the page; may be none
     grid      rows and columns of the page in cells
     small     the same of the overview; (0, 0): there is none
+    pixels    of the page and of its overview, as models.reading.grey makes them
     glyphs    with boxes in pixels of the page at 28 px a cell
     """
 
@@ -91,6 +105,7 @@ class SeenPage:
     overview: Cells
     grid: tuple[int, int]
     small: tuple[int, int]
+    pixels: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     glyphs: Glyphs
     language: str
 
@@ -100,6 +115,8 @@ class SeenPage:
         arrays = {f"{name}.{part}": getattr(c, part) for name, c in named for part in _KEPT}
         arrays |= {"grid": np.array(self.grid), "small": np.array(self.small)}
         arrays |= {f"glyphs.{name}": value for name, value in vars(self.glyphs).items()}
+        for name, pixels in zip(_PIXELS, self.pixels, strict=True):
+            arrays[name] = np.frombuffer(_png(pixels), np.uint8)
         partial = path.with_suffix(".part")
         with partial.open("wb") as file:
             np.savez(file, **arrays, language=np.array(self.language))
@@ -117,10 +134,25 @@ class SeenPage:
         parts = ("codes", "boxes", "lines", "spaced")
         glyphs = Glyphs(*(arrays[f"glyphs.{part}"] for part in parts))
         grid, small = (tuple(arrays[name].tolist()) for name in ("grid", "small"))
-        return cls((cells, further), overview, grid, small, glyphs, str(arrays["language"]))
+        page, smaller = (_from_png(arrays[name].tobytes()) for name in _PIXELS)
+        language = str(arrays["language"])
+        return cls((cells, further), overview, grid, small, (page, smaller), glyphs, language)
 
 
 _KEPT = ("features", "at")
+_PIXELS = ("pixels", "overview.pixels")
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    if not pixels.size:
+        return b""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _from_png(file: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(file))) if file else NO_PIXELS
 
 
 def tower(model: str) -> Retriever:
@@ -128,30 +160,32 @@ def tower(model: str) -> Retriever:
     return models.load(model, device="cpu", options=EngineOptions(n_threads=1)).retriever
 
 
-def see(retriever: Retriever, page: DrawnPage) -> SeenPage:
-    """Return a page as the runtime's tower sees it."""
+def see(retriever: Retriever, page: DrawnPage, *, pixels_alone: bool = False) -> SeenPage:
+    """Return a page as the runtime's tower sees it.
+
+    pixels_alone  the tower does not look, which takes most of the time
+    """
     image, options = Image.fromarray(page.image), retriever.options
     visual = preprocess(image, options.min_pixels, options.max_pixels)
     seen: dict[str, list[tuple[NDArray[np.float16], NDArray[np.int16]]]] = defaultdict(list)
     small = (0, 0)
     for view in retriever.views(image, visual):
-        found = retriever._vision.encode(Patches.choose(view.image, options.skip_blank_blocks))
-        at = np.argwhere(found.kept.reshape(_grid(view.image))) + (view.row, 0)
+        patches = Patches.choose(view.image, options.skip_blank_blocks)
+        at = np.argwhere(patches.kept.reshape(_grid(view.image))) + (view.row, 0)
+        features = (
+            np.empty((len(at), 0)) if pixels_alone else retriever._vision.encode(patches).features
+        )
         kind = "overview" if view.is_overview else "shifted" if view.is_shifted else "cells"
-        seen[kind].append((found.features.astype(np.float16), at.astype(np.int16)))
+        seen[kind].append((features.astype(np.float16), at.astype(np.int16)))
         small = _grid(view.image) if view.is_overview else small
     grid = _grid(visual)
     scale = np.array(grid[::-1]) * CELL_PX / (image.width, image.height)
     boxes = (page.glyphs.boxes * np.tile(scale, 2)).astype(np.float32)
     glyphs = replace(page.glyphs, boxes=boxes)
-    return SeenPage(
-        (_joined(seen["cells"], 0), _joined(seen["shifted"], 1)),
-        _joined(seen["overview"], 0),
-        grid,
-        small,
-        glyphs,
-        page.language or ("ja" if (glyphs.codes >= 0x3000).mean() > 0.1 else "en"),
-    )
+    language = page.language or ("ja" if (glyphs.codes >= 0x3000).mean() > 0.1 else "en")
+    pixels = grey(image, grid), grey(image, small) if small[0] else NO_PIXELS
+    cells = _joined(seen["cells"], 0), _joined(seen["shifted"], 1)
+    return SeenPage(cells, _joined(seen["overview"], 0), grid, small, pixels, glyphs, language)
 
 
 def _grid(image: VisualInput) -> tuple[int, int]:
@@ -160,14 +194,18 @@ def _grid(image: VisualInput) -> tuple[int, int]:
 
 
 def _joined(parts: list[tuple[NDArray[np.float16], NDArray[np.int16]]], shift: int) -> Cells:
-    none = np.empty((0, HIDDEN), np.float16), np.empty((0, 2), np.int16)
-    features, at = (np.concatenate(each) for each in zip(none, *parts, strict=True))
+    if not parts:
+        return Cells(np.empty((0, HIDDEN), np.float16), np.empty((0, 2), np.int16), shift)
+    features, at = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Cells(features, at, shift)
 
 
-def spelled(page: SeenPage, grid: tuple[int, int], alphabet: Alphabet) -> dict[int, list[int]]:
-    """Return what the half rows of a grid of cells spell, from left to right.
+def spelled(
+    page: SeenPage, grid: tuple[int, int], alphabet: Alphabet
+) -> dict[int, list[tuple[int, int]]]:
+    """Return (class, frame) of all that the half rows of a grid of cells spell, from left to right.
 
+    The frame is the one that the middle of the character lies in; -1: a space.
     A character belongs to the half row that its middle lies in.
     """
     glyphs = page.glyphs
@@ -175,7 +213,9 @@ def spelled(page: SeenPage, grid: tuple[int, int], alphabet: Alphabet) -> dict[i
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     of_row = np.floor(middle[:, 1] / SLOT_PX).astype(int)
     classes = alphabet.of_code[glyphs.codes]
-    found: dict[int, list[int]] = {}
+    last_frame = COLUMNS * FRAMES * grid[1] - 1
+    frames = np.clip(np.floor(middle[:, 0] / FRAME_PX).astype(int), 0, last_frame)
+    found: dict[int, list[tuple[int, int]]] = {}
     last = -1
     for n in np.lexsort((middle[:, 0], of_row)):
         row = int(of_row[n])
@@ -184,8 +224,8 @@ def spelled(page: SeenPage, grid: tuple[int, int], alphabet: Alphabet) -> dict[i
         if row not in found:
             found[row] = []
         elif _is_apart(glyphs, boxes, last, n):
-            found[row].append(alphabet.space)
-        found[row].append(int(classes[n]))
+            found[row].append((alphabet.space, -1))
+        found[row].append((int(classes[n]), int(frames[n])))
         last = n
     return found
 

@@ -122,7 +122,7 @@ class GraphWriter:
         return self.tape.initializer(tensor)
 
     def vector(self, name: str) -> ir.Value:
-        """Return a norm weight or a bias as float32."""
+        """Return a norm weight, a bias or the kernels of a convolution as float32."""
         return self.lazy(name, lambda: self.tensors.read(name), self.tensors.shape(name), FLOAT)
 
     # Layers

@@ -17,11 +17,15 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs torch: uv sync --group training")
 
+from safetensors.torch import save_file as torch_save  # noqa: E402
+
 from models.folder import EMBEDDED  # noqa: E402
-from training import reading, slots  # noqa: E402
+from training import head as heads  # noqa: E402
+from training import parts, reading, slots  # noqa: E402
 from training.corpus import Corpus  # noqa: E402
+from training.head import ReadingHead  # noqa: E402
 from training.pages import Glyphs, draw  # noqa: E402
-from training.reading import Part, ReadingHead  # noqa: E402
+from training.parts import Part  # noqa: E402
 from training.samples import text_lines  # noqa: E402
 from training.slots import Alphabet, Cells, SeenPage  # noqa: E402
 
@@ -51,9 +55,10 @@ def seen(retriever, drawn):
 @pytest.fixture
 def few_pages(monkeypatch):
     """Few pages, rows and classes, and a rate that rises at once: seconds show what is learnt."""
-    small = {"HELD_PAGES": 1, "LOG_STEPS": 5, "PART_ROWS": 24, "WARM": 5, "ALIKE": 1, "ANY": 20}
+    small = {"HELD_PAGES": 1, "LOG_STEPS": 5, "WARM": 5, "ALIKE": 1, "ANY": 20}
     for name, value in small.items():
         monkeypatch.setattr(reading, name, value)
+    monkeypatch.setattr(parts, "PART_ROWS", 24)
     torch.set_num_threads(1)
 
 
@@ -75,7 +80,13 @@ def begun(alphabet):
     head.begin()
     head.frames.weight.data.zero_()
     head.frames.bias.data.zero_()
+    head.pixels.direct.weight.data.zero_()
+    head.pixels.direct.bias.data.zero_()
     return head
+
+
+def text(alphabet, line):
+    return alphabet.text(classes for classes, _ in line)
 
 
 def call(*arguments):
@@ -95,8 +106,8 @@ def test_classes_are_those_of_the_tower_and_a_space(alphabet):
 
 
 def test_rows_spell_the_lines_of_the_page_in_order(drawn, seen, alphabet):
-    rows = reading.whole(seen, alphabet).rows
-    spelled = {row: alphabet.text(line) for row, line in rows.items()}
+    rows = parts.whole(seen, alphabet).rows
+    spelled = {row: text(alphabet, line) for row, line in rows.items()}
     lines = text_lines(drawn.glyphs, np.zeros(len(drawn.glyphs.codes), np.int64))
     wanted = [line.text for line in lines]
     found = [spelled[row] for row in sorted(spelled)]
@@ -113,8 +124,11 @@ def test_spaces_stand_between_words_cells_of_a_table_and_lines_side_by_side(alph
         np.array([False, False, True, False, False]),
     )
     none = Cells(np.empty((0, 256), np.float16), np.empty((0, 2), np.int16))
-    page = SeenPage((none, none), none, (2, 4), (1, 2), glyphs, "en")
-    assert alphabet.text(slots.spelled(page, (2, 4), alphabet)[0]) == "ab c d e"
+    no_pixels = slots.NO_PIXELS, slots.NO_PIXELS
+    page = SeenPage((none, none), none, (2, 4), (1, 2), no_pixels, glyphs, "en")
+    row = slots.spelled(page, (2, 4), alphabet)[0]
+    assert text(alphabet, row) == "ab c d e"
+    assert [frame for _, frame in row] == [1, 5, -1, 10, -1, 36, -1, 40]
     assert list(slots.spelled(page, (4, 8), alphabet)) == [1]  # twice as large: 7 px is 14 px
 
 
@@ -136,13 +150,13 @@ def test_both_grids_of_a_page_land_on_the_slots_that_characters_lie_in(seen, alp
 def test_each_grid_alone_shows_the_characters_where_they_are(seen, alphabet, shift):
     """Were a band laid a row too low, hardly a slot would show what lies there."""
     head = begun(alphabet)
-    whole = reading.whole(seen, alphabet)
+    whole = parts.whole(seen, alphabet)
     with torch.no_grad():
-        states, _ = head(Part((seen.cells[shift],), whole.shape, {}))
+        states, _ = head(Part((seen.cells[shift],), whole.pixels, whole.shape, {}))
         classes = head.characters(states).argmax(-1).numpy()
     boxes = seen.glyphs.boxes
     middle = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(int)
-    shown = classes[middle[:, 1] // 14, 2 * (middle[:, 0] // 7)]
+    shown = classes[middle[:, 1] // 14, 4 * (middle[:, 0] // 7)]
     assert (shown == alphabet.of_code[seen.glyphs.codes]).mean() > 0.8
 
 
@@ -164,18 +178,42 @@ def test_a_seed_gives_one_page_and_a_file_holds_it(work, tmp_path, few_pages):
             assert np.array_equal(mine.features, others.features)
             assert np.array_equal(mine.at, others.at)
         assert np.array_equal(a.glyphs.boxes, b.glyphs.boxes)
+        assert all(map(np.array_equal, a.pixels, b.pixels))
+
+
+def test_a_page_of_pixels_alone_is_cut_as_the_tower_sees_it(retriever, drawn, seen, alphabet):
+    unseen = slots.see(retriever, drawn, pixels_alone=True)
+    assert (unseen.grid, unseen.small) == (seen.grid, seen.small)
+    assert all(map(np.array_equal, unseen.pixels, seen.pixels))
+    for one, other in zip(
+        (*unseen.cells, unseen.overview), (*seen.cells, seen.overview), strict=True
+    ):
+        assert not one.are_seen and other.are_seen
+        assert np.array_equal(one.at, other.at)
+    assert parts.whole(unseen, alphabet).rows == parts.whole(seen, alphabet).rows
 
 
 def test_parts_hold_the_rows_they_show(seen, alphabet):
-    whole = reading.whole(seen, alphabet)
+    whole = parts.whole(seen, alphabet)
     below = seen.cells[1].below(4)
     assert below.at[:, 0].min() >= -1
     full = {tuple(at) for at in seen.cells[1].slots().reshape(-1, 2).tolist() if at[0] >= 8}
     moved = {(r + 8, c) for r, c in below.slots().reshape(-1, 2).tolist() if r >= 0}
     assert moved == full
-    part = reading.cut(seen, alphabet, FixedRandom())
-    assert part.shape == (reading.PART_ROWS, 4 * seen.grid[1])
+    part = parts.cut(seen, alphabet, FixedRandom())
+    assert part.shape == (parts.PART_ROWS, 4 * seen.grid[1])
+    assert np.array_equal(part.pixels, whole.pixels[64 : 64 + 16 * parts.PART_ROWS])
     assert part.rows == {r - 4: s for r, s in whole.rows.items() if 0 <= r - 4 < part.shape[0]}
+
+
+def test_some_parts_are_low(seen, alphabet, monkeypatch):
+    monkeypatch.setattr(parts, "OVERVIEWS", 0)
+    drawn = [parts.cut(seen, alphabet, random.Random(seed)) for seed in range(40)]
+    rows = [part.shape[0] for part in drawn]
+    assert 2 <= min(rows) < parts.PART_ROWS == max(rows)
+    for part in drawn:
+        assert len(part.pixels) == 16 * part.shape[0]
+        assert all(0 <= row < part.shape[0] for row in part.rows)
 
 
 class FixedRandom:
@@ -197,12 +235,13 @@ def test_reading_joins_the_frames_of_a_character_but_not_across_what_is_unseen(a
     a = int(alphabet.of_code[ord("a")])
     head.characters.bias.data[a] = 1e4
     cells = Cells(features.numpy().astype(np.float16), np.array([[0, 0], [0, 2]], np.int16))
-    assert head.read(Part((cells,), (4, 12), {})) == [[a, a], [a, a], [], []]
+    pixels = np.zeros((64, 96), np.uint8)
+    assert head.read(Part((cells,), pixels, (4, 12), {})) == [[a, a], [a, a], [], []]
 
 
 def test_training_lowers_the_loss_and_goes_on_from_its_checkpoint(shelf, seen, alphabet):
     def loss(head):
-        part = reading.whole(seen, alphabet)
+        part = parts.whole(seen, alphabet)
         with torch.no_grad():
             return float(reading.ctc(head, part, np.arange(alphabet.size), random.Random(1))[0])
 
@@ -217,6 +256,28 @@ def test_training_lowers_the_loss_and_goes_on_from_its_checkpoint(shelf, seen, a
     call("run", shelf, "--steps", 5, "--seed", 2)
     assert log(shelf)[-1]["step"] > lines[-1]["step"]
     assert "drawn, en: " in call("evaluate", shelf)
+
+
+def test_convolutions_learn_to_see_by_themselves_and_a_run_begins_with_them(shelf, seen, alphabet):
+    def right(head):
+        part, rng = parts.whole(seen, alphabet), random.Random(1)
+        with torch.no_grad():
+            return reading.middles(head, part, np.arange(alphabet.size), rng)[1]
+
+    output = call("look", shelf, "--steps", 60, "--seed", 3, "--rate", 4e-3)
+    assert output.startswith("step 5: ") and "% right" in output
+    trainer = reading.Trainer(shelf, 2e-3, 1)
+    assert right(begun(alphabet)) < 0.1
+    assert right(trainer.head) > 0.3
+
+
+def test_both_pages_of_pixels_alone_and_others_are_shown(shelf, retriever, drawn):
+    unseen = slots.see(retriever, drawn, pixels_alone=True)
+    unseen.save(shelf / "reading" / f"{reading.PIXELS_ALONE}1-00000.npz")
+    pages = reading.Shelf(shelf / "reading", random.Random(1))
+    shown = [pages.page().cells[0].are_seen for _ in range(20)]
+    assert len(pages) == 2
+    assert 0 < sum(shown) < 20
 
 
 def test_a_signal_ends_the_run_with_a_checkpoint(shelf, monkeypatch):
@@ -241,7 +302,7 @@ def test_an_exported_head_reads_the_same_and_is_gone_on_from(shelf, seen, alphab
     first, _ = reading.averaged(shelf)
     (shelf / "reading.pt").unlink()
     trainer = reading.Trainer(shelf, 2e-3, 1, out)
-    part = reading.whole(seen, alphabet)
+    part = parts.whole(seen, alphabet)
     with torch.no_grad():
         for one, other in zip(first(part), trainer.head(part), strict=True):
             assert torch.allclose(one.float(), other.float(), atol=0.02)  # fp16: 11 bits
@@ -260,13 +321,13 @@ def test_a_head_that_is_shipped_is_gone_on_from_and_reads_as_taught(seen, alphab
     head = ReadingHead(alphabet.size).eval()
     with torch.no_grad():
         head.ink.bias.fill_(100)
-    reading.write(head, alphabet, file)
+    heads.write(head, alphabet, file)
     call("ship", file, folder)
     again = ReadingHead(alphabet.size).eval()
-    reading.load(again, alphabet, folder)
+    heads.load(again, alphabet, folder)
     for name, value in head.half().float().state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-    page = reading.whole(seen, alphabet)
+    page = parts.whole(seen, alphabet)
     with torch.no_grad():
         states, shown = again(page)
         wanted = again.characters(states[shown]).argmax(-1).numpy()
@@ -288,20 +349,29 @@ def lattice_of(part):
         "places": places[:, None],
         "weights": weights.reshape(rows, columns),
         "seen": np.flatnonzero(counts)[:, None],
+        "pixels": part.pixels,
     }
 
 
-def test_a_head_without_ink_is_gone_on_from_and_reads_everything(seen, alphabet, tmp_path):
+def test_a_head_that_lacks_a_part_is_refused(alphabet, tmp_path):
     whole, bare = tmp_path / "whole.safetensors", tmp_path / "bare.safetensors"
-    head = ReadingHead(alphabet.size)
-    reading.write(head, alphabet, whole)
+    heads.write(ReadingHead(alphabet.size), alphabet, whole)
     kept = {name: value for name, value in load_file(whole).items() if "ink" not in name}
     save_file(kept, bare, metadata={"characters": alphabet.characters})
-    torch.nn.init.normal_(head.ink.weight)
-    reading.load(head, alphabet, bare)
-    with torch.no_grad():
-        states, _ = head(reading.whole(seen, alphabet))
-        assert (head.ink(states) == 1).all()
+    with pytest.raises(ValueError, match=r"bare\.safetensors: .*ink\.weight"):
+        heads.load(ReadingHead(alphabet.size), alphabet, bare)
+
+
+def test_an_exported_head_keeps_its_convolutions_beside_those_of_look(shelf, alphabet, tmp_path):
+    out = tmp_path / "head.safetensors"
+    head = ReadingHead(alphabet.size)
+    heads.write(head, alphabet, out)
+    other = ReadingHead(alphabet.size).pixels.state_dict()
+    torch_save(other, shelf / reading.SIGHT_OF_PIXELS)
+    begun = reading.Trainer(shelf, 2e-3, 1).head.pixels.direct.weight
+    assert torch.equal(begun, other["direct.weight"])
+    gone_on = reading.Trainer(shelf, 2e-3, 1, out).head.pixels.direct.weight
+    assert torch.equal(gone_on, head.pixels.direct.weight.half().float())
 
 
 def test_ink_learns_which_frames_are_blank_and_export_has_it_miss_few(shelf, seen, alphabet):
@@ -311,7 +381,7 @@ def test_ink_learns_which_frames_are_blank_and_export_has_it_miss_few(shelf, see
     assert (ink[~is_inked] <= 0).mean() > 0.2 + (ink[is_inked] <= 0).mean()
     assert (ink[is_inked] <= 0).mean() < 0.1
     call("export", shelf, shelf / "out.safetensors")
-    reading.load(head, alphabet, shelf / "out.safetensors")
+    heads.load(head, alphabet, shelf / "out.safetensors")
     is_inked, ink = frames(head, seen, alphabet)
     assert 0 < (ink[is_inked] <= 0).mean() < 0.004
 
@@ -319,16 +389,16 @@ def test_ink_learns_which_frames_are_blank_and_export_has_it_miss_few(shelf, see
 def frames(head, page, alphabet):
     """Which of the seen frames of a page name a character, and what `ink` says of each."""
     with torch.no_grad():
-        states, seen = head(reading.whole(page, alphabet))
+        states, seen = head(parts.whole(page, alphabet))
         is_inked = head.characters(states[seen]).argmax(-1) != 0
         return is_inked.numpy(), head.ink(states[seen])[:, 0].numpy()
 
 
 def test_a_head_of_other_characters_is_refused(alphabet, tmp_path):
     out = tmp_path / "other.safetensors"
-    reading.write(ReadingHead(6), Alphabet("abc"), out)
+    heads.write(ReadingHead(6), Alphabet("abc"), out)
     with pytest.raises(ValueError, match="not the 3594 characters"):
-        reading.load(ReadingHead(alphabet.size), alphabet, out)
+        heads.load(ReadingHead(alphabet.size), alphabet, out)
 
 
 def test_without_pages_the_command_says_what_to_do(work, tmp_path):

@@ -1,7 +1,10 @@
 """The reading head: its graph against the same in numpy, and letters put together to lines."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from safetensors.numpy import save_file
 from scipy.special import erf, softmax
 
@@ -11,7 +14,7 @@ from models.build.inputs import Sources
 from models.errors import ModelFilesError
 from models.folder import ModelInfo, verify
 from models.images import preprocess
-from models.reading import ReadLine, SeenView, _lattice, _Piece, columns, combine, join
+from models.reading import ReadLine, SeenView, _lattice, _Piece, columns, combine, grey, join
 from models.vision import Patches
 from tests.parity import cases, tiny
 
@@ -26,10 +29,12 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
     shapes = {
         "slots": (8 * WIDTH, HIDDEN),
         "widen": (CHANNELS, WIDTH),
-        "frames": (2 * WIDTH, CHANNELS),
-        "shortcut": (2 * WIDTH, WIDTH),
+        "frames": (4 * WIDTH, CHANNELS),
+        "shortcut": (4 * WIDTH, WIDTH),
         "ink": (1, WIDTH),
         "characters": (N_CLASSES, WIDTH),
+        "pixels.out": (CHANNELS, 2 * 5),
+        "pixels.direct": (2 * WIDTH, 5),
     }
     for block in range(2):
         shapes |= {
@@ -40,6 +45,10 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
         }
     found = {f"{name}.weight": rng.normal(0, 0.5, shape) for name, shape in shapes.items()}
     found |= {f"{name}.bias": rng.normal(0, 0.5, shape[0]) for name, shape in shapes.items()}
+    for layer, (n_in, n_out) in enumerate(pairwise((1, 2, 3, 4, 5))):
+        found[f"pixels.layers.{layer}.weight"] = rng.normal(0, 0.5, (n_out, n_in, 3, 3))
+        for part in ("weight", "bias"):
+            found[f"pixels.norms.{layer}.{part}"] = rng.normal(0, 0.5, n_out)
     return {name: each.astype(np.float32) for name, each in found.items()}
 
 
@@ -59,7 +68,7 @@ def reader(checkpoints, head_file, tmp_path_factory):
 
 
 def reference(inputs: dict[str, np.ndarray], w: dict[str, np.ndarray]) -> np.ndarray:
-    """Probabilities (2S, classes) of both halves of the seen slots, written down plainly."""
+    """Probabilities (4S, classes) of the frames of the seen slots, written down plainly."""
 
     def linear(x: np.ndarray, name: str) -> np.ndarray:
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
@@ -74,7 +83,8 @@ def reference(inputs: dict[str, np.ndarray], w: dict[str, np.ndarray]) -> np.nda
     lattice *= inputs["weights"].reshape(-1, 1)
     seen = inputs["seen"][:, 0]
     x = lattice[seen]
-    h = linear(x, "widen")
+    shown = looked_at(inputs["pixels"], w)[seen]
+    h = linear(x, "widen") + linear(shown, "pixels.out")
     for block in (f"blocks.{n}" for n in range(2)):
         padded = np.zeros((rows + 2, columns + 4, CHANNELS))
         inner = padded[1:-1, 2:-2].reshape(-1, CHANNELS)
@@ -89,10 +99,25 @@ def reference(inputs: dict[str, np.ndarray], w: dict[str, np.ndarray]) -> np.nda
         y = (y - y.mean(1, keepdims=True)) / np.sqrt(y.var(1, keepdims=True) + 1e-5)
         y = y * w[f"{block}.norm.weight"] + w[f"{block}.norm.bias"]
         h = h + linear(gelu(linear(y, f"{block}.up")), f"{block}.down")
-    halves = (linear(h, "frames") + linear(x, "shortcut")).reshape(-1, WIDTH)
-    scores = softmax(linear(halves, "characters"), axis=1)
-    scores[linear(halves, "ink")[:, 0] <= 0] = 0
+    frames = (linear(h, "frames") + linear(x, "shortcut")).reshape(-1, WIDTH)
+    frames += linear(shown.reshape(2 * len(x), -1), "pixels.direct").reshape(-1, WIDTH)
+    scores = softmax(linear(frames, "characters"), axis=1)
+    scores[linear(frames, "ink")[:, 0] <= 0] = 0
     return scores
+
+
+def looked_at(pixels: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
+    """What the convolutions see of both halves of every slot, (R·C, 2·channels)."""
+    x = (255 - pixels[..., None].astype(float)) / 127.5
+    for layer, (down, right) in enumerate(((2, 2), (2, 2), (2, 1), (2, 1))):
+        padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+        kernel = w[f"pixels.layers.{layer}.weight"]
+        x = np.einsum("yxchw,ochw->yxo", windows[::down, ::right], kernel)
+        x = (x - x.mean((0, 1))) / np.sqrt(x.var((0, 1)) + 1e-5)
+        weight, bias = (w[f"pixels.norms.{layer}.{part}"] for part in ("weight", "bias"))
+        x = np.maximum(x * weight + bias, 0)
+    return x.reshape(-1, 2 * x.shape[2])
 
 
 def seen_views(engine, image) -> tuple[list[SeenView], tuple[int, int]]:
@@ -109,10 +134,17 @@ def seen_views(engine, image) -> tuple[list[SeenView], tuple[int, int]]:
     return [SeenView(features), SeenView(cut, 0, is_shifted=True)], grid
 
 
-def test_the_graph_reads_as_written_down(reader):
-    views, grid = seen_views(reader, cases.picture(140, 112, seed=3))
-    counts, inputs = _lattice(views, grid)
-    assert counts.max() == 2 and counts.min() == 1  # both views lie over the middle
+def random_picture():
+    return cases.picture(140, 112, seed=3)
+
+
+@pytest.mark.parametrize("image", [random_picture(), Image.new("RGB", (140, 112), "white")])
+@pytest.mark.parametrize("n_views", [1, 2])
+def test_the_graph_reads_as_written_down(reader, image, n_views):
+    views, grid = seen_views(reader, random_picture())
+    counts, inputs = _lattice(views[-n_views:], grid)
+    inputs["pixels"] = grey(image, grid)
+    assert (counts.min(), counts.max()) == (n_views - 1, n_views)  # the last leaves the edge out
     session = reader.retriever._reading._session
     frames, classes, confidence = session.run(["frames", "classes", "confidence"], inputs)
     wanted = reference(inputs, weights())
@@ -128,17 +160,39 @@ def test_frames_of_one_class_side_by_side_are_one_letter(reader):
     found = reader.retriever._reading._letters(7, classes, sure)
     assert found.text == ("a", "a", "b") and found.rows == (7, 7)
     np.testing.assert_allclose(found.confidence, [0.9, 0.6, 0.8])
-    np.testing.assert_allclose(found.middles, 3.5 * (np.array([1, 3, 5]) + 0.5))
+    np.testing.assert_allclose(found.middles, 1.75 * (np.array([1, 3, 5]) + 0.5))
     assert reader.retriever._reading._letters(0, 0 * classes, sure).text == ()
 
 
 def test_a_page_is_read_only_when_asked(reader, monkeypatch):
     monkeypatch.setattr("models.reading.LEGIBLE", 0)  # random weights are sure of nothing
-    image = cases.picture(140, 112, seed=3)
+    image = random_picture()
     plain, read = (reader.retriever.encode_views(image, read=each) for each in (False, True))
     np.testing.assert_array_equal(plain.vectors, read.vectors)
     assert plain.lines == ()
     assert set("".join(line.text for line in read.lines)) & set(CHARACTERS)
+
+
+def test_a_page_is_read_upright_and_on_white(reader, monkeypatch):
+    monkeypatch.setattr("models.reading.LEGIBLE", 0)
+    upright = random_picture()
+    clear = upright.convert("RGBA")
+    clear.paste((0, 0, 0, 0), (28, 28, 84, 84))
+    white = upright.copy()
+    white.paste("white", (28, 28, 84, 84))
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[ExifTags.Base.Orientation] = 6  # to be turned by 90° clockwise
+    for one, other in ((turned, upright), (clear, white)):
+        found, wanted = (
+            reader.retriever.encode_views(each, read=True).lines for each in (one, other)
+        )
+        assert wanted
+        assert found == wanted
+
+
+def test_the_smallest_page_is_read(reader):
+    image = Image.new("RGB", (28, 28), "white")
+    assert reader.retriever.encode_views(image, read=True).grid == (2, 2)  # as min_pixels asks
 
 
 def test_a_model_without_the_part_reads_nothing(engine):
