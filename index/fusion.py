@@ -39,7 +39,7 @@ UNKNOWN_TEXT = 0.25  # what the best image counts for at least where no text say
 # Of what a model reads on a page, beside how the page looks. nDCG@5 of 161 images: 0.927 without,
 # by 0.3 0.939, 0.5 0.933, 0.7 0.926, 1 0.919; questions 0.769, 0.793, 0.805, 0.824, 0.829. Between
 # both: as shipped `benchmarks.quality retrieval` prints 0.935 and 0.796.
-READ_WEIGHT = 0.4
+READ_WEIGHT = 0.7
 UNKNOWN_NAME = 3  # how much more a name that no page has counts than another such word
 Numbers = NDArray[np.float64]
 
