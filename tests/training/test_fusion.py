@@ -15,9 +15,12 @@ MODEL = Path(__file__).parents[2] / "models" / "embedded"
 
 
 def test_drawn_pages_are_searched_by_the_product(work, tmp_path):
-    """Signals come page by page, the page that was asked for among them; scans have no text."""
+    """Signals come page by page; the one that was asked for is the only one in its language."""
     corpus, rng = Corpus(work / "text"), random.Random(0)
-    pages = [draw(corpus, work / "fonts", seed, "prose", degraded=1e-9) for seed in (1, 2, 3)]
+    pages = [
+        draw(corpus, work / "fonts", seed, "prose", degraded=1e-9, english=english)
+        for seed, english in ((1, 1.0), (2, 1e-9), (3, 1e-9))
+    ]
     folder = tmp_path / "pages"
     folder.mkdir()
     for number, page in enumerate(pages):
