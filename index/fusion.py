@@ -37,7 +37,8 @@ USUAL_PAGES = 30  # as many pages as that figure weighs: seven pages say little 
 SHOWN = 0.5  # of the best share: a page that has more shows a word; 0.4 to 0.7 do about as well
 UNKNOWN_TEXT = 0.25  # what the best image counts for at least where no text says what it shows
 # Of what a model reads on a page, beside how the page looks. nDCG@5 of 161 images: 0.927 without,
-# by 0.4 0.936, 0.7 0.936, 1 0.934, 1.5 0.935; questions 0.769, 0.811, 0.844, 0.846, 0.854.
+# by 0.4 0.936, 0.7 0.936, 1 0.934, 1.5 0.935; questions 0.769, 0.811, 0.844, 0.846, 0.854. As
+# shipped `benchmarks.quality retrieval` prints them.
 READ_WEIGHT = 0.7
 UNKNOWN_NAME = 3  # how much more a name that no page has counts than another such word
 Numbers = NDArray[np.float64]

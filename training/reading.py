@@ -429,7 +429,7 @@ def draw_pages(
     pages: Annotated[int, typer.Option(help="how many")] = 4000,
     seed: Annotated[int, typer.Option(min=0, help="other pages than with another seed")] = 1,
     pixels: Annotated[
-        bool, typer.Option("--pixels", help="keep their pixels alone, six times as quick")
+        bool, typer.Option("--pixels", help="keep their pixels alone, four times as quick")
     ] = False,
     model: Model = "embedded",
 ) -> None:
@@ -499,7 +499,10 @@ def run(
     """Train the head from WORK/reading.pt or the tower's slots, until told to stop."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
-    trainer = Trainer(work, rate, seed, start)
+    try:
+        trainer = Trainer(work, rate, seed, start)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     shelf = Shelf(work / "reading", trainer.rng)
     held = held_pages(work, model)
     with _signals() as stopping:

@@ -58,6 +58,7 @@ class GraphWriter:
 
     def __init__(self, tensors: TensorFiles, recipe: Recipe) -> None:
         self.tape = Tape()
+        self._weights = self.tape  # those of a body are the graph's, too
         self.tensors = tensors
         self.recipe = recipe
         self.lora_inputs: list[ir.Value] = []
@@ -89,6 +90,23 @@ class GraphWriter:
             op_type, inputs, attributes, num_outputs=n_outputs, domain=domain
         )
 
+    def scan(
+        self, blocks: ir.Value, body: Callable[[ir.Value], Sequence[ir.Value]], name: str
+    ) -> Sequence[ir.Value]:
+        """Add what body says of each of the blocks (n, …) float32, one after the other, stacked.
+
+        Only one block's values take memory at a time.
+        """
+        outer, self.tape = self.tape, Tape()
+        block = ir.val(f"{name}.block", FLOAT)
+        outputs = body(block)
+        inner, self.tape = self.tape, outer
+        for n, value in enumerate(value for node in inner.nodes for value in node.outputs):
+            value.name = f"{name}.{n}"  # apart from the names outside
+        graph = ir.Graph([block], outputs, nodes=inner.nodes, name=name)
+        attributes: dict[str, int | ir.Graph] = {"num_scan_inputs": 1, "body": graph}
+        return self.tape.op_multi_out("Scan", [blocks], attributes, num_outputs=len(outputs))
+
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """Return the value in another type."""
         return self.op("Cast", [value], to=int(dtype))
@@ -96,7 +114,7 @@ class GraphWriter:
     def constant(self, array: NDArray[np.generic], name: str) -> ir.Value:
         """Return a small constant; the same name is written once."""
         if name not in self._constants:
-            self._constants[name] = self.tape.initializer(ir.tensor(array, name=name))
+            self._constants[name] = self._weights.initializer(ir.tensor(array, name=name))
         return self._constants[name]
 
     def scalar(self, value: float, dtype: type[np.generic], name: str) -> ir.Value:
@@ -119,7 +137,7 @@ class GraphWriter:
             shape=ir.Shape(shape),
             name=name,
         )
-        return self.tape.initializer(tensor)
+        return self._weights.initializer(tensor)
 
     def vector(self, name: str) -> ir.Value:
         """Return a norm weight, a bias or the kernels of a convolution as float32."""
@@ -275,7 +293,7 @@ class GraphWriter:
             ("A", (n_in, 0), (n_in, "rank")),
             ("B", (0, n_out), ("rank", n_out)),
         ):
-            value = self.tape.initializer(
+            value = self._weights.initializer(
                 ir.tensor(np.zeros(shape, np.float32), name=f"{module}.lora_{side}")
             )
             value.shape = ir.Shape(symbolic)
@@ -339,7 +357,7 @@ class GraphWriter:
             inputs=[*inputs, *self.lora_inputs],
             outputs=list(outputs.values()),
             nodes=self.tape.nodes,
-            initializers=self.tape.initializers,
+            initializers=self._weights.initializers,
             opset_imports=OPSETS,
             name=name,
         )

@@ -25,6 +25,7 @@ from models.build.source import TensorFiles
 
 INT64 = ir.DataType.INT64
 PIXEL_STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1))  # from 16×8 px to the two halves of a slot
+FRAMES_AT_ONCE = 2048  # that get their scores
 _EPS = 1e-5
 
 
@@ -60,13 +61,8 @@ def reading_graph(tensors: TensorFiles, recipe: Recipe, characters: str) -> ir.M
     ink = g.op("Squeeze", [g.linear(states, "ink", bias=True), last])
     is_inked = g.op("Greater", [ink, g.scalar(0, np.float32, "none")])
     frames = g.op("Squeeze", [g.op("NonZero", [is_inked]), lattice.first_axis])
-    scores = g.linear(g.op("Gather", [states, frames], axis=0), "characters", bias=True)
-    shares = g.op("Softmax", [scores], axis=-1)
-    outputs = {
-        "frames": frames,
-        "classes": g.op("ArgMax", [scores], axis=-1, keepdims=0),
-        "confidence": g.op("ReduceMax", [shares, last], keepdims=0),
-    }
+    classes, confidence = _name(g, g.op("Gather", [states, frames], axis=0), width)
+    outputs = {"frames": frames, "classes": classes, "confidence": confidence}
     for name, value in outputs.items():
         value.dtype = FLOAT if name == "confidence" else INT64
         value.shape = ir.Shape(["inked"])
@@ -90,6 +86,32 @@ def _convolve(g: GraphWriter, pixels: ir.Value) -> tuple[ir.Value, int]:
         x = g.op("Relu", [g.op("InstanceNormalization", [x, *norm], epsilon=_EPS)])
     of_slot = g.constant(np.array([-1, 2 * n_channels], np.int64), "pixels_by_slot")
     return g.op("Reshape", [g.op("Transpose", [x], perm=[0, 2, 3, 1]), of_slot]), n_channels
+
+
+def _name(g: GraphWriter, states: ir.Value, width: int) -> list[ir.Value]:
+    """Return the likeliest class of each of the states (F, width), and how likely it is, (F,).
+
+    FRAMES_AT_ONCE frames at a time: scores of all on a full page take half a gigabyte.
+    """
+    zero, one, last = (
+        g.constant(np.array([at], np.int64), name)
+        for at, name in ((0, "first_axis"), (1, "one"), (-1, "last_axis"))
+    )
+    at_once = g.constant(np.array([FRAMES_AT_ONCE], np.int64), "frames_at_once")
+    n_frames = g.op("Slice", [g.op("Shape", [states]), zero, one])
+    missing = g.op("Sub", [at_once, g.op("Mod", [n_frames, at_once])])  # one block at least
+    ends = g.op("Concat", [zero, zero, missing, zero], axis=0)
+    by_block = g.constant(np.array([-1, FRAMES_AT_ONCE, width], np.int64), "by_block")
+    blocks = g.op("Reshape", [g.op("Pad", [states, ends]), by_block])
+
+    def body(block: ir.Value) -> list[ir.Value]:
+        scores = g.linear(block, "characters", bias=True)
+        shares = g.op("Softmax", [scores], axis=-1)
+        named = g.op("ArgMax", [scores], axis=-1, keepdims=0)
+        return [named, g.op("ReduceMax", [shares, last], keepdims=0)]
+
+    found = (g.op("Reshape", [each, last]) for each in g.scan(blocks, body, "scores"))
+    return [g.op("Slice", [each, zero, n_frames]) for each in found]
 
 
 def _gelu(g: GraphWriter, x: ir.Value) -> ir.Value:

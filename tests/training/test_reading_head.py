@@ -360,6 +360,8 @@ def test_a_head_that_lacks_a_part_is_refused(alphabet, tmp_path):
     save_file(kept, bare, metadata={"characters": alphabet.characters})
     with pytest.raises(ValueError, match=r"bare\.safetensors: .*ink\.weight"):
         heads.load(ReadingHead(alphabet.size), alphabet, bare)
+    result = CliRunner().invoke(reading.app, ["run", str(tmp_path), "--start", str(bare)])
+    assert result.exit_code == 2 and "ink.weight" in result.output
 
 
 def test_an_exported_head_keeps_its_convolutions_beside_those_of_look(shelf, alphabet, tmp_path):

@@ -61,10 +61,13 @@ def head_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader(checkpoints, head_file, tmp_path_factory):
-    """A tiny retriever that has a reading head, in float32."""
+    """A tiny retriever that has a reading head, in float32; a page has many blocks of frames."""
     sources = Sources(checkpoints / "base", checkpoints / "adapter", reading=head_file)
     options = BuildOptions(Precisions("fp32", "fp32", "fp32"))
-    return models.load(build(sources, tmp_path_factory.mktemp("model") / "out", options), "cpu")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("models.build.reading_graph.FRAMES_AT_ONCE", 16)
+        folder = build(sources, tmp_path_factory.mktemp("model") / "out", options)
+    return models.load(folder, "cpu")
 
 
 def reference(inputs: dict[str, np.ndarray], w: dict[str, np.ndarray]) -> np.ndarray:
@@ -148,7 +151,7 @@ def test_the_graph_reads_as_written_down(reader, image, n_views):
     session = reader.retriever._reading._session
     frames, classes, confidence = session.run(["frames", "classes", "confidence"], inputs)
     wanted = reference(inputs, weights())
-    assert 0 < len(frames) < len(wanted)
+    assert 16 < len(frames) < len(wanted)
     np.testing.assert_array_equal(frames, np.flatnonzero(wanted.sum(1)))
     np.testing.assert_allclose(confidence, wanted[frames].max(1), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(classes, wanted[frames].argmax(1))
